@@ -1,0 +1,72 @@
+# make demo: train on a bucket drawn here and print where the report is. make test: every test that needs no Docker.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: install install-dev demo test lint format sdists lock size clean
+
+PYTHON ?= python3
+# TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
+REQUIREMENTS ?= $(if $(wildcard /proc/driver/nvidia/version),requirements.txt,requirements-cpu.txt)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
+SDISTS := dist/object_detection-0.1.tar.gz dist/slim-0.1.tar.gz
+
+install: .venv/installed
+install-dev: .venv/installed-dev
+sdists: $(SDISTS)
+
+.venv/installed: $(REQUIREMENTS) $(SDISTS)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP_INSTALL) --require-hashes -r $(REQUIREMENTS)
+	.venv/bin/python $(PIP_INSTALL) --no-build-isolation --force-reinstall $(SDISTS)
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	touch $@
+
+.build-venv/installed: sdists/requirements.txt
+	$(PYTHON) -m venv .build-venv
+	.build-venv/bin/python $(PIP_INSTALL) --require-hashes -r sdists/requirements.txt
+	touch $@
+
+# MODELS_DIR=path/to/models builds from a clone of tensorflow/models instead of the published source.
+$(SDISTS) &: sdists/build.py sdists/compatibility.py sdists/source.txt .build-venv/installed $(if $(MODELS_DIR),FORCE)
+	.build-venv/bin/python sdists/build.py --out dist $(if $(MODELS_DIR),--models-dir '$(MODELS_DIR)')
+
+FORCE:
+
+demo: install
+	.venv/bin/python -m tests.demo demo
+	rm -rf demo/work demo/results
+	PATH="$(CURDIR)/.venv/bin:$$PATH" MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work \
+	  ./start.sh
+	@echo "Report: $(CURDIR)/demo/results/report.html"
+
+test: install-dev
+	.venv/bin/python -m pytest
+
+lint: install-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: install-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+# Versions are chosen anew with `make lock UPGRADE=--upgrade`; otherwise those that stand stay.
+LOCK = uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --fork-strategy requires-python \
+  --excludes requirements-excluded.txt --custom-compile-command 'make lock' $(UPGRADE)
+
+lock:
+	$(LOCK) requirements.in -o requirements.txt
+	$(LOCK) requirements-cpu.in -o requirements-cpu.txt --excludes <(echo tensorflow)
+	$(LOCK) sdists/requirements.in -o sdists/requirements.txt
+	$(LOCK) requirements-dev.in -o requirements-dev.txt
+
+# The size of the environment and what fills it.
+size: install
+	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
+
+clean:
+	rm -rf .venv .build-venv dist demo

@@ -1,0 +1,1 @@
+"""The training job: a bucket of photos with boxes in, a trained, evaluated and exported detector out."""

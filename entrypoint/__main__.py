@@ -1,0 +1,65 @@
+"""Parse, run, close. The one place where errors become messages, marks and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from entrypoint import job, logs, settings, signals, zoo
+from entrypoint.errors import JobError, Stopped, UserError
+
+logger = logging.getLogger("job")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit code: 0 done, 2 the user's to mend, 1 ours, 143 stopped by SIGTERM."""
+    logs.configure()
+    try:
+        command, values = settings.load(arguments)
+        if command == "models":
+            print(zoo.listing(as_json="--json" in arguments))
+            return 0
+        settings.prepare_environment(values)
+        signals.raise_on_sigterm()
+        return run(command, values)
+    except Stopped as stop:
+        logger.warning("Stopped by SIGTERM: %s", stop)
+        return stop.exit_code
+    except JobError as error:
+        return fail(str(error), error.exit_code)
+    except OSError as error:
+        return fail(explain_os_error(error), JobError.exit_code)
+    except Exception as error:
+        logger.exception("Unexpected error")
+        return fail(f"{type(error).__name__}: {error}", JobError.exit_code)
+
+
+def run(command: str | None, values: settings.Settings) -> int:
+    """Runs the whole job, or one step of it by name."""
+    if command is None:
+        job.run(values)
+        print("CACLI-TRAINING-SUCCESS", flush=True)
+        return 0
+    if command not in job.STEP_NAMES:
+        raise UserError(f"{command!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, and `models`")
+    job.run_alone(command, values)
+    return 0
+
+
+def fail(message: str, exit_code: int) -> int:
+    """Prints the failure and the mark that services look for, in this order, and returns the exit code."""
+    logger.error("%s", message)
+    print("CACLI-TRAINING-FAILED", flush=True)
+    return exit_code
+
+
+def explain_os_error(error: OSError) -> str:
+    """The system's words with the path, and the mend where it is known."""
+    mends = {28: "free some space, or name another place in WORK_DIR or RESULT_DIR"}  # ENOSPC
+    mend = mends.get(error.errno or 0)
+    return f"{error.filename or 'system'}: {error.strerror or error}" + (f": {mend}" if mend else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,341 @@
+"""The checkpoint that training starts from: fetched with retries, verified, extracted with care.
+
+Both layouts of the zoo are read: `model.ckpt.*` (TF1) and `checkpoint/ckpt-0.*` (TF2), each beside its
+pipeline.config.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from entrypoint import publish, workspace, zoo
+from entrypoint.errors import JobError, UserError
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+TIMEOUT = (10, 30)  # seconds to connect, and between two packets
+# A transfer slower than this over a minute is broken off and resumed.
+SLOWEST_BYTES_PER_MINUTE = 64 * 1024
+# The largest archives of the zoo hold 1.5 GB in some ten files.
+MAX_MEMBERS = 1000
+MAX_EXTRACTED_BYTES = 8 << 30
+KEPT = re.compile(r"(?:.*/)?((?:model\.ckpt|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config)")
+
+
+class TransientError(JobError):
+    """The download may well succeed when it is tried again."""
+
+    retry_after: float | None = None
+
+
+class WrongHashError(JobError):
+    """What arrived is not what was announced."""
+
+
+def run(work: Workspace) -> str:
+    """Puts the checkpoint into WORK_DIR and writes start.json; returns what identifies the checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint, it is not what the hash says, or its archive is unsafe.
+        JobError: it could not be fetched within RETRY_SECONDS.
+    """
+    source = find_source(work)
+    if source is None:
+        logger.info("checkpoint: none, the model is trained from scratch")
+        start = None
+    else:
+        start = extract(fetch(source, work), work) if is_archive(source) else find_in_folder(Path(source))
+        logger.info("checkpoint: %s (%s layout)", start["prefix"], start["layout"])
+    workspace.write_json(work.start, start)
+    return str(start["sha256"]) if start else "none"
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    start = load(work) if work.start.exists() else None
+    return [work.start, *([Path(f"{start['prefix']}.index")] if start else [])]
+
+
+def load(work: Workspace) -> dict[str, str] | None:
+    """The checkpoint to start from: prefix, layout, pipeline_config (or empty), sha256; None for none."""
+    start = workspace.read_json(work.start, "checkpoint")
+    return dict(start) if start else None
+
+
+def find_source(work: Workspace) -> str | None:
+    """The address or path of the archive or folder; None where the model is trained from scratch."""
+    choice = work.settings.checkpoint
+    if choice == "none":
+        return None
+    if choice != "zoo":
+        return choice if "://" in choice else str(Path(choice).absolute())
+    model = zoo.find(work.settings.model)
+    if not model.archive:
+        return None
+    base = work.settings.zoo_url
+    return f"{base.rstrip('/')}/{model.archive}" if "://" in base else str(Path(base).absolute() / model.archive)
+
+
+def is_archive(source: str) -> bool:
+    """Whether the source is a file to unpack rather than a folder to read."""
+    return "://" in source or not Path(source).is_dir()
+
+
+def fetch(source: str, work: Workspace) -> Path:
+    """The local path of the archive, verified against CHECKPOINT_SHA256 where that is given."""
+    parts = urlsplit(source)
+    if parts.scheme in ("http", "https"):
+        return download(source, work)
+    if "://" in source and parts.scheme != "file":
+        raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(source)} is neither an http(s) nor a file address")
+    path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(source)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: CHECKPOINT, or ZOO_URL with {work.settings.model}'s archive, must name it")
+    verify(path, work.settings.checkpoint_sha256, str(path), UserError)
+    return path
+
+
+def download(url: str, work: Workspace) -> Path:
+    """Fetches the archive into WORK_DIR/zoo, unless it is there; a wrong hash is fetched once more, then refused."""
+    target = work.zoo / Path(urlsplit(url).path).name
+    known = target.with_name(f"{target.name}.sha256")
+    if target.is_file() and known.is_file() and known.read_text().strip() == workspace.file_sha256(target):
+        verify(target, work.settings.checkpoint_sha256, publish.redact(url), UserError)
+        logger.info("checkpoint: %s was fetched before", target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in (1, 2):
+        try:
+            fetch_with_retries(url, target, work)
+            break
+        except WrongHashError as error:
+            if attempt == 2:
+                raise UserError(f"{error}; fetched twice: the archive at ZOO_URL or CHECKPOINT is not the right one") from None
+            logger.warning("%s; fetching it once more", error)
+    workspace.write_text(known, workspace.file_sha256(target) + "\n")
+    return target
+
+
+def fetch_with_retries(url: str, target: Path, work: Workspace) -> None:
+    """Transfers until the file is whole; what is transient is tried again for RETRY_SECONDS, the rest never."""
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_as_told,
+            stop=stop_after_delay(work.settings.retry_seconds),
+            before_sleep=before_sleep_log(logger, logging.WARNING),
+            reraise=True,
+        ):
+            with attempt:
+                transfer(url, target, work)
+    except TransientError as error:
+        raise JobError(
+            f"{error}; tried again for RETRY_SECONDS={work.settings.retry_seconds:g}. Without network, put the archive "
+            f"into a folder and name it with ZOO_URL, or set CHECKPOINT=none to train from scratch"
+        ) from None
+
+
+def wait_as_told(state: RetryCallState) -> float:
+    """The server's Retry-After where it sent one, else exponential back-off with jitter, at most a minute."""
+    error = state.outcome.exception() if state.outcome else None
+    told = error.retry_after if isinstance(error, TransientError) else None
+    return told if told is not None else wait_random_exponential(multiplier=0.5, max=60)(state)
+
+
+def transfer(url: str, target: Path, work: Workspace) -> None:
+    """One request: goes on where the last one broke off, if the server still has the same file."""
+    part = target.with_name(f"{target.name}.part")
+    state = target.with_name(f"{target.name}.part.json")
+    headers = resume_headers(part, state)
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            refuse_status(response, url, work)
+            if response.status_code == requests.codes.partial_content and not continues(response, part):
+                part.unlink()
+                raise TransientError(f"{publish.redact(url)} answered with another part than was asked for")
+            append = response.status_code == requests.codes.partial_content
+            remember(response, state)
+            receive(response, part, append=append)
+            check_length(response, part, url)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise TransientError(f"{publish.redact(url)}: {type(error).__name__} ({publish.redact(str(error))})") from None
+    announced = json.loads(state.read_text())
+    try:
+        verify(part, work.settings.checkpoint_sha256, publish.redact(url), WrongHashError)
+        verify_announced(part, announced, publish.redact(url))
+    except WrongHashError:
+        part.unlink()
+        raise
+    part.replace(target)
+    state.unlink()
+
+
+def resume_headers(part: Path, state: Path) -> dict[str, str]:
+    """The headers that ask for the rest of a file, on condition that it is still the same file (RFC 9110, 14.2)."""
+    headers = {"Accept-Encoding": "identity"}
+    known = json.loads(state.read_text()) if state.exists() else {}
+    validator = known.get("etag") or known.get("last_modified")
+    if part.exists() and part.stat().st_size and validator:
+        headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": validator}
+    return headers
+
+
+def refuse_status(response: requests.Response, url: str, work: Workspace) -> None:
+    """TransientError or UserError for an answer that is not the file."""
+    if response.status_code in (requests.codes.ok, requests.codes.partial_content):
+        return
+    told = f"{publish.redact(url)} answered {response.status_code} {response.reason}"
+    if response.status_code == requests.codes.requested_range_not_satisfiable:
+        work.zoo.joinpath(f"{Path(urlsplit(url).path).name}.part").unlink(missing_ok=True)
+        raise TransientError(f"{told}: starting again")
+    if response.status_code in TRANSIENT_STATUS:
+        error = TransientError(told)
+        after = response.headers.get("Retry-After", "")
+        error.retry_after = min(float(after), work.settings.retry_seconds) if after.isdigit() else None
+        raise error
+    raise UserError(f"{told} for MODEL={work.settings.model}: check ZOO_URL or CHECKPOINT")
+
+
+def continues(response: requests.Response, part: Path) -> bool:
+    """Whether a 206 answer starts where our part ends."""
+    return response.headers.get("Content-Range", "").startswith(f"bytes {part.stat().st_size}-")
+
+
+def remember(response: requests.Response, state: Path) -> None:
+    """Keeps what the server says of the file: what a resumed request and the check at the end go by."""
+    hashes = response.headers.get("x-goog-hash", "")  # Google Cloud Storage: `crc32c=...,md5=...`
+    md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", hashes)
+    weak = response.headers.get("ETag", "").startswith("W/")
+    known = {
+        "etag": None if weak else response.headers.get("ETag"),
+        "last_modified": response.headers.get("Last-Modified"),
+        "md5": md5.group(1) if md5 else response.headers.get("Content-MD5"),
+    }
+    # A partial answer's Content-MD5 would be that of the part.
+    if response.status_code == requests.codes.ok or not state.exists():
+        workspace.write_json(state, known)
+
+
+def receive(response: requests.Response, part: Path, *, append: bool) -> None:
+    """Writes the body to the part; TransientError where it trickles."""
+    began, received = time.monotonic(), 0
+    with part.open("ab" if append else "wb") as file:
+        for block in response.iter_content(1 << 16):
+            file.write(block)
+            received += len(block)
+            if time.monotonic() - began > 60:
+                if received < SLOWEST_BYTES_PER_MINUTE:
+                    raise TransientError(f"only {received} bytes came in a minute")
+                began, received = time.monotonic(), 0
+
+
+def check_length(response: requests.Response, part: Path, url: str) -> None:
+    """TransientError where the connection ended before the announced length."""
+    whole = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
+    if whole.isdigit() and part.stat().st_size != int(whole):
+        raise TransientError(f"{publish.redact(url)} broke off at {part.stat().st_size} of {whole} bytes")
+
+
+def verify(path: Path, sha256: str | None, name: str, error: type[JobError]) -> None:
+    """Raises `error` where the file is not what CHECKPOINT_SHA256 says."""
+    if sha256 and (found := workspace.file_sha256(path)) != sha256:
+        raise error(f"{name} has SHA-256 {found}, not CHECKPOINT_SHA256={sha256}")
+
+
+def verify_announced(path: Path, announced: Mapping[str, str | None], name: str) -> None:
+    """Raises WrongHashError where the file has not the MD5 that the server announced."""
+    if announced.get("md5"):
+        with path.open("rb") as file:
+            md5 = hashlib.md5(usedforsecurity=False)
+            while block := file.read(1 << 20):
+                md5.update(block)
+        found = base64.b64encode(md5.digest()).decode()
+        if found != announced["md5"]:
+            raise WrongHashError(f"{name} has MD5 {found}, not {announced['md5']} as its server says")
+
+
+def extract(archive: Path, work: Workspace) -> dict[str, str]:
+    """Unpacks the checkpoint and its pipeline.config, and nothing else, and says where they are."""
+    folder = work.zoo / archive.name.removesuffix(".gz").removesuffix(".tar")
+    with workspace.new_folder(folder) as scratch:
+        try:
+            with tarfile.open(archive) as tar:
+                extract_members(tar, scratch, archive)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
+            raise UserError(f"{archive} is no archive, or it is damaged ({error}): fetch it again") from None
+        find_in_folder(scratch)
+    return find_in_folder(folder)
+
+
+def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
+    """Writes the members that are wanted under names of our own; UserError for an archive that means harm."""
+    size = 0
+    for count, member in enumerate(tar, start=1):
+        refuse_unsafe(member, archive)
+        size += member.size
+        if count > MAX_MEMBERS or size > MAX_EXTRACTED_BYTES:
+            raise UserError(f"{archive} holds more than a checkpoint can ({count} files, {size:,} bytes): refused")
+        wanted = KEPT.fullmatch(member.name)
+        content = tar.extractfile(member) if wanted and member.isfile() else None
+        if wanted and content:
+            name = wanted.group(1)
+            target = folder / "checkpoint" / name if name.startswith("ckpt-") else folder / name
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(content, file, 1 << 20)
+
+
+def refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:
+    """UserError for a member that is no plain file or folder below the archive's own root."""
+    unsafe = member.name.startswith(("/", "\\")) or ".." in Path(member.name).parts
+    if unsafe or not (member.isfile() or member.isdir()):
+        raise UserError(f"{archive} holds {member.name!r}, which no checkpoint needs: the archive is refused")
+
+
+def find_in_folder(folder: Path) -> dict[str, str]:
+    """The checkpoint in a folder, TF2's layout before TF1's, the highest number first; UserError where none is."""
+    for layout, pattern in (("tf2", "checkpoint/ckpt-*.index"), ("tf2", "ckpt-*.index"), ("tf1", "model.ckpt*.index")):
+        found = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+        if found:
+            prefix = found[-1].with_suffix("")
+            if not list(prefix.parent.glob(f"{prefix.name}.data-*")):
+                raise UserError(f"{found[-1]} has no data file beside it: the checkpoint is not whole")
+            config = folder / "pipeline.config"
+            sha256 = workspace.digest([workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))])
+            return {
+                "prefix": str(prefix),
+                "layout": layout,
+                "pipeline_config": str(config) if config.exists() else "",
+                "sha256": sha256,
+            }
+    raise UserError(f"{folder} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
+
+
+def data_files(prefix: Path) -> list[Path]:
+    """The files with a checkpoint's values."""
+    return sorted(prefix.parent.glob(f"{prefix.name}.data-*"))

@@ -1,0 +1,66 @@
+"""What the steps ask of an engine. An engine brings one generation of the zoo to this job."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from entrypoint import pipeline, workspace
+from entrypoint.workspace import Workspace
+
+LOSS = "Loss/total_loss"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found on one photo, the best first."""
+
+    key: str
+    height: int
+    width: int
+    boxes: Any  # float32 [n, 4]: ymin, xmin, ymax, xmax as fractions of the photo
+    classes: Any  # int [n]: ids of the label map
+    scores: Any  # float32 [n]
+
+
+class Trainer(Protocol):
+    """A model in training."""
+
+    @property
+    def step(self) -> int:
+        """The number of steps done."""
+
+    def start_from(self, prefix: str) -> Any:
+        """Fills the weights with a checkpoint of the zoo, as far as they fit, and logs what did not."""
+
+    def restore(self, prefix: Path) -> None:
+        """Goes back to where `save` was called; JobError where a value is missing."""
+
+    def save(self, prefix: Path) -> None:
+        """Writes PREFIX.index and PREFIX.data-*, from which `restore` and upstream's own exporters read."""
+
+
+class Engine(Protocol):
+    """The four calls; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
+
+    def build(self, config: Any, seed: int) -> Trainer:
+        """A model to train, with random weights."""
+
+    def train(self, trainer: Trainer, steps: int) -> list[dict[str, float]]:
+        """Trains exactly so many steps; for each its losses, LOSS among them, and its `learning_rate`."""
+
+    def evaluate(self, config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
+        """The detections of a trained model on every photo of the records."""
+
+    def export(self, config: Any, checkpoint: Path, folder: Path) -> None:
+        """Writes a trained model as a SavedModel."""
+
+
+def load(work: Workspace) -> tuple[Engine, Any]:
+    """The engine of this job's pipeline.config, and the config."""
+    config = pipeline.read(work.pipeline)
+    generation = workspace.read_json(work.changes, "pipeline")["generation"]
+    return cast(Engine, importlib.import_module(f"entrypoint.{generation}")), config

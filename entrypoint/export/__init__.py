@@ -1,0 +1,31 @@
+"""The trained model in the formats that were asked for: one module per format, `write(work, folder)` in each."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+
+from entrypoint import annotations, workspace
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+FOLDERS = {"saved_model": "model", "tflite": "model_android"}
+
+
+def run(work: Workspace) -> str:
+    """Writes every format of EXPORTS, each with labels.json; returns what identifies them."""
+    labels = annotations.load(work).labels
+    for name in work.settings.exports:
+        with workspace.new_folder(work.root / FOLDERS[name]) as folder:
+            importlib.import_module(f"entrypoint.export.{name}").write(work, folder)
+            # In the order of the ids, without the background, as the clients of Cloud Annotations read it.
+            workspace.write_json(folder / "labels.json", labels)
+        logger.info("export: %s in %s", name, FOLDERS[name])
+    return workspace.digest([work.settings.exports, labels])
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    return [work.root / FOLDERS[name] / "labels.json" for name in work.settings.exports]

@@ -1,0 +1,26 @@
+"""model_android/: model.tflite with its post-processing built in, and anchors.json for clients that do their own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from entrypoint import engine, train, workspace
+from entrypoint.workspace import Workspace
+
+
+def write(work: Workspace, folder: Path) -> None:
+    """Writes model.tflite (float32, signatures `detect` and `raw`, see tf2.exporter) and anchors.json."""
+    import tensorflow as tf
+
+    from entrypoint.tf2 import exporter
+
+    _, config = engine.load(work)
+    with tempfile.TemporaryDirectory(dir=work.root) as scratch:
+        anchors = exporter.tflite_source(config, train.last_checkpoint(work), Path(scratch))
+        # The first signature is what a client gets that does not ask for one by name.
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["detect", "raw"])
+        # TFLite_Detection_PostProcess is an operation that TFLite calls custom, and brings.
+        converter.allow_custom_ops = True
+        (folder / "model.tflite").write_bytes(converter.convert())
+    workspace.write_json(folder / "anchors.json", anchors)

@@ -1,0 +1,103 @@
+"""One photo: checked in full, turned upright, and the bytes that go into a record."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# A photo of 13,000 x 13,000 pixels takes half a gigabyte decoded; what claims more is a bomb or of no use.
+MAX_PIXELS = 178_956_970
+ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
+UPRIGHT = 1
+# The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
+PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright photo as JPEG or PNG bytes."""
+
+    encoded: bytes
+    format: str  # "jpeg" or "png"
+    width: int
+    height: int
+    changes: tuple[str, ...]  # what was done to it, if anything
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, as hexadecimal digits."""
+        return hashlib.sha256(self.encoded).hexdigest()
+
+
+class UnusablePhotoError(Exception):
+    """The photo cannot be trained on; the message says why."""
+
+
+def load(path: Path) -> Photo:
+    """Reads and decodes a photo once in full.
+
+    Raises:
+        UnusablePhotoError: the file is empty, no photo, cut off, or larger than any training can use.
+    """
+    content = path.read_bytes()
+    if not content:
+        raise UnusablePhotoError("file is empty")
+    with warnings.catch_warnings():
+        # The limit is checked below, from the header, before anything is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return decode(image, content)
+        except Image.DecompressionBombError:
+            raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
+        except UnidentifiedImageError:
+            raise UnusablePhotoError("no photo, whatever its name") from None
+        except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+            # Pillow's decoders raise all of these for damaged files.
+            raise UnusablePhotoError(f"damaged or cut off ({error})") from None
+
+
+def decode(image: Image.Image, content: bytes) -> Photo:
+    """The photo as it is stored: as it came where TensorFlow reads it alike, else turned upright and encoded anew."""
+    if image.width * image.height > MAX_PIXELS:
+        raise UnusablePhotoError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    kind = image.format or ""
+    image.load()
+    orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+    if orientation in (UPRIGHT, 0) and image.mode in PLAIN_MODES.get(kind, ()):
+        return Photo(content, kind.lower(), image.width, image.height, ())
+    changes = []
+    if kind not in PLAIN_MODES:
+        changes.append(f"{kind} converted")
+    if image.mode not in {"RGB", "L"}:
+        changes.append(f"colours converted from {image.mode}")
+    if orientation not in (UPRIGHT, 0):
+        changes.append(f"turned upright (orientation {orientation})")
+    return encode(to_rgb(ImageOps.exif_transpose(image)), lossless=kind != "JPEG", changes=tuple(changes))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Three channels of eight bits; what is transparent becomes white, 16-bit greys keep their upper eight bits."""
+    if image.mode.startswith(("I", "F")):
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (*WHITE, 255))
+        image = Image.alpha_composite(ground, rgba)
+    return image.convert("RGB")
+
+
+def encode(image: Image.Image, *, lossless: bool, changes: tuple[str, ...]) -> Photo:
+    """The image as PNG, or as JPEG of a quality and chroma sampling that add no visible loss."""
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling="4:4:4")
+    return Photo(buffer.getvalue(), "png" if lossless else "jpeg", image.width, image.height, changes)

@@ -1,0 +1,134 @@
+"""The plan of the job: its steps in their order, and what makes one of them unnecessary."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoint import pipeline, publish, workspace
+from entrypoint.settings import Settings
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step is the module of its name: run(workspace) does the work and returns what identifies its output."""
+
+    name: str
+    reads: tuple[str, ...] = ()  # the settings that decide its output
+    after: tuple[str, ...] = ()  # the steps whose output it works on
+    background: bool = False  # starts with the job and is waited for where the plan names it
+    always: bool = False  # costs little, and what it looks at can change unseen
+
+
+PLAN = (
+    Step("annotations", always=True),
+    Step("label_map", after=("annotations",)),
+    Step("tf_record", reads=("validation_fraction", "seed", "max_skipped"), after=("annotations", "label_map")),
+    Step("checkpoint", reads=("model", "checkpoint", "checkpoint_sha256", "zoo_url"), background=True),
+    Step(
+        "pipeline",
+        reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate"),
+        after=("label_map", "tf_record", "checkpoint"),
+    ),
+    Step("train", reads=("seed",), after=("tf_record", "checkpoint", "pipeline")),
+    Step("evaluate", after=("train",)),
+    Step("export", reads=("exports",), after=("train", "label_map")),
+    Step("report", after=("evaluate", "export")),
+    Step("publish", after=("report",), always=True),
+)
+STEP_NAMES = tuple(step.name for step in PLAN)
+
+
+def run(settings: Settings) -> None:
+    """Runs every step that is not done yet, with RESULT_DIR to itself; a model without a pipeline is refused first."""
+    work = Workspace(settings)
+    workspace.prepare(work)
+    pipeline.find(settings)
+    with publish.lock(work):
+        waiting = {step.name: start(step, work) for step in PLAN if step.background}
+        for step in PLAN:
+            if step.name in waiting:
+                waiting[step.name].result()
+            else:
+                run_unless_done(step, work)
+
+
+def run_alone(name: str, settings: Settings) -> None:
+    """Runs one step on what earlier steps left in WORK_DIR."""
+    work = Workspace(settings)
+    workspace.prepare(work)
+    with publish.lock(work):
+        run_and_mark(find(name), work)
+
+
+def find(name: str) -> Step:
+    """The step of that name."""
+    return next(step for step in PLAN if step.name == name)
+
+
+def start(step: Step, work: Workspace) -> Future[None]:
+    """Runs a step beside the others; its failure is raised where its result is waited for."""
+    future: Future[None] = Future()
+
+    def target() -> None:
+        try:
+            future.set_result(run_unless_done(step, work))
+        except BaseException as error:  # noqa: BLE001 - it is raised again by whoever waits
+            future.set_exception(error)
+
+    # A daemon, so that a failure elsewhere ends the job without waiting for a download.
+    threading.Thread(target=target, name=step.name, daemon=True).start()
+    return future
+
+
+def run_unless_done(step: Step, work: Workspace) -> None:
+    """Runs the step, unless its mark says that it ran on the same input and its output is still there."""
+    mark = read_mark(step.name, work)
+    if mark and not step.always and mark["input"] == input_digest(step, work) and is_whole(step, work):
+        logger.info("%s: done already", step.name)
+        return
+    run_and_mark(step, work)
+
+
+def run_and_mark(step: Step, work: Workspace) -> None:
+    """Runs the step; the mark is written last and holds the input, the output and the time it took."""
+    logger.info("%s ...", step.name)
+    began = time.time()
+    mark = {"input": input_digest(step, work)}
+    mark["output"] = module_of(step).run(work)
+    mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}
+    workspace.write_json(work.marks / f"{step.name}.json", mark)
+    logger.info("%s: %.1f s", step.name, mark["seconds"])
+
+
+def input_digest(step: Step, work: Workspace) -> str:
+    """Identifies what the step works on: its settings, the outputs of the steps before it, and what it asks for."""
+    document: dict[str, Any] = {name: getattr(work.settings, name) for name in step.reads}
+    document |= {f"output of {name}": (read_mark(name, work) or {}).get("output") for name in step.after}
+    if hasattr(module_of(step), "fingerprint"):
+        document["fingerprint"] = module_of(step).fingerprint(work)
+    return workspace.digest(document)
+
+
+def is_whole(step: Step, work: Workspace) -> bool:
+    """Whether every file that the step leaves behind is there."""
+    return all(path.exists() for path in module_of(step).outputs(work))
+
+
+def read_mark(name: str, work: Workspace) -> dict[str, Any] | None:
+    """The mark of a finished step, or None."""
+    path = work.marks / f"{name}.json"
+    return dict(workspace.read_json(path, name)) if path.exists() else None
+
+
+def module_of(step: Step) -> Any:
+    """The step's module, imported when it is needed: some of them import TensorFlow."""
+    return importlib.import_module(f"entrypoint.{step.name}")

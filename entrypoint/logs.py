@@ -1,0 +1,40 @@
+"""The job's log on standard output, and progress: bars for a person at a terminal, a line now and then for a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def configure() -> None:
+    """Sends every log record of the job to standard output, warnings alone of the libraries."""
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    logging.getLogger("job").setLevel(logging.INFO)
+    # Its warnings are about upstream's use of it, and no user of this job can mend that.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Passes the items on and tells how many of the total are through."""
+    if sys.stderr.isatty():
+        with logging_redirect_tqdm():
+            yield from tqdm(items, total=total, desc=what, leave=False)
+        return
+    logger, last = logging.getLogger("job"), time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            logger.info("%s: %d of %d", what, done, total)

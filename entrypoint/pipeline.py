@@ -1,0 +1,296 @@
+"""pipeline.config with this job's values in it, in the text format of upstream's TrainEvalPipelineConfig."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entrypoint import checkpoint, publish, tf_record, workspace, zoo
+from entrypoint.errors import UserError
+from entrypoint.settings import Settings
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+META_ARCHITECTURES = ("ssd", "faster_rcnn", "center_net")
+# What a config asks for beyond boxes; the records hold none of it.
+BEYOND_BOXES = (
+    "load_instance_masks",
+    "num_keypoints",
+    "keypoint_estimation_task",
+    "mask_estimation_task",
+    "densepose_estimation_task",
+    "predict_instance_masks",
+    "load_dense_pose",
+)
+
+
+@dataclass
+class Changes:
+    """What this job writes into a config, field by field, as it was and as it is."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def set(self, message: Any, path: str, name: str, value: Any) -> None:
+        """Sets a field and notes the change; a list replaces a repeated field."""
+        before = getattr(message, name)
+        if isinstance(value, list):
+            before = list(before)
+            message.ClearField(name)
+            getattr(message, name).extend(value)
+        else:
+            setattr(message, name, value)
+        if before != value:
+            self.rows.append((f"{path}.{name}", shown(before), shown(value)))
+
+
+def run(work: Workspace) -> str:
+    """Writes pipeline.config; returns a digest of it that does not depend on where WORK_DIR is.
+
+    Raises:
+        UserError: the config is not upstream's, or asks for what this job does not train.
+    """
+    path = find(work.settings)
+    config = read(path)
+    generation = generation_of(config, path)
+    changes = Changes()
+    inject_data(config, work, changes)
+    inject_start(config, checkpoint.load(work), changes)
+    inject_schedule(config.train_config, work.settings, changes)
+    log_changes(path, changes)
+    workspace.write_text(work.pipeline, write(config))
+    workspace.write_json(work.changes, {"source": str(path), "generation": generation, "rows": changes.rows})
+    return identify(config)
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    return [work.pipeline, work.changes]
+
+
+def fingerprint(work: Workspace) -> str:
+    """The bytes of the config that the job starts from, and where WORK_DIR is, which is written into it."""
+    return workspace.digest([find(work.settings).read_text(encoding="utf-8"), str(work.root)])
+
+
+def find(settings: Settings) -> Path:
+    """The config to start from; UserError where neither the user nor this project has one for the model."""
+    if settings.pipeline_config:
+        if not settings.pipeline_config.is_file():
+            raise UserError(f"PIPELINE_CONFIG={settings.pipeline_config} is no file")
+        return settings.pipeline_config
+    model = zoo.find(settings.model)
+    if model.pipeline is None:
+        tuned = ", ".join(each.name for each in zoo.load().values() if each.pipeline)
+        raise UserError(
+            f"MODEL={model.name} has no tuned pipeline yet; these have: {tuned}. Name one of them, or give your own "
+            "pipeline.config with PIPELINE_CONFIG"
+        )
+    return model.pipeline
+
+
+def read(path: Path) -> Any:
+    """The TrainEvalPipelineConfig in a file; UserError with the line that cannot be read."""
+    from google.protobuf import text_format
+    from object_detection.protos import pipeline_pb2
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), pipeline_pb2.TrainEvalPipelineConfig())
+    except text_format.ParseError as error:
+        raise UserError(f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 (byte {error.start})") from None
+
+
+def write(config: Any) -> str:
+    """The config in text format."""
+    from google.protobuf import text_format
+
+    return str(text_format.MessageToString(config))
+
+
+def generation_of(config: Any, path: Path) -> str:
+    """The zoo's generation that the model is of, which names its engine.
+
+    Raises:
+        UserError: with the line of what this job cannot train: anything but boxes, or a model that is not there.
+    """
+    from object_detection.builders import model_builder
+
+    architecture = config.model.WhichOneof("model")
+    if architecture not in META_ARCHITECTURES:
+        raise UserError(
+            f"{path}:{line_of(path, str(architecture))}: the model is {architecture or 'missing'}; "
+            f"this job trains {', '.join(META_ARCHITECTURES)}"
+        )
+    text = path.read_text(encoding="utf-8")
+    for name in BEYOND_BOXES:
+        if re.search(rf"^[^#\n]*\b{name}\s*[:{{]\s*(?!false|0\b)", text, re.MULTILINE):
+            raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
+    extractor = getattr(config.model, architecture).feature_extractor.type
+    known = set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
+    if extractor not in known:
+        hint = f"; there is {extractor}_keras" if f"{extractor}_keras" in known else ""
+        raise UserError(
+            f"{path}:{line_of(path, extractor)}: feature_extractor.type {extractor!r} is no TF2 model of the Object "
+            f"Detection API{hint}"
+        )
+    return "tf2"
+
+
+def line_of(path: Path, text: str) -> int:
+    """The number of the first line that holds the text, 1 where none does."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, start=1) if text in line.partition("#")[0]), 1)
+
+
+def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
+    """Labels, records and label map; as many boxes per photo as the data has."""
+    manifest = tf_record.load_manifest(work)
+    architecture = config.model.WhichOneof("model")
+    changes.set(getattr(config.model, architecture), f"model.{architecture}", "num_classes", len(manifest["labels"]))
+    del config.eval_input_reader[1:]
+    readers = (
+        ("train_input_reader", config.train_input_reader, "train"),
+        ("eval_input_reader", config.eval_input_reader[0] if config.eval_input_reader else config.eval_input_reader.add(), "validation"),
+    )
+    for path, reader, split in readers:
+        changes.set(reader, path, "label_map_path", str(work.label_map))
+        pattern = str(work.records / f"{split}-?????-of-?????.tfrecord")
+        changes.set(reader.tf_record_input_reader, f"{path}.tf_record_input_reader", "input_path", [pattern])
+        changes.set(reader, path, "num_readers", tf_record.READERS)
+        # Upstream pads every photo's boxes to this number, and drops what is above it.
+        changes.set(reader, path, "max_number_of_boxes", max(1, manifest["max_boxes"]))
+    evaluation = config.eval_input_reader[0]
+    changes.set(evaluation, "eval_input_reader", "shuffle", False)
+    changes.set(evaluation, "eval_input_reader", "num_epochs", 1)
+    train = config.train_config
+    changes.set(train, "train_config", "max_number_of_boxes", max(1, manifest["max_boxes"]))
+
+
+def inject_start(config: Any, start: dict[str, str] | None, changes: Changes) -> None:
+    """The checkpoint that training starts from, of which the weights up to the heads fit any labels."""
+    from object_detection.protos import train_pb2
+
+    train = config.train_config
+    if start and start["layout"] != "tf2":
+        raise UserError(
+            f"{start['prefix']} is a TF1 checkpoint, which a TF2 model cannot start from: name a TF2 model's, "
+            "or set CHECKPOINT=none"
+        )
+    changes.set(train, "train_config", "fine_tune_checkpoint", start["prefix"] if start else "")
+    if start:
+        if train.fine_tune_checkpoint_type not in ("detection", "fine_tune", "classification"):
+            changes.set(train, "train_config", "fine_tune_checkpoint_type", "detection")
+        changes.set(train, "train_config", "fine_tune_checkpoint_version", train_pb2.CheckpointVersion.V2)
+    # Both are for TPUs; the precision of this job is its own setting, and averaged weights are not evaluated.
+    changes.set(train, "train_config", "use_bfloat16", False)
+    changes.set(train.optimizer, "train_config.optimizer", "use_moving_average", False)
+    changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
+
+
+def inject_schedule(train: Any, settings: Settings, changes: Changes) -> None:
+    """Number of steps, batch size and learning rate, and the schedule stretched to them.
+
+    A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
+    arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
+    LEARNING_RATE is taken as it is, and leaves the batch size alone.
+    """
+    kind = train.optimizer.WhichOneof("optimizer")
+    if kind is None:
+        raise UserError("the pipeline.config has no optimizer in train_config")
+    optimizer = getattr(train.optimizer, kind)
+    schedule = optimizer.learning_rate.WhichOneof("learning_rate")
+    if schedule is None:
+        raise UserError(f"the pipeline.config has no learning_rate in train_config.optimizer.{kind}")
+    batch = settings.batch_size or train.batch_size
+    ratio = batch / train.batch_size
+    rate = getattr(optimizer.learning_rate, schedule)
+    peak = getattr(rate, PEAK_FIELDS[schedule])
+    factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
+    if settings.learning_rate:
+        factor = settings.learning_rate / peak
+    changes.set(train, "train_config", "batch_size", batch)
+    path = f"train_config.optimizer.{kind}.learning_rate.{schedule}"
+    stretch(rate, schedule, path, train.num_steps, settings.num_steps, changes)
+    scale(rate, schedule, path, factor, changes)
+    changes.set(train, "train_config", "num_steps", settings.num_steps)
+
+
+PEAK_FIELDS = {
+    "constant_learning_rate": "learning_rate",
+    "exponential_decay_learning_rate": "initial_learning_rate",
+    "manual_step_learning_rate": "initial_learning_rate",
+    "cosine_decay_learning_rate": "learning_rate_base",
+}
+OTHER_RATES = {
+    "exponential_decay_learning_rate": ("burnin_learning_rate", "min_learning_rate"),
+    "cosine_decay_learning_rate": ("warmup_learning_rate",),
+}
+STEP_FIELDS = {
+    "exponential_decay_learning_rate": ("decay_steps", "burnin_steps"),
+    "cosine_decay_learning_rate": ("warmup_steps", "hold_base_rate_steps"),
+}
+
+
+def scale(rate: Any, schedule: str, path: str, factor: float, changes: Changes) -> None:
+    """Multiplies every learning rate of a schedule."""
+    if factor == 1:
+        return
+    for name in (PEAK_FIELDS[schedule], *OTHER_RATES.get(schedule, ())):
+        changes.set(rate, path, name, to_float32(getattr(rate, name) * factor))
+    if schedule == "manual_step_learning_rate":
+        for index, entry in enumerate(rate.schedule):
+            changes.set(entry, f"{path}.schedule[{index}]", "learning_rate", to_float32(entry.learning_rate * factor))
+
+
+def stretch(rate: Any, schedule: str, path: str, before: int, after: int, changes: Changes) -> None:
+    """Fits warm-up and decay, made for `before` steps, to `after` steps."""
+    if schedule == "cosine_decay_learning_rate":
+        before = rate.total_steps
+        changes.set(rate, path, "total_steps", after)
+    if not before:
+        return
+    for name in STEP_FIELDS.get(schedule, ()):
+        steps = getattr(rate, name)
+        least = 1 if name == "decay_steps" else 0
+        changes.set(rate, path, name, max(least, steps * after // before))
+    if schedule == "manual_step_learning_rate":
+        for index, entry in enumerate(rate.schedule):
+            changes.set(entry, f"{path}.schedule[{index}]", "step", max(index + 1, entry.step * after // before))
+
+
+def to_float32(value: float) -> float:
+    """The value as the config's fields hold it, so that an unchanged one does not count as a change."""
+    import numpy as np
+
+    return float(np.float32(value))
+
+
+def shown(value: Any) -> str:
+    """A field's value for the table."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def log_changes(path: Path, changes: Changes) -> None:
+    """Logs what was injected as a table."""
+    width = max((len(name) for name, _, _ in changes.rows), default=0)
+    lines = [f"  {name.ljust(width)}  {before or '-'} -> {after or '-'}" for name, before, after in changes.rows]
+    logger.info("pipeline.config from %s, with these values:\n%s", path, publish.redact("\n".join(lines)))
+
+
+def identify(config: Any) -> str:
+    """A digest of everything in the config but the paths."""
+    copy = type(config)()
+    copy.CopyFrom(config)
+    copy.train_config.ClearField("fine_tune_checkpoint")
+    for reader in (copy.train_input_reader, *copy.eval_input_reader):
+        reader.ClearField("label_map_path")
+        reader.tf_record_input_reader.ClearField("input_path")
+    return workspace.digest(write(copy))

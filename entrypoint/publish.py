@@ -1,0 +1,260 @@
+"""Finished files -> RESULT_DIR, with operations that every bucket mount supports: whole files, written once, in order.
+
+Bucket mounts know no atomic rename, no append and no random writes; some refuse to overwrite, chmod or fsync. The
+manifest job.json is removed first and written last: where it stands, the results beside it are whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from entrypoint import workspace
+from entrypoint.errors import UserError
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+MANIFEST = "job.json"
+LOCK = ".training-job.lock"
+RENEWAL_SECONDS = 10.0
+# A lock that was not renewed for so long belongs to a job that is dead.
+DEAD_SECONDS = 35.0
+# No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
+FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
+
+
+def run(work: Workspace) -> str:
+    """Copies what the steps made into RESULT_DIR, the manifest last; returns the manifest's SHA-256."""
+    remove(work.results / MANIFEST)
+    for path in (work.label_map, work.pipeline, work.metrics):
+        copy_file(path, work.results / path.name)
+    copy_tree(work.checkpoints, work.results / "checkpoint")
+    for folder in export_folders(work):
+        copy_tree(folder, work.results / folder.name)
+    copy_file(work.report, work.results / work.report.name)
+    content = json.dumps(manifest(work), indent=1, default=str).encode()
+    write_file(work.results / MANIFEST, content)
+    return workspace.digest(content.decode())
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in RESULT_DIR."""
+    return [work.results / MANIFEST]
+
+
+def export_folders(work: Workspace) -> list[Path]:
+    """The folders of the formats that were asked for."""
+    from entrypoint import export
+
+    return [work.root / export.FOLDERS[name] for name in work.settings.exports]
+
+
+def manifest(work: Workspace) -> dict[str, Any]:
+    """What job.json says: settings, versions, the data's fingerprint, the steps done and their times."""
+    from entrypoint import job
+
+    marks = {name: mark for name in job.STEP_NAMES if (mark := job.read_mark(name, work))}
+    return {
+        "settings": shown_settings(work),
+        "versions": versions(),
+        "data": {"sha256": marks["tf_record"]["output"]},
+        "steps": {name: {"began": mark["began"], "seconds": mark["seconds"]} for name, mark in marks.items()},
+        "metrics": workspace.read_json(work.metrics, "evaluate")["summary"],
+    }
+
+
+def shown_settings(work: Workspace) -> dict[str, Any]:
+    """The settings in JSON's types, without the user names and passwords that an address can hold."""
+    values = work.settings.model_dump(mode="json")
+    return {key: redact(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def redact(text: str) -> str:
+    """An address without its credentials and its signed query."""
+    return re.sub(r"(?<=://)[^/@\s]+@|(?<=\?)\S+$", "***", text) if "://" in text else text
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that decide the result."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copies every file of a folder, then removes what an earlier job left in the target."""
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    for file in sorted(files):
+        copy_file(source / file, target / file)
+    for path in list(target.rglob("*")):
+        if path.is_file() and path.relative_to(target) not in files:
+            remove(path)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file; tried again where that can help, and complete when this returns."""
+    for attempt in retrying():
+        with attempt, source.open("rb") as reader:
+            write_once(reader, target, source.stat().st_size)
+
+
+def write_file(target: Path, content: bytes) -> None:
+    """Writes a file as copy_file does."""
+    import io
+
+    for attempt in retrying():
+        with attempt:
+            write_once(io.BytesIO(content), target, len(content))
+
+
+def retrying() -> Retrying:
+    """Five attempts over about half a minute, for errors that pass."""
+    return Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno not in FINAL),
+        wait=wait_random_exponential(multiplier=1, max=15),
+        stop=stop_after_attempt(5),
+        before_sleep=before_sleep_log(logger, logging.WARNING),
+        reraise=True,
+    )
+
+
+def write_once(reader: Any, target: Path, size: int) -> None:
+    """One sequential write of a whole file; OSError where what arrived is not as long as what was sent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open_for_writing(target) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        # Some mounts refuse it; where it counts, errors surface when the file is closed.
+        with contextlib.suppress(OSError):
+            os.fsync(writer.fileno())
+    written = target.stat().st_size
+    if written != size:
+        raise OSError(errno.EIO, f"{written} of {size} bytes arrived", str(target))
+
+
+def open_for_writing(target: Path) -> Any:
+    """Opens a new file, in place of an old one also where that must be deleted first."""
+    try:
+        return target.open("wb")
+    except OSError:
+        if not target.exists():
+            raise
+        target.unlink()
+        return target.open("wb")
+
+
+def remove(path: Path) -> None:
+    """Deletes a file that may be gone already."""
+    path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(work: Workspace) -> Iterator[None]:
+    """Keeps RESULT_DIR to this job; UserError where another job, which is alive, has it."""
+    path = work.results / LOCK
+    make_writable(work.results)
+    wait_for_dead_owner(path, work.results)
+    claim = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+    write_file(path, encode_claim(claim))
+    stop = threading.Event()
+    renewal = threading.Thread(target=renew, args=(path, claim, stop), daemon=True, name="lock")
+    renewal.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        renewal.join(timeout=RENEWAL_SECONDS)
+        with contextlib.suppress(OSError):
+            remove(path)
+
+
+def make_writable(folder: Path) -> None:
+    """UserError where RESULT_DIR cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"RESULT_DIR={folder} cannot be made ({error.strerror}): name a folder to write to") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"RESULT_DIR={folder} cannot be written to: name another one, or mount the bucket for writing")
+
+
+def encode_claim(claim: dict[str, Any]) -> bytes:
+    """The lock's content; the time makes every renewal a change."""
+    return json.dumps({**claim, "renewed": time.time()}).encode()
+
+
+def renew(path: Path, claim: dict[str, Any], stop: threading.Event) -> None:
+    """Shows that the job is alive until it ends."""
+    while not stop.wait(RENEWAL_SECONDS):
+        with contextlib.suppress(OSError):
+            write_file(path, encode_claim(claim))
+
+
+def wait_for_dead_owner(path: Path, results: Path) -> None:
+    """Returns at once where nobody holds the lock, or after DEAD_SECONDS in which its owner did not renew it."""
+    first = read_claim(path)
+    if first is None or is_dead_here(first):
+        return
+    logger.info("RESULT_DIR=%s is locked by process %s on %s: waiting to see whether it lives", results, *owner(first))
+    deadline = time.monotonic() + DEAD_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        claim = read_claim(path)
+        if claim is None:
+            return
+        if claim != first:
+            raise UserError(
+                f"RESULT_DIR={results} belongs to a running job, process {claim.get('pid')} on {claim.get('host')}: "
+                "wait for it, stop it, or name another RESULT_DIR"
+            )
+
+
+def owner(claim: dict[str, Any]) -> tuple[Any, Any]:
+    """Process and host of a lock."""
+    return claim.get("pid"), claim.get("host")
+
+
+def read_claim(path: Path) -> dict[str, Any] | None:
+    """The lock's content, or None where there is none; an unreadable one counts as a lock without an owner."""
+    try:
+        claim = json.loads(path.read_bytes() or b"{}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return claim if isinstance(claim, dict) else {}
+
+
+def is_dead_here(claim: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this machine that is no more, or had this process's own number."""
+    if claim.get("host") != socket.gethostname() or not isinstance(claim.get("pid"), int):
+        return False
+    if claim["pid"] == os.getpid():
+        return True
+    try:
+        os.kill(claim["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,232 @@
+"""Every setting of the job: name, type, default, meaning. The README's table is made from here.
+
+Values come from the command line, then the environment, then the training service's own file, then the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from entrypoint.errors import UserError
+
+# SageMaker writes the hyperparameters of a training job here, all values as strings.
+SERVICE_FILE = Path("/opt/ml/input/config/hyperparameters.json")
+
+Export = Literal["saved_model", "tflite"]
+
+
+def default_work_dir(values: Mapping[str, Any]) -> Path:
+    """A folder on local disk of this user's own, the same whenever the same bucket and results are named."""
+    place = f"{os.getuid()} {values.get('data_dir')} {values.get('result_dir')}"
+    return Path(tempfile.gettempdir()) / f"training-job-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+class Settings(BaseSettings):
+    """The settings of one job, checked and never changed afterwards."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, json_file=SERVICE_FILE)
+
+    data_dir: Path = Field(Path("/data"), description="the mounted bucket; may be read-only")
+    result_dir: Path = Field(
+        default_factory=lambda values: values["data_dir"] / "results",
+        description="what the user keeps: model, checkpoint, metrics and report. Default: `DATA_DIR/results`",
+    )
+    work_dir: Path = Field(
+        default_factory=default_work_dir,
+        description="records, the downloaded checkpoint, checkpoints while they are written. "
+        "Default: a folder of the temporary directory, the same for the same DATA_DIR and RESULT_DIR",
+    )
+    model: str = Field(
+        "ssd_mobilenet_v2_fpnlite_320x320",
+        description="a name that `python -m entrypoint models` lists; `smoke` is a tiny model trained from scratch, "
+        "for CI and the demo",
+    )
+    pipeline_config: Path | None = Field(None, description="the user's own pipeline.config instead of ours")
+    num_steps: int = Field(1000, ge=1, description="training steps, exactly that many; also `start.sh`'s first word")
+    batch_size: int | None = Field(
+        None, ge=1, description="photos per step. Default: the pipeline's. Another one scales the learning rate"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate. Default: the pipeline's, scaled to BATCH_SIZE"
+    )
+    validation_fraction: float = Field(
+        0.2, ge=0, le=0.9, description="share of the photos kept for validation; stable when photos are added"
+    )
+    seed: int = Field(42, ge=0, description="seed of the split, the order of the records and the training")
+    checkpoint: str = Field(
+        "zoo",
+        description="what training starts from: `zoo`, `none` (from scratch), a folder or archive, or an address",
+    )
+    checkpoint_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the downloaded archive must have"
+    )
+    zoo_url: str = Field(
+        "http://download.tensorflow.org/models/object_detection/",
+        description="where the zoo's archives lie: an http(s) or file address, or a folder (for sites without network)",
+    )
+    retry_seconds: float = Field(600, gt=0, description="how long a download is tried again before it fails")
+    exports: Annotated[tuple[Export, ...], NoDecode] = Field(
+        ("saved_model", "tflite"), description="formats of the trained model, separated by commas"
+    )
+    max_skipped: float = Field(
+        0.1, ge=0, le=1, description="share of the photos that may be skipped as unreadable before the job stops"
+    )
+    checkpoint_seconds: float = Field(300, ge=0, description="seconds of training between two checkpoints")
+    workers: int = Field(
+        default_factory=lambda: min(32, 4 * (os.cpu_count() or 1)),
+        ge=1,
+        description="photos read and decoded at a time. Default: four per core, at most 32",
+    )
+
+    @field_validator("exports", mode="before")
+    @classmethod
+    def split_commas(cls, value: Any) -> Any:
+        """Takes `a,b` for ("a", "b")."""
+        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+    @field_validator("data_dir", "result_dir", "work_dir", "pipeline_config")
+    @classmethod
+    def make_absolute(cls, value: Path | None) -> Path | None:
+        """TensorFlow's own readers resolve relative paths against the working directory of the moment."""
+        return value.absolute() if value else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, which come as arguments, before the environment, before the service's file."""
+        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls)
+
+
+NAMES = tuple(Settings.model_fields)
+
+
+def load(arguments: Sequence[str]) -> tuple[str | None, Settings]:
+    """The command (or None for the whole job) and the settings; UserError names what is wrong with them."""
+    command, flags = parse_arguments(arguments)
+    refuse_misspelt_environment(os.environ)
+    try:
+        return command, Settings(**flags)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(item) for item in error.errors())) from None
+
+
+def prepare_environment(values: Settings) -> None:
+    """What libraries read from the environment when they are imported; what the user set stays."""
+    # Keras 2, for which the Object Detection API is written.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # Errors alone: the rest is about how TensorFlow was built.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Matplotlib keeps its fonts' list below HOME, which a container may lack.
+    os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+    """Reads `[COMMAND | NUM_STEPS] [--setting value ...]`; --batch-size, --batch_size and --BATCH_SIZE are one."""
+    parser = build_parser()
+    words = [normalise_flag(word) for word in arguments]
+    known, unknown = parser.parse_known_args(words)
+    for word in unknown:
+        raise UserError(f"{word} is no setting of this job.{suggestion(word.lstrip('-').partition('=')[0])}")
+    flags = {name: value for name in NAMES if (value := getattr(known, name)) is not None}
+    first: str | None = known.command
+    if first is not None and first.lstrip("-").isdigit():
+        if "num_steps" in flags:
+            raise UserError(f"NUM_STEPS is given twice: {first} and --num_steps {flags['num_steps']}")
+        return None, {**flags, "num_steps": first}
+    return first, flags
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line; it gives strings, which Settings converts and checks."""
+    parser = Parser(
+        prog="start.sh",
+        description=__doc__.splitlines()[0],
+        epilog="Every setting can also come from an environment variable of its name in capitals.",
+        allow_abbrev=False,
+        argument_default=None,
+    )
+    parser.add_argument("command", nargs="?", help="number of steps, a single step of the job, or `models`")
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
+    parser.add_argument("--json", action="store_true", help="with `models`: for programs")
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UserError where argparse would print and exit."""
+
+    def error(self, message: str) -> Any:
+        """Raises what argparse found wrong."""
+        raise UserError(f"command line: {message}; `--help` lists the settings")
+
+
+def normalise_flag(word: str) -> str:
+    """`--Batch-Size=4` as `--batch_size=4`; other words as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_").lower() + equals + value
+
+
+def refuse_misspelt_environment(environment: Mapping[str, str]) -> None:
+    """UserError where a variable is all but the name of a setting: what it was meant to set would keep its default.
+
+    An environment is full of names that are none of ours, so only long names are compared, and strictly.
+    """
+    for variable in environment:
+        name = variable.lower()
+        close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.9)
+        if name not in NAMES and close and len(name) >= 8:
+            raise UserError(f"the environment variable {variable} is no setting of this job. {nearest(close[0])}")
+
+
+def suggestion(name: str) -> str:
+    """A sentence with the nearest setting, or one that says where the settings are listed."""
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=1, cutoff=0.5)
+    return f" {nearest(close[0])}" if close else " `--help` lists the settings."
+
+
+def nearest(name: str) -> str:
+    """The sentence that proposes a setting."""
+    return f"The nearest is {name.upper()}."
+
+
+def explain(error: Any) -> str:
+    """One line for one of pydantic's errors: setting, value, what is expected."""
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name} in {SERVICE_FILE} is no setting of this job.{suggestion(name)}"
+    allowed = f" (of {', '.join(get_args(Export))})" if name == "exports" else ""
+    return f"{name.upper()}={error['input']!r}: {error['msg']}{allowed}"
+
+
+def markdown_table() -> str:
+    """The settings as a Markdown table, for the README."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default if field.default_factory is None else None
+        text = ",".join(default) if isinstance(default, tuple) else default
+        rows.append(f"| `{name.upper()}` | {'' if text is None else f'`{text}`'} | {field.description} |")
+    return "\n".join(rows)

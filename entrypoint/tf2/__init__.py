@@ -1,0 +1,8 @@
+"""The engine of the zoo's second generation: Keras models of the Object Detection API. See engine.Engine."""
+
+from entrypoint.tf2.detector import evaluate
+from entrypoint.tf2.exporter import saved_model as export
+from entrypoint.tf2.trainer import Trainer as build
+from entrypoint.tf2.trainer import train
+
+__all__ = ["build", "evaluate", "export", "train"]

@@ -1,0 +1,78 @@
+"""The trained model as a SavedModel, for servers and for converting to TFLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
+from object_detection.builders import post_processing_builder
+
+from entrypoint.errors import UserError
+from entrypoint.tf2 import model as models
+
+MAX_DETECTIONS = 10  # on a phone; as upstream's own converter has it
+
+
+class Exported(tf.Module):
+    """Functions and the variables they read, and nothing else.
+
+    Saving the model itself would have Keras trace every one of its layers once more, which nobody loads.
+    """
+
+    def __init__(self, functions: Mapping[str, Any], model: Any) -> None:
+        super().__init__()
+        self.weights = [variable for _, variable in models.named_variables(model)]
+        for name, function in functions.items():
+            setattr(self, name, function)
+
+
+def saved_model(config: Any, checkpoint: Path, folder: Path) -> None:
+    """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
+    model = models.load_trained(config, str(checkpoint))
+    function = exporter_lib_v2.DetectionFromImageModule(model).__call__
+    exported = Exported({"__call__": function}, model)
+    tf.saved_model.save(exported, str(folder), signatures=function.get_concrete_function())
+
+
+def tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
+    """Writes a SavedModel for TFLite's converter and returns the anchors.
+
+    Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,
+    detection_classes (from 0), detection_scores and num_detections; `raw` gives box_encodings [1, anchors, 4] and
+    class_predictions [1, anchors, 1 + labels], for clients that decode them with the anchors themselves.
+    An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
+    """
+    if config.model.WhichOneof("model") != "ssd":
+        raise UserError("EXPORTS=tflite: TensorFlow Lite has operations for SSD alone; leave it out for this model")
+    model = models.load_trained(config, str(checkpoint))
+    module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
+    spec = tf.TensorSpec(module.input_shape(), tf.float32, name="input")
+
+    @tf.function(input_signature=[spec])
+    def detect(image: Any) -> dict[str, Any]:
+        names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
+        return dict(zip(names, module.inference_fn(image), strict=True))
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def raw(image: Any) -> dict[str, Any]:
+        predictions = model.predict(image, None)
+        _, to_scores = post_processing_builder.build(config.model.ssd.post_processing)
+        return {
+            "box_encodings": predictions["box_encodings"],
+            "class_predictions": to_scores(predictions["class_predictions_with_background"]),
+        }
+
+    functions = {"detect": detect, "raw": raw}
+    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    return anchors(model, module.input_shape())
+
+
+def anchors(model: Any, shape: list[int]) -> list[list[float]]:
+    """Centre and size of every anchor of an SSD."""
+    predictions = model.predict(tf.zeros(shape), true_image_shapes=None)
+    ymin, xmin, ymax, xmax = tf.unstack(predictions["anchors"], axis=1)
+    centers = tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=1)
+    return [[round(float(value), 7) for value in anchor] for anchor in centers.numpy()]

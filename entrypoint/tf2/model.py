@@ -1,0 +1,113 @@
+"""A detection model with its variables, and what is restored into it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from object_detection.builders import model_builder
+
+from entrypoint.errors import JobError, UserError
+
+logger = logging.getLogger("job")
+
+
+def build(config: Any, *, is_training: bool) -> Any:
+    """The DetectionModel of a TrainEvalPipelineConfig, with all of its variables; UserError where it cannot be built."""
+    try:
+        model = model_builder.build(config.model, is_training=is_training)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
+    skip_conversion(model)
+    run_once(model)
+    return model
+
+
+def skip_conversion(model: Any) -> None:
+    """Keeps AutoGraph away: upstream's models have no Python control flow on tensors, and it takes half of the tracing."""
+    for name in ("preprocess", "predict", "postprocess", "loss"):
+        setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
+
+
+def run_once(model: Any) -> None:
+    """Runs the model on a grey photo: Keras makes a layer's variables when it is first called."""
+    set_training(model, is_training=False)
+    image, shapes = model.preprocess(tf.fill([1, 320, 320, 3], 128.0))
+    model.postprocess(model.predict(image, shapes), shapes)
+
+
+def set_training(model: Any, *, is_training: bool) -> None:
+    """Switches dropout, batch norm and sampling; upstream keeps the mode in these two places."""
+    model._is_training = is_training
+    with warnings.catch_warnings():
+        # Deprecated since Keras 2.3, and still the only way to the layers that upstream calls without `training`.
+        warnings.simplefilter("ignore", UserWarning)
+        tf.keras.backend.set_learning_phase(is_training)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How much of a model a checkpoint filled."""
+
+    restored: list[str]
+    missing: list[str]
+
+
+def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
+    """Fills the model with a zoo checkpoint, of another number of classes as a rule; what does not fit stays random.
+
+    Raises:
+        UserError: the checkpoint is not readable, or is one of another model.
+    """
+    variables = named_variables(model)
+    target = tf.train.Checkpoint(**model.restore_from_objects(fine_tune_checkpoint_type=checkpoint_type))
+    try:
+        # Which variables the checkpoint has values for is asked first: restoring itself only tells that some had none.
+        matched = {id(each) for each in tf.train.CheckpointView(prefix).match(target).values()}
+        target.restore(prefix).expect_partial()
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"the checkpoint {prefix} does not fit the model: {error}") from None
+    result = Restored(
+        [name for name, variable in variables if id(variable) in matched],
+        [name for name, variable in variables if id(variable) not in matched],
+    )
+    report_restored(result, prefix)
+    return result
+
+
+def named_variables(model: Any) -> list[tuple[str, Any]]:
+    """Every variable of the model's layers with its name, in the order of the names."""
+    # Keras's own `variables` misses those of layers that upstream keeps in plain containers; tf.Module's does not.
+    variables = tf.Module.variables.fget(model)
+    return sorted(((each.name, each) for each in variables), key=lambda pair: pair[0])
+
+
+def report_restored(result: Restored, prefix: str) -> None:
+    """Logs the counts and the names; UserError where nothing of the backbone was restored."""
+    total = len(result.restored) + len(result.missing)
+    logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
+    if result.missing:
+        logger.info("checkpoint: not restored, trained from random values: %s", ", ".join(result.missing))
+    if not result.restored:
+        raise UserError(f"no variable of the model is in the checkpoint {prefix}: it belongs to another model")
+
+
+def load_trained(config: Any, prefix: str) -> Any:
+    """The model with the weights of a checkpoint of this job, ready to detect."""
+    model = build(config, is_training=False)
+    restore_trained(model, prefix)
+    set_training(model, is_training=False)
+    return model
+
+
+def restore_trained(model: Any, prefix: str) -> None:
+    """Fills the model with a checkpoint of this job; JobError where one of its variables is not in it."""
+    try:
+        status = tf.train.Checkpoint(model=model).read(prefix)
+        status.expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, tf.errors.OpError) as error:
+        raise JobError(f"the checkpoint {prefix} is not whole: {error}") from None

@@ -1,0 +1,246 @@
+"""Photos and boxes -> sharded TFRecords of tf.train.Example, for training and for validation.
+
+The records are a function of the bucket and the settings alone: the same bytes whatever the machine, the hash seed
+and the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from entrypoint import annotations, images, logs, workspace
+from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.errors import UserError
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+SPLITS = ("train", "validation")
+# TensorFlow's performance guide advises shards of 100 to 200 MB; as many as READERS are read at a time.
+SHARD_BYTES = 150_000_000
+READERS = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(work: Workspace) -> str:
+    """Writes records/ with its manifest; returns a digest of the shards' SHA-256.
+
+    Raises:
+        UserError: more photos than MAX_SKIPPED cannot be read, or none is left to train on.
+    """
+    dataset = annotations.load(work)
+    settings = work.settings
+    parts = split(dataset.images, settings.validation_fraction, settings.seed)
+    ids = {label: index for index, label in enumerate(dataset.labels, start=1)}
+    writer = RecordWriter(settings.data_dir, ids, settings.workers)
+    with workspace.new_folder(work.records) as folder:
+        for name in SPLITS:
+            writer.write(folder, name, parts[name])
+        refuse_losses(writer, len(dataset.images), settings.max_skipped)
+        manifest = {
+            "labels": dataset.labels,
+            "splits": writer.splits,
+            "skipped": dict(sorted(writer.skipped.items())),
+            "changed": dict(sorted(writer.changed.items())),
+            "max_boxes": max(len(image.boxes) for image in dataset.images),
+        }
+        workspace.write_json(folder / "manifest.json", manifest)
+    for name in SPLITS:
+        counts = writer.splits[name]
+        logger.info("%s: %d photos, %d boxes in %d shards", name, counts["photos"], counts["boxes"], len(counts["shards"]))
+    return workspace.digest(manifest)
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    manifest = work.records / "manifest.json"
+    if not manifest.exists():
+        return [manifest]
+    splits = load_manifest(work)["splits"]
+    return [work.records / shard["name"] for part in splits.values() for shard in part["shards"]]
+
+
+def fingerprint(work: Workspace) -> str:
+    """Names, sizes and times of the photos: what tells a changed bucket without reading it."""
+    entries = []
+    for image in annotations.load(work).images:
+        path = work.settings.data_dir / image.key
+        status = path.stat() if path.exists() else None
+        entries.append([image.key, status and [status.st_size, status.st_mtime_ns]])
+    return workspace.digest(entries)
+
+
+def load_manifest(work: Workspace) -> dict[str, Any]:
+    """What the step wrote: labels, counts and shards per split, skipped and changed photos."""
+    return dict(workspace.read_json(work.records / "manifest.json", "tf_record"))
+
+
+def refuse_losses(writer: RecordWriter, photos: int, max_skipped: float) -> None:
+    """UserError where more photos were skipped than MAX_SKIPPED allows, or none is left to train on."""
+    for key, reason in sorted(writer.skipped.items()):
+        logger.warning("%s skipped: %s", key, reason)
+    if len(writer.skipped) > max_skipped * photos:
+        key, reason = min(writer.skipped.items())
+        raise UserError(
+            f"{len(writer.skipped)} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows; "
+            f"the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED"
+        )
+    if not writer.splits["train"]["photos"]:
+        raise UserError("no photo is left to train on: label more photos, or lower VALIDATION_FRACTION")
+
+
+def split(photos: list[LabelledImage], fraction: float, seed: int) -> dict[str, list[LabelledImage]]:
+    """Photos for training and for validation, each in an order that only key and seed decide.
+
+    A photo is for validation if the hash of its key, as a number from 0 to 1, lies below the fraction, so that it
+    stays where it is when photos are added. On top of this every label gets at least half of its fraction, and one
+    photo at least, in validation, those of the lowest hash first, and keeps one photo at least for training.
+    """
+    ranked = sorted(photos, key=lambda image: (rank(image.key, seed), image.key))
+    chosen = {image.key for image in ranked if rank(image.key, seed) < fraction}
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for image in ranked:
+        for label in sorted({box.label for box in image.boxes}):
+            by_label[label].append(image.key)
+    if fraction > 0:
+        for _, keys in sorted(by_label.items()):
+            if len(keys) > 1:
+                chosen.update(keys[: max(1, int(fraction * len(keys) / 2))])
+        for _, keys in sorted(by_label.items()):
+            if chosen.issuperset(keys):
+                chosen.discard(keys[-1])
+    return {
+        "train": [image for image in ranked if image.key not in chosen],
+        "validation": [image for image in ranked if image.key in chosen],
+    }
+
+
+def rank(key: str, seed: int) -> float:
+    """A number from 0 to 1 that looks random and depends on nothing else."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") / 2**64
+
+
+class RecordWriter:
+    """Writes the shards of one split after the other and keeps count."""
+
+    def __init__(self, bucket: Path, ids: dict[str, int], workers: int) -> None:
+        self.bucket = bucket
+        self.ids = ids
+        self.workers = workers
+        self.splits: dict[str, dict[str, Any]] = {}
+        self.skipped: dict[str, str] = {}
+        self.changed: dict[str, list[str]] = {}
+
+    def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> None:
+        """Writes `name`-00000-of-0000N.tfrecord, the photos in the given order, cut into N runs of equal length."""
+        counts: Counter[str] = Counter()
+        boxes: Counter[str] = Counter()
+        shards = []
+        total = shard_count(sum(size_of(self.bucket / image.key) for image in photos), len(photos))
+        with ThreadPoolExecutor(self.workers) as pool:
+            examples = map_in_order(pool, self.convert, photos, in_flight=2 * self.workers)
+            examples = logs.progress(examples, len(photos), f"{name} records")
+            for index in range(total):
+                length = (index + 1) * len(photos) // total - index * len(photos) // total
+                path = folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord"
+                written = self.write_shard(path, (next(examples) for _ in range(length)))
+                shards.append({"name": path.name, "photos": written, "sha256": workspace.file_sha256(path)})
+        for image in photos:
+            if image.key not in self.skipped:
+                counts.update(photos=1, boxes=len(image.boxes), empty=not image.boxes)
+                boxes.update(box.label for box in image.boxes)
+        self.splits[name] = {**{key: counts[key] for key in ("photos", "boxes", "empty")}, "shards": shards}
+        self.splits[name]["boxes_per_label"] = {label: boxes[label] for label in self.ids}
+
+    def write_shard(self, path: Path, examples: Iterable[bytes | None]) -> int:
+        """Writes the examples that there are and returns how many."""
+        import tensorflow as tf
+
+        written = 0
+        with tf.io.TFRecordWriter(str(path)) as shard:
+            for example in examples:
+                if example is not None:
+                    shard.write(example)
+                    written += 1
+        return written
+
+    def convert(self, image: LabelledImage) -> bytes | None:
+        """The photo as a serialized tf.train.Example; None, and a note why, where it cannot be used."""
+        path = self.bucket / image.key
+        try:
+            photo = images.load(path)
+        except images.UnusablePhotoError as error:
+            self.skipped[image.key] = str(error)
+            return None
+        if photo.changes:
+            self.changed[image.key] = list(photo.changes)
+        return to_example(image, photo, self.ids)
+
+
+def shard_count(size: int, photos: int) -> int:
+    """Shards for so many bytes: 100 to 200 MB each, but as many as are read at a time, and none without a photo."""
+    return min(photos, max(READERS, round(size / SHARD_BYTES)))
+
+
+def size_of(path: Path) -> int:
+    """A file's size in bytes; 0 where it has gone."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def map_in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], in_flight: int) -> Iterator[R]:
+    """Like pool.map, but with a bounded number of results waiting to be taken, so that memory is bounded too."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= in_flight:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:
+    """A serialized tf.train.Example with the features that upstream's TfExampleDecoder reads.
+
+    Corners are fractions of the width and height, float32; labels come as text and as id.
+    """
+    import tensorflow as tf
+
+    def of_bytes(*values: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    def of_ints(*values: int) -> Any:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def of_floats(*values: float) -> Any:
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    key = os.fsencode(image.key)
+    feature = {
+        "image/height": of_ints(photo.height),
+        "image/width": of_ints(photo.width),
+        "image/filename": of_bytes(key),
+        "image/source_id": of_bytes(key),
+        "image/key/sha256": of_bytes(photo.sha256.encode()),
+        "image/encoded": of_bytes(photo.encoded),
+        "image/format": of_bytes(photo.format.encode()),
+        "image/object/class/text": of_bytes(*(box.label.encode() for box in image.boxes)),
+        "image/object/class/label": of_ints(*(ids[box.label] for box in image.boxes)),
+    }
+    for corner in ("xmin", "xmax", "ymin", "ymax"):
+        feature[f"image/object/bbox/{corner}"] = of_floats(*(getattr(box, corner) for box in image.boxes))
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    # The order of a map's entries is otherwise free to change between two processes.
+    return bytes(example.SerializeToString(deterministic=True))

@@ -1,0 +1,152 @@
+"""The files through which the steps speak: everything below WORK_DIR, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrypoint.errors import UserError
+from entrypoint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The settings of a job and the places of its files."""
+
+    settings: Settings
+
+    @property
+    def root(self) -> Path:
+        """WORK_DIR."""
+        return self.settings.work_dir
+
+    @property
+    def results(self) -> Path:
+        """RESULT_DIR."""
+        return self.settings.result_dir
+
+    @property
+    def dataset(self) -> Path:
+        """The checked annotations, as `annotations` writes them."""
+        return self.root / "dataset.json"
+
+    @property
+    def label_map(self) -> Path:
+        """The label map, in upstream's text format."""
+        return self.root / "label_map.pbtxt"
+
+    @property
+    def records(self) -> Path:
+        """The folder of the TFRecord shards and their manifest."""
+        return self.root / "records"
+
+    @property
+    def zoo(self) -> Path:
+        """The folder of downloaded archives and what was extracted from them."""
+        return self.root / "zoo"
+
+    @property
+    def start(self) -> Path:
+        """Which checkpoint training starts from, as `checkpoint` writes it."""
+        return self.root / "start.json"
+
+    @property
+    def pipeline(self) -> Path:
+        """The pipeline.config that is run."""
+        return self.root / "pipeline.config"
+
+    @property
+    def changes(self) -> Path:
+        """What this job changed in the pipeline.config, as `pipeline` writes it."""
+        return self.root / "pipeline_changes.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of training checkpoints and TensorBoard events."""
+        return self.root / "checkpoint"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics of the validation split."""
+        return self.root / "metrics.json"
+
+    @property
+    def detections(self) -> Path:
+        """What the model found on the validation split, for the report."""
+        return self.root / "detections.json"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML page."""
+        return self.root / "report.html"
+
+    @property
+    def marks(self) -> Path:
+        """The folder of the marks of finished steps."""
+        return self.root / "steps"
+
+
+def prepare(workspace: Workspace) -> None:
+    """Makes WORK_DIR; UserError where it belongs to somebody else, since the next run trusts what lies there."""
+    workspace.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    owner = workspace.root.stat().st_uid
+    if owner not in (os.getuid(), 0):
+        raise UserError(f"WORK_DIR={workspace.root} belongs to user {owner}: name another folder")
+
+
+def read_json(path: Path, needed_step: str) -> Any:
+    """The document that an earlier step wrote; UserError names the step where it has not run."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job") from None
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a document with keys in order, so that equal documents are equal bytes."""
+    write_text(path, json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of WORK_DIR so that a killed job leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A scratch folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
+    scratch = path.with_name(f".{path.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    scratch.replace(path)
+
+
+def digest(document: Any) -> str:
+    """SHA-256 of a JSON document, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        # hashlib.file_digest needs Python 3.11.
+        sha256 = hashlib.sha256()
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()

@@ -1,0 +1,70 @@
+"""The catalogue: every model of the two detection model zoos, and the tuned pipelines of our own."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from entrypoint.errors import UserError
+
+PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of pipelines/zoo.csv; `archive` is relative to ZOO_URL and empty where a model has no checkpoint."""
+
+    generation: str  # "tf1" or "tf2"
+    name: str
+    archive: str
+    speed_ms: float | None  # as the zoo publishes it, for one image on its authors' GPU
+    coco_map: float | None  # mAP on COCO in percent, as the zoo publishes it
+    outputs: str
+
+    @property
+    def pipeline(self) -> Path | None:
+        """Our own tuned pipeline, if there is one."""
+        path = PIPELINES / f"{self.name}.config"
+        return path if path.exists() else None
+
+
+def load() -> dict[str, Model]:
+    """Every model by its name."""
+    with (PIPELINES / "zoo.csv").open(newline="", encoding="utf-8") as file:
+        return {row["model"]: read_row(row) for row in csv.DictReader(file)}
+
+
+def read_row(row: dict[str, str]) -> Model:
+    """One row of the catalogue."""
+    speed, coco_map = (float(row[key]) if row[key] else None for key in ("speed_ms", "coco_map"))
+    return Model(row["generation"], row["model"], row["archive"], speed, coco_map, row["outputs"])
+
+
+def find(name: str) -> Model:
+    """The model of that name; UserError with the nearest names where there is none."""
+    models = load()
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=3, cutoff=0.3)
+        raise UserError(
+            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close) or 'none'}; "
+            "`python -m entrypoint models` lists all"
+        )
+    return models[name]
+
+
+def listing(*, as_json: bool) -> str:
+    """The catalogue as a table, or as JSON for programs."""
+    models = load().values()
+    if as_json:
+        return json.dumps([{**asdict(model), "tuned": model.pipeline is not None} for model in models], indent=1)
+    rows = [("MODEL", "GENERATION", "MS", "COCO mAP", "OUTPUTS", "PIPELINE")]
+    for model in models:
+        speed, coco_map = ("-" if value is None else f"{value:g}" for value in (model.speed_ms, model.coco_map))
+        tuned = "tuned" if model.pipeline else ""
+        rows.append((model.name, model.generation, speed, coco_map, model.outputs, tuned))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)

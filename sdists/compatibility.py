@@ -1,0 +1,170 @@
+"""What the frozen Object Detection API expects of its surroundings and no longer finds there.
+
+`import object_detection` applies every entry of ENTRIES, in order, before any other module of the package is
+imported. An entry says what upstream wants and since when it is missing, and changes nothing where it is there, so
+the same package runs on old and on current releases. Nothing here changes upstream's own modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import types
+from collections.abc import Callable
+
+
+def legacy_keras() -> None:
+    """tf.keras is Keras 3 since TensorFlow 2.16; upstream is written for Keras 2, which lives on as tf-keras.
+
+    TensorFlow reads the variable when tf.keras is first used, not when tensorflow is imported.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
+def keras_applications() -> None:
+    """`keras.applications.resnet` is Keras 3's since TensorFlow 2.16, whose layers do not fit into a Keras 2 model.
+
+    Where no Keras of its own has been imported yet, the name `keras` leads to tf-keras.
+    """
+    if "keras" in sys.modules or not is_installed("tf_keras"):
+        return
+    alias("keras.applications", "tf_keras.applications")
+    alias("keras", "tf_keras")
+
+
+def control_flow_ops() -> None:
+    """tf-slim 1.1.0 finds case, cond and while_loop in control_flow_ops, which lost them in TensorFlow 2.13."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_ops
+
+    for name in ("case", "cond", "while_loop"):
+        set_missing(control_flow_ops, name, getattr(tf.compat.v1, name))
+
+
+def framework_ops() -> None:
+    """tf-slim 1.1.0 finds IndexedSlices in framework.ops, which lost it in TensorFlow 2.13."""
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+
+    set_missing(ops, "IndexedSlices", tf.IndexedSlices)
+
+
+def estimator() -> None:
+    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; of it, everything but training by Estimator needs ModeKeys.
+
+    The values are those of the Estimator API, documented in tf.estimator.ModeKeys.
+    """
+    import tensorflow.compat.v1 as tf
+
+    if hasattr(tf, "estimator"):
+        return
+
+    class ModeKeys:
+        TRAIN = "train"
+        EVAL = "eval"
+        PREDICT = "infer"
+
+    module = unavailable("tensorflow.compat.v1.estimator", "Estimator left TensorFlow with 2.16")
+    set_missing(module, "ModeKeys", ModeKeys)
+    tf.estimator = module
+
+
+def absent_packages() -> None:
+    """Packages that upstream imports at the top of a module and calls only in features outside box detection.
+
+    tensorflow_io: colour conversion of the DeepMAC meta-architecture; no release for current TensorFlow.
+    lvis: the metrics of the LVIS challenge; it installs OpenCV.
+    """
+    for name, purpose in (("tensorflow_io", "DeepMAC's colour consistency loss"), ("lvis", "the LVIS metrics")):
+        if not is_installed(name):
+            unavailable(name, f"install {name}, which {purpose} need", lazy_submodules=("lvis", "eval", "results"))
+
+
+def numpy_aliases() -> None:
+    """NumPy dropped its aliases of Python's own types in 1.24, and product and string_ in 2.0."""
+    import numpy
+
+    aliases = {"bool": bool, "float": float, "int": int, "object": object}
+    for name, value in {**aliases, "product": numpy.prod, "string_": numpy.bytes_}.items():
+        if name not in vars(numpy):
+            setattr(numpy, name, value)
+
+
+def font_getsize() -> None:
+    """Pillow 10 dropped ImageFont.getsize, with which upstream's evaluation places the captions of boxes."""
+    from PIL import ImageFont
+
+    def getsize(font: ImageFont.ImageFont, text: str) -> tuple[int, int]:
+        """Width and height of the text in pixels, measured from its origin."""
+        _, _, right, bottom = font.getbbox(text)
+        return int(right), int(bottom)
+
+    for font in (ImageFont.ImageFont, ImageFont.FreeTypeFont, ImageFont.TransposedFont):
+        set_missing(font, "getsize", getsize)
+
+
+ENTRIES: tuple[Callable[[], None], ...] = (
+    legacy_keras,
+    keras_applications,
+    control_flow_ops,
+    framework_ops,
+    estimator,
+    absent_packages,
+    numpy_aliases,
+    font_getsize,
+)
+
+
+def apply() -> None:
+    """Applies every entry; a second call changes nothing."""
+    for entry in ENTRIES:
+        entry()
+
+
+def set_missing(owner: object, name: str, value: object) -> None:
+    """Sets an attribute that the owner lacks."""
+    if not hasattr(owner, name):
+        setattr(owner, name, value)
+
+
+def is_installed(name: str) -> bool:
+    """Whether a top-level package can be imported, or stands in sys.modules."""
+    return name in sys.modules or importlib.util.find_spec(name) is not None
+
+
+def alias(name: str, target: str) -> None:
+    """Lets `import name` give the module `target`."""
+    sys.modules[name] = importlib.import_module(target)
+
+
+class Unavailable(types.ModuleType):
+    """A module that can be imported but says what is missing as soon as something of it is called."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
+        self.reason = reason
+
+    def __getattr__(self, attribute: str) -> type:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        reason = self.reason
+
+        def refuse(self: object, *arguments: object, **options: object) -> None:
+            raise ImportError(reason)
+
+        # A class, since upstream derives classes of its own from some of these.
+        return type(attribute, (), {"__init__": refuse})
+
+
+def unavailable(name: str, reason: str, lazy_submodules: tuple[str, ...] = ()) -> types.ModuleType:
+    """Registers an Unavailable module, with the submodules that upstream imports from it."""
+    module = sys.modules[name] = Unavailable(name, reason)
+    for submodule in lazy_submodules:
+        child = sys.modules[f"{name}.{submodule}"] = Unavailable(f"{name}.{submodule}", reason)
+        setattr(module, submodule, child)
+    return module

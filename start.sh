@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What a training service runs: start.sh [NUM_STEPS] [--setting value ...]; `start.sh --help` lists the settings.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+# An environment that `make install` made comes before the system's Python, which the image has.
+python=$here/.venv/bin/python
+[[ -x $python ]] || python=python3
+
+exec "$python" -m entrypoint "$@"
