@@ -107,9 +107,9 @@ def read_bucket(bucket: Path, exclude: Path) -> Dataset:
     photos = find_photos(bucket, exclude)
     findings = Findings()
     images = []
-    for key, annotations in sorted(raw.items()):
+    for key, drawn in sorted(raw.items()):
         found = resolve(key, photos, bucket, findings)
-        image = read_image(found, annotations, findings) if found is not None else None
+        image = read_image(found, drawn, findings) if found is not None else None
         if image is not None:
             images.append(image)
     labels = order_labels(declared_labels(document), images, findings)
@@ -129,7 +129,9 @@ def read_document(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: export the annotations again") from None
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again") from None
+        raise UserError(
+            f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again"
+        ) from None
     if not isinstance(document, dict):
         raise UserError(f"{path} holds a JSON {type(document).__name__} where an object is expected")
     if document.get("type", "localization") != "localization":
@@ -148,15 +150,15 @@ def read_v1(document: dict[str, Any]) -> dict[str, list[Any]]:
 
 def read_v2(document: dict[str, Any]) -> dict[str, list[Any]]:
     """Version v2: images, labels and annotations by id; a box is the hull of its four targets."""
-    labels, annotations = document.get("labels"), document["annotations"]
+    labels = document.get("labels")
     names = {key: entry.get("name") for key, entry in labels.items()} if isinstance(labels, dict) else {}
     raw: dict[str, list[Any]] = {}
-    for key, image in document["images"].items():
-        image = image if isinstance(image, dict) else {}
+    for key, entry in document["images"].items():
+        image = entry if isinstance(entry, dict) else {}
         ids = image.get("annotations") or []
         if not ids and image.get("status") in (None, "unlabeled", "unlabelled"):
             continue
-        raw[str(image.get("id", key))] = [hull(annotations.get(str(each)), names) for each in ids]
+        raw[str(image.get("id", key))] = [hull(document["annotations"].get(str(each)), names) for each in ids]
     return raw
 
 
@@ -214,8 +216,10 @@ def read_image(key: str, annotations: list[Any], findings: Findings) -> Labelled
 def is_negative(annotation: Any) -> bool:
     """Whether an annotation only says that the photo shows no object."""
     corners = ("x", "y", "x2", "y2")
-    return isinstance(annotation, dict) and annotation.get("label") == NEGATIVE and not any(
-        corner in annotation for corner in corners
+    return (
+        isinstance(annotation, dict)
+        and annotation.get("label") == NEGATIVE
+        and not any(corner in annotation for corner in corners)
     )
 
 

@@ -22,13 +22,12 @@ import requests
 from tenacity import (
     RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception_type,
     stop_after_delay,
     wait_random_exponential,
 )
 
-from entrypoint import publish, workspace, zoo
+from entrypoint import logs, publish, workspace, zoo
 from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 
@@ -132,7 +131,9 @@ def download(url: str, work: Workspace) -> Path:
             break
         except WrongHashError as error:
             if attempt == 2:
-                raise UserError(f"{error}; fetched twice: the archive at ZOO_URL or CHECKPOINT is not the right one") from None
+                raise UserError(
+                    f"{error}; fetched twice: the archive at ZOO_URL or CHECKPOINT is not the right one"
+                ) from None
             logger.warning("%s; fetching it once more", error)
     workspace.write_text(known, workspace.file_sha256(target) + "\n")
     return target
@@ -145,7 +146,7 @@ def fetch_with_retries(url: str, target: Path, work: Workspace) -> None:
             retry=retry_if_exception_type(TransientError),
             wait=wait_as_told,
             stop=stop_after_delay(work.settings.retry_seconds),
-            before_sleep=before_sleep_log(logger, logging.WARNING),
+            before_sleep=logs.log_retry,
             reraise=True,
         ):
             with attempt:
@@ -326,7 +327,9 @@ def find_in_folder(folder: Path) -> dict[str, str]:
             if not list(prefix.parent.glob(f"{prefix.name}.data-*")):
                 raise UserError(f"{found[-1]} has no data file beside it: the checkpoint is not whole")
             config = folder / "pipeline.config"
-            sha256 = workspace.digest([workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))])
+            sha256 = workspace.digest(
+                [workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))]
+            )
             return {
                 "prefix": str(prefix),
                 "layout": layout,

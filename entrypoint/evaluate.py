@@ -1,7 +1,5 @@
 """Evaluation: COCO metrics of the trained model on the validation split -> metrics.json and detections.json."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -95,7 +93,7 @@ def ground_truth(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
     """The validation photos' boxes in COCO's format, in pixels of the upright photo."""
     by_key = {image.key: image for image in dataset.images}
     ids = {label: index for index, label in enumerate(dataset.labels, start=1)}
-    boxes = []
+    boxes: list[dict[str, Any]] = []
     for index, photo in enumerate(found, start=1):
         for box in by_key[photo.key].boxes:
             left, top = box.xmin * photo.width, box.ymin * photo.height
@@ -125,14 +123,12 @@ def to_coco(index: int, found: Detections) -> list[dict[str, Any]]:
         corner = [xmin * found.width, ymin * found.height]
         size = [(xmax - xmin) * found.width, (ymax - ymin) * found.height]
         if score > 0:
-            results.append(
-                {"image_id": index, "category_id": int(label), "bbox": corner + size, "score": float(score)}
-            )
+            results.append({"image_id": index, "category_id": int(label), "bbox": corner + size, "score": float(score)})
     return results
 
 
 def evaluate_coco(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """pycocotools' evaluation of boxes, accumulated and summarised."""
+    """Pycocotools' evaluation of boxes, accumulated and summarised."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -80,9 +80,11 @@ def start(step: Step, work: Workspace) -> Future[None]:
 
     def target() -> None:
         try:
-            future.set_result(run_unless_done(step, work))
-        except BaseException as error:  # noqa: BLE001 - it is raised again by whoever waits
+            run_unless_done(step, work)
+        except BaseException as error:
             future.set_exception(error)
+        else:
+            future.set_result(None)
 
     # A daemon, so that a failure elsewhere ends the job without waiting for a download.
     threading.Thread(target=target, name=step.name, daemon=True).start()
@@ -91,7 +93,7 @@ def start(step: Step, work: Workspace) -> Future[None]:
 
 def run_unless_done(step: Step, work: Workspace) -> None:
     """Runs the step, unless its mark says that it ran on the same input and its output is still there."""
-    mark = read_mark(step.name, work)
+    mark = workspace.read_marks(work).get(step.name)
     if mark and not step.always and mark["input"] == input_digest(step, work) and is_whole(step, work):
         logger.info("%s: done already", step.name)
         return
@@ -102,7 +104,7 @@ def run_and_mark(step: Step, work: Workspace) -> None:
     """Runs the step; the mark is written last and holds the input, the output and the time it took."""
     logger.info("%s ...", step.name)
     began = time.time()
-    mark = {"input": input_digest(step, work)}
+    mark: dict[str, Any] = {"input": input_digest(step, work)}
     mark["output"] = module_of(step).run(work)
     mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}
     workspace.write_json(work.marks / f"{step.name}.json", mark)
@@ -112,7 +114,7 @@ def run_and_mark(step: Step, work: Workspace) -> None:
 def input_digest(step: Step, work: Workspace) -> str:
     """Identifies what the step works on: its settings, the outputs of the steps before it, and what it asks for."""
     document: dict[str, Any] = {name: getattr(work.settings, name) for name in step.reads}
-    document |= {f"output of {name}": (read_mark(name, work) or {}).get("output") for name in step.after}
+    document |= {f"output of {name}": workspace.output_of(name, work) for name in step.after}
     if hasattr(module_of(step), "fingerprint"):
         document["fingerprint"] = module_of(step).fingerprint(work)
     return workspace.digest(document)
@@ -121,12 +123,6 @@ def input_digest(step: Step, work: Workspace) -> str:
 def is_whole(step: Step, work: Workspace) -> bool:
     """Whether every file that the step leaves behind is there."""
     return all(path.exists() for path in module_of(step).outputs(work))
-
-
-def read_mark(name: str, work: Workspace) -> dict[str, Any] | None:
-    """The mark of a finished step, or None."""
-    path = work.marks / f"{name}.json"
-    return dict(workspace.read_json(path, name)) if path.exists() else None
 
 
 def module_of(step: Step) -> Any:

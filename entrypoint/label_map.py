@@ -1,7 +1,5 @@
 """label_map.pbtxt: the ids of the labels, from 1, in the text format of upstream's StringIntLabelMap."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from entrypoint import annotations, workspace

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from tenacity import RetryCallState
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -38,3 +39,10 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             logger.info("%s: %d of %d", what, done, total)
+
+
+def log_retry(state: RetryCallState) -> None:
+    """Logs, before a wait, what failed and when it is tried again; for tenacity's `before_sleep`."""
+    error = state.outcome.exception() if state.outcome else None
+    seconds = state.next_action.sleep if state.next_action else 0
+    logging.getLogger("job").warning("%s; trying again in %.1f s", error, seconds)

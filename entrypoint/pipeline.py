@@ -101,7 +101,9 @@ def read(path: Path) -> Any:
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), pipeline_pb2.TrainEvalPipelineConfig())
     except text_format.ParseError as error:
-        raise UserError(f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax") from None
+        raise UserError(
+            f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax"
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 (byte {error.start})") from None
 
@@ -156,7 +158,11 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
     del config.eval_input_reader[1:]
     readers = (
         ("train_input_reader", config.train_input_reader, "train"),
-        ("eval_input_reader", config.eval_input_reader[0] if config.eval_input_reader else config.eval_input_reader.add(), "validation"),
+        (
+            "eval_input_reader",
+            config.eval_input_reader[0] if config.eval_input_reader else config.eval_input_reader.add(),
+            "validation",
+        ),
     )
     for path, reader, split in readers:
         changes.set(reader, path, "label_map_path", str(work.label_map))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -23,9 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from entrypoint import workspace
+from entrypoint import export, logs, workspace
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 
@@ -62,16 +63,12 @@ def outputs(work: Workspace) -> list[Path]:
 
 def export_folders(work: Workspace) -> list[Path]:
     """The folders of the formats that were asked for."""
-    from entrypoint import export
-
     return [work.root / export.FOLDERS[name] for name in work.settings.exports]
 
 
 def manifest(work: Workspace) -> dict[str, Any]:
     """What job.json says: settings, versions, the data's fingerprint, the steps done and their times."""
-    from entrypoint import job
-
-    marks = {name: mark for name in job.STEP_NAMES if (mark := job.read_mark(name, work))}
+    marks = {name: mark for name, mark in workspace.read_marks(work).items() if name != "publish"}
     return {
         "settings": shown_settings(work),
         "versions": versions(),
@@ -120,8 +117,6 @@ def copy_file(source: Path, target: Path) -> None:
 
 def write_file(target: Path, content: bytes) -> None:
     """Writes a file as copy_file does."""
-    import io
-
     for attempt in retrying():
         with attempt:
             write_once(io.BytesIO(content), target, len(content))
@@ -133,7 +128,7 @@ def retrying() -> Retrying:
         retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno not in FINAL),
         wait=wait_random_exponential(multiplier=1, max=15),
         stop=stop_after_attempt(5),
-        before_sleep=before_sleep_log(logger, logging.WARNING),
+        before_sleep=logs.log_retry,
         reraise=True,
     )
 

@@ -1,4 +1,211 @@
-"""stub to be replaced"""
+"""report.html: one self-contained page about what was trained on what, how well it went, and what it finds."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-def run(work): work.report.write_text("x"); return "x"
-def outputs(work): return [work.report]
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from entrypoint import annotations, checkpoints, images, publish, tf_record, train, workspace
+from entrypoint.annotations import Dataset
+from entrypoint.workspace import Workspace
+
+PHOTOS = 12
+THUMBNAIL = 480  # pixels, the longer side
+# Okabe and Ito's colours (2008), which people with any colour vision tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def run(work: Workspace) -> str:
+    """Writes report.html; returns its SHA-256."""
+    dataset = annotations.load(work)
+    records = tf_record.load_manifest(work)
+    metrics = workspace.read_json(work.metrics, "evaluate")
+    changes = workspace.read_json(work.changes, "pipeline")
+    history = read_history(work)
+    # Those of this step and of publishing would be an earlier run's.
+    marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
+    page = template().render(
+        model=work.settings.model,
+        metrics=metrics,
+        records=records,
+        labels=label_rows(dataset, records, metrics),
+        loss_curve=draw_loss(history),
+        map_curve=draw_map(metrics["per_iou"]),
+        last_loss=history[-1]["loss"] if history else None,
+        photos=photo_cards(dataset, work),
+        findings=finding_rows(dataset, records),
+        changes=changes["rows"],
+        pipeline=changes["source"],
+        settings=publish.shown_settings(work),
+        versions=publish.versions(),
+        seconds={name: mark["seconds"] for name, mark in marks.items()},
+        unlabelled=dataset.unlabelled,
+    )
+    workspace.write_text(work.report, page)
+    return workspace.file_sha256(work.report)
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    return [work.report]
+
+
+def template() -> jinja2.Template:
+    """The page's template; everything that is filled in is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.3f}"
+    return environment.get_template("report.html.j2")
+
+
+def read_history(work: Workspace) -> list[dict[str, float]]:
+    """Loss and learning rate by step, from the last checkpoint."""
+    manifest = checkpoints.manifest_of(train.last_checkpoint(work))
+    return list(workspace.read_json(manifest, "train")["history"])
+
+
+def label_rows(dataset: Dataset, records: dict[str, Any], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each label with its colour, its boxes in both splits and its AP."""
+    splits = records["splits"]
+    return [
+        {
+            "name": label,
+            "colour": COLOURS[index % len(COLOURS)],
+            "train": splits["train"]["boxes_per_label"].get(label, 0),
+            "validation": splits["validation"]["boxes_per_label"].get(label, 0),
+            **metrics["per_label"].get(label, {"AP": None, "AP@0.5": None}),
+        }
+        for index, label in enumerate(dataset.labels)
+    ]
+
+
+def finding_rows(dataset: Dataset, records: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """What was repaired or skipped: kind, count, the first few places."""
+    rows = [(kind, where) for kind, where in dataset.findings.kinds.items()]
+    reasons: dict[str, list[str]] = {}
+    for key, reason in records["skipped"].items():
+        reasons.setdefault(f"photo skipped: {reason}", []).append(key)
+    for key, what in records["changed"].items():
+        for change in what:
+            reasons.setdefault(f"photo {change}", []).append(key)
+    rows += sorted(reasons.items())
+    return [(kind, len(where), ", ".join(where[:5]) + (", …" if len(where) > 5 else "")) for kind, where in rows]
+
+
+def draw_loss(history: list[dict[str, float]]) -> str:
+    """The loss by step, with its running mean, as SVG."""
+    if not history:
+        return ""
+    steps, losses = [point["step"] for point in history], [point["loss"] for point in history]
+
+    def plot(axes: Any) -> None:
+        axes.plot(steps, losses, color="#56b4e9", linewidth=0.8, alpha=0.6, label="each step")
+        axes.plot(steps, running_mean(losses), color="#0072b2", linewidth=1.8, label="running mean")
+        axes.set(xlabel="step", ylabel="total loss", ylim=(0, None))
+        axes.legend(frameon=False)
+
+    return draw(plot)
+
+
+def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
+    """The exponential running mean, starting at the first value."""
+    means: list[float] = []
+    for value in values:
+        means.append(value if not means else means[-1] + weight * (value - means[-1]))
+    return means
+
+
+def draw_map(per_iou: list[list[float | None]]) -> str:
+    """MAP at each IoU threshold of COCO, as SVG: how it falls tells how tightly the boxes sit."""
+    points = [(threshold, value) for threshold, value in per_iou if value is not None]
+    if not points:
+        return ""
+
+    def plot(axes: Any) -> None:
+        axes.plot(*zip(*points, strict=True), color="#d55e00", marker="o", linewidth=1.8)
+        axes.set(xlabel="IoU that counts as found", ylabel="mAP", ylim=(0, 1.02))
+
+    return draw(plot)
+
+
+def draw(plot: Callable[[Any], None]) -> str:
+    """A small chart as an SVG element, without the XML header that HTML does not take."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    # Names of elements and dates would otherwise change from run to run.
+    matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "font.family": "sans-serif"})
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.6, 3.0), layout="constrained")
+    plot(axes)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    pyplot.close(figure)
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+
+
+def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
+    """Validation photos, evenly out of all, with true and found boxes in thousandths of their sides."""
+    found = workspace.read_json(work.detections, "evaluate")
+    by_key = {image.key: image for image in dataset.images}
+    stride = max(1, len(found) // PHOTOS)
+    cards = []
+    for each in found[::stride][:PHOTOS]:
+        photo = images.load(work.settings.data_dir / each["key"])
+        true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in by_key[each["key"]].boxes]
+        cards.append(
+            {
+                "key": each["key"],
+                "source": thumbnail(photo.encoded),
+                "width": photo.width,
+                "height": photo.height,
+                "true": [rectangle(corners, photo, colour_of(label, dataset)) for label, corners in true],
+                "found": [
+                    rectangle(corners, photo, COLOURS[(number - 1) % len(COLOURS)])
+                    | {"label": dataset.labels[number - 1], "score": score}
+                    for corners, number, score in zip(each["boxes"], each["classes"], each["scores"], strict=True)
+                ],
+                "counts": Counter(label for label, _ in true),
+            }
+        )
+    return cards
+
+
+def rectangle(corners: Any, photo: images.Photo, colour: str) -> dict[str, Any]:
+    """A box in pixels of the upright photo: left, top, width and height."""
+    ymin, xmin, ymax, xmax = corners
+    return {
+        "x": round(xmin * photo.width, 1),
+        "y": round(ymin * photo.height, 1),
+        "width": round((xmax - xmin) * photo.width, 1),
+        "height": round((ymax - ymin) * photo.height, 1),
+        "colour": colour,
+    }
+
+
+def colour_of(label: str, dataset: Dataset) -> str:
+    """The colour of a label, the same all over the page."""
+    return COLOURS[dataset.labels.index(label) % len(COLOURS)]
+
+
+def thumbnail(encoded: bytes) -> str:
+    """A small JPEG of a photo as a data address."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

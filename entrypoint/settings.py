@@ -112,8 +112,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, which come as arguments, before the environment, before the service's file."""
         return init_settings, env_settings, JsonConfigSettingsSource(settings_cls)
@@ -142,13 +142,14 @@ def prepare_environment(values: Settings) -> None:
     os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """Reads `[COMMAND | NUM_STEPS] [--setting value ...]`; --batch-size, --batch_size and --BATCH_SIZE are one."""
     parser = build_parser()
     words = [normalise_flag(word) for word in arguments]
     known, unknown = parser.parse_known_args(words)
     for word in unknown:
-        raise UserError(f"{word} is no setting of this job.{suggestion(word.lstrip('-').partition('=')[0])}")
+        name = word.partition("=")[0]
+        raise UserError(f"{name} is no setting of this job.{suggestion(name.lstrip('-'))}")
     flags = {name: value for name in NAMES if (value := getattr(known, name)) is not None}
     first: str | None = known.command
     if first is not None and first.lstrip("-").isdigit():

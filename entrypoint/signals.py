@@ -21,7 +21,7 @@ def raise_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _handle)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(_number: int, _frame: FrameType | None) -> None:
     _State.requested = True
     if not _State.deferred:
         raise Stopped("the next run with the same settings goes on from here")

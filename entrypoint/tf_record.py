@@ -4,8 +4,6 @@ The records are a function of the bucket and the settings alone: the same bytes 
 and the number of workers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from entrypoint import annotations, images, logs, workspace
-from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.annotations import LabelledImage
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 
@@ -56,7 +54,9 @@ def run(work: Workspace) -> str:
         workspace.write_json(folder / "manifest.json", manifest)
     for name in SPLITS:
         counts = writer.splits[name]
-        logger.info("%s: %d photos, %d boxes in %d shards", name, counts["photos"], counts["boxes"], len(counts["shards"]))
+        logger.info(
+            "%s: %d photos, %d boxes in %d shards", name, counts["photos"], counts["boxes"], len(counts["shards"])
+        )
     return workspace.digest(manifest)
 
 
@@ -84,7 +84,7 @@ def load_manifest(work: Workspace) -> dict[str, Any]:
     return dict(workspace.read_json(work.records / "manifest.json", "tf_record"))
 
 
-def refuse_losses(writer: RecordWriter, photos: int, max_skipped: float) -> None:
+def refuse_losses(writer: "RecordWriter", photos: int, max_skipped: float) -> None:
     """UserError where more photos were skipped than MAX_SKIPPED allows, or none is left to train on."""
     for key, reason in sorted(writer.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)

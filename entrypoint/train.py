@@ -28,9 +28,7 @@ def run(work: Workspace) -> str:
         UserError: the loss became NaN, or the batch does not fit into memory.
         Stopped: SIGTERM arrived; a checkpoint of the step it arrived at is saved.
     """
-    from entrypoint import job
-
-    identity = job.input_digest(job.find("train"), work)
+    identity = identify(work)
     runner, config = engine.load(work)
     saved = checkpoints.newest(identity, work)
     trainer = runner.build(config, work.settings.seed)
@@ -38,6 +36,12 @@ def run(work: Workspace) -> str:
     with signals.deferred():
         history = train_to_end(runner, trainer, history, identity, work)
     return workspace.digest([identity, trainer.step])
+
+
+def identify(work: Workspace) -> str:
+    """What makes a checkpoint one of this job: seed, records, start and pipeline.config; not the machine or a path."""
+    before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
+    return workspace.digest([work.settings.seed, *before])
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -66,14 +70,14 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
 def train_to_end(
     runner: Engine, trainer: Trainer, history: list[dict[str, float]], identity: str, work: Workspace
 ) -> list[dict[str, float]]:
-    """Trains in rows of steps, with a look at losses, clock and SIGTERM after each; the losses of all steps, thinned."""
+    """Trains with a look at losses, clock and SIGTERM every few seconds; the losses of all steps, thinned."""
     total = work.settings.num_steps
     pace = Pace()
     saved_at = time.monotonic()
     with Events(work.checkpoints) as events:
         while trainer.step < total:
             first = trainer.step
-            rows = run_steps(runner, trainer, min(pace.steps, total - first), work)
+            rows = run_steps(runner, trainer, min(pace.steps, total - first))
             pace.measure(len(rows))
             history = thin(history + note(first, rows, events), total)
             ended = trainer.step == total
@@ -88,7 +92,7 @@ def train_to_end(
     return history
 
 
-def run_steps(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
+def run_steps(runner: Engine, trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Trains some steps; UserError where memory does not suffice or the loss is no number any more."""
     import tensorflow as tf
 
@@ -168,5 +172,3 @@ class Events:
         with self.writer.as_default():
             for name, value in row.items():
                 tf.summary.scalar(name, value, step=step)
-
-

@@ -109,6 +109,18 @@ def read_json(path: Path, needed_step: str) -> Any:
         raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job") from None
 
 
+def read_marks(work: Workspace) -> dict[str, Any]:
+    """The marks of the finished steps by name, in the order in which they ran."""
+    marks = {path.stem: read_json(path, path.stem) for path in work.marks.glob("*.json")}
+    return dict(sorted(marks.items(), key=lambda item: float(item[1]["began"])))
+
+
+def output_of(step: str, work: Workspace) -> str | None:
+    """What identifies the output of a finished step; None where it has not run."""
+    path = work.marks / f"{step}.json"
+    return str(read_json(path, step)["output"]) if path.exists() else None
+
+
 def write_json(path: Path, document: Any) -> None:
     """Writes a document with keys in order, so that equal documents are equal bytes."""
     write_text(path, json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")

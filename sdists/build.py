@@ -122,7 +122,7 @@ def read_tree(folder: Path, prefix: str) -> dict[str, bytes]:
         raise SourceError(f"{folder} is missing or empty")
     files = {f"{prefix}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in paths}
     for name in list(files):
-        # Upstream's folders of code all have an __init__.py, but those of data have none, and setuptools takes packages.
+        # Upstream's folders of data have no __init__.py, and setuptools takes packages alone.
         files.setdefault(f"{name.rpartition('/')[0]}/__init__.py", b"")
     return files
 
@@ -165,7 +165,9 @@ def serialized_descriptor(path: Path) -> bytes:
     """The bytes given as `serialized_pb=` in a module of protoc's before 3.20, read without running it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "serialized_pb" and isinstance(node.value, ast.Constant):
-            return bytes(node.value.value)
+            value = node.value.value
+            if isinstance(value, bytes):
+                return value
     raise SourceError(f"{path} carries no serialized_pb")
 
 

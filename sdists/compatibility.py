@@ -54,7 +54,7 @@ def framework_ops() -> None:
 
 
 def estimator() -> None:
-    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; of it, everything but training by Estimator needs ModeKeys.
+    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; upstream's inputs need ModeKeys of it.
 
     The values are those of the Estimator API, documented in tf.estimator.ModeKeys.
     """
@@ -154,7 +154,7 @@ class Unavailable(types.ModuleType):
             raise AttributeError(attribute)
         reason = self.reason
 
-        def refuse(self: object, *arguments: object, **options: object) -> None:
+        def refuse(_self: object, *_arguments: object, **_options: object) -> None:
             raise ImportError(reason)
 
         # A class, since upstream derives classes of its own from some of these.

@@ -73,6 +73,8 @@ def choose_corners(rng: random.Random) -> tuple[int, int, int, int]:
     stretch = rng.uniform(0.8, 1.25)
     width, height = int(side * stretch), int(side / stretch)
     left, top = rng.randint(0, SIZE[0] - width - 1), rng.randint(0, SIZE[1] - height - 1)
+    if rng.random() < 0.1:
+        top = SIZE[1] - height - 1
     return left, top, left + width, top + height
 
 
@@ -98,7 +100,13 @@ def normalise(box: dict[str, Any]) -> dict[str, Any]:
     """A box as Cloud Annotations writes it."""
     left, top, right, bottom = box["corners"]
     width, height = SIZE
-    return {"label": box["label"], "x": left / width, "y": top / height, "x2": (right + 1) / width, "y2": (bottom + 1) / height}
+    return {
+        "label": box["label"],
+        "x": left / width,
+        "y": top / height,
+        "x2": (right + 1) / width,
+        "y2": (bottom + 1) / height,
+    }
 
 
 def save(image: Image.Image, path: Path, orientation: int) -> None:
@@ -121,10 +129,11 @@ def make_awkward(annotations: dict[str, Any]) -> None:
         box["x"], box["x2"] = box["x2"], box["x"]
     for key in keys[7::40]:
         annotations[key].append({"label": "disc", "x": 0.5, "y": 0.5, "x2": 0.5, "y2": 0.5})
-    for key in keys[11::40]:
-        box = annotations[key][0]
-        if box["y2"] > 0.9:
-            box["y2"] += 0.2
+    for key in keys[1::4]:
+        # At the border a hand slips beyond the photo; the part of the box within it stays the same.
+        box = max(annotations[key], key=lambda each: each["y2"])
+        if box["y2"] == 1:
+            box["y2"] = 1.2
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The trained model in the formats that were asked for: one module per format, `write(work, folder)` in each."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 from pathlib import Path

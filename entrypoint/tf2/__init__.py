@@ -2,7 +2,6 @@
 
 from entrypoint.tf2.detector import evaluate
 from entrypoint.tf2.exporter import saved_model as export
-from entrypoint.tf2.trainer import Trainer as build
-from entrypoint.tf2.trainer import train
+from entrypoint.tf2.trainer import build, train
 
 __all__ = ["build", "evaluate", "export", "train"]

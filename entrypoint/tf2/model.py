@@ -16,7 +16,7 @@ logger = logging.getLogger("job")
 
 
 def build(config: Any, *, is_training: bool) -> Any:
-    """The DetectionModel of a TrainEvalPipelineConfig, with all of its variables; UserError where it cannot be built."""
+    """The DetectionModel of a config, with all of its variables; UserError where it cannot be built."""
     try:
         model = model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
@@ -27,7 +27,7 @@ def build(config: Any, *, is_training: bool) -> Any:
 
 
 def skip_conversion(model: Any) -> None:
-    """Keeps AutoGraph away: upstream's models have no Python control flow on tensors, and it takes half of the tracing."""
+    """Keeps AutoGraph away: upstream's models have no control flow for it, and it takes half of the tracing."""
     for name in ("preprocess", "predict", "postprocess", "loss"):
         setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
 
@@ -86,13 +86,18 @@ def named_variables(model: Any) -> list[tuple[str, Any]]:
 
 
 def report_restored(result: Restored, prefix: str) -> None:
-    """Logs the counts and the names; UserError where nothing of the backbone was restored."""
+    """Logs the counts, and the names by layer; UserError where nothing was restored."""
     total = len(result.restored) + len(result.missing)
     logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
-    if result.missing:
-        logger.info("checkpoint: not restored, trained from random values: %s", ", ".join(result.missing))
     if not result.restored:
         raise UserError(f"no variable of the model is in the checkpoint {prefix}: it belongs to another model")
+    layers: dict[str, list[str]] = {}
+    for name in result.missing:
+        layer, _, variable = name.rpartition("/")
+        layers.setdefault(layer, []).append(variable.removesuffix(":0"))
+    if layers:
+        lines = "\n".join(f"  {layer}: {', '.join(names)}" for layer, names in layers.items())
+        logger.info("checkpoint: not restored, trained from random values:\n%s", lines)
 
 
 def load_trained(config: Any, prefix: str) -> Any:

@@ -82,6 +82,11 @@ class Trainer:
         return tf.stack([*losses.values(), rate])
 
 
+def build(config: Any, seed: int) -> Trainer:
+    """A model to train, with random weights."""
+    return Trainer(config, seed)
+
+
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
     if trainer.batches is None:

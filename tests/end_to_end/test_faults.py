@@ -1,0 +1,98 @@
+"""Jobs that are stopped, killed, damaged or misled."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import read_until, run_job, start_job
+
+STEPS = 150
+
+
+@pytest.fixture
+def settings(tmp_path: Path, demo_bucket: Path) -> dict[str, Any]:
+    """A job that trains for some seconds."""
+    places = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": tmp_path / "results"}
+    return {"MODEL": "smoke", "BATCH_SIZE": 4, "NUM_STEPS": STEPS, "EXPORTS": "saved_model", **places}
+
+
+def last_step(log: str) -> int:
+    return int(re.findall(r"tensorflow:loss = [\d.]*, step = (\d+)", log)[-1])
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(path.stem.partition("-")[2]) for path in (folder / "checkpoint").glob("ckpt-*.json"))
+
+
+def test_sigterm_saves_a_checkpoint_from_which_another_machine_goes_on(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    process = start_job(**settings)
+    log = read_until(process, lambda line: "step = " in line)
+    process.send_signal(signal.SIGTERM)
+    log += process.communicate(timeout=30)[0]
+    assert process.returncode == 143
+    assert "CACLI" not in log
+    stopped = last_step(log)
+    assert stopped < STEPS
+    assert saved_steps(tmp_path / "results") == [stopped]
+    # Another machine has the results alone.
+    shutil.rmtree(tmp_path / "work")
+    again = run_job(**settings)
+    assert again.returncode == 0, again.stdout
+    assert f"resumed at step {stopped} from {tmp_path / 'results'}" in again.stdout
+    assert last_step(again.stdout) == STEPS
+    assert saved_steps(tmp_path / "results")[-1] == STEPS
+    history = json.loads((tmp_path / "results" / "checkpoint" / f"ckpt-{STEPS}.json").read_text())["history"]
+    assert [point["step"] for point in history] == list(range(1, STEPS + 1))
+
+
+def test_sigkill_and_a_damaged_checkpoint_cost_no_more_than_the_steps_since_the_one_before(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    settings = {**settings, "CHECKPOINT_SECONDS": 0}
+    process = start_job(**settings)
+    for _ in range(3):
+        read_until(process, lambda line: "checkpoint saved" in line)
+    process.kill()
+    process.communicate()
+    before, newest = saved_steps(tmp_path / "results")[-2:]
+    for place in ("work", "results"):
+        data = tmp_path / place / "checkpoint" / f"ckpt-{newest}.data-00000-of-00001"
+        data.write_bytes(data.read_bytes()[:-100])
+    again = run_job(**{**settings, "CHECKPOINT_SECONDS": 300})
+    assert again.returncode == 0, again.stdout
+    assert f"ckpt-{newest} is damaged" in again.stdout
+    assert f"resumed at step {before} from" in again.stdout
+    assert last_step(again.stdout) == STEPS
+
+
+def test_diverging_loss_stops_at_once_and_says_how_to_go_on(tmp_path: Path, settings: dict[str, Any]) -> None:
+    result = run_job("--learning-rate", "1e30", **settings)
+    assert result.returncode == 2
+    assert re.search(r"the loss became (nan|inf) at step \d+, at learning rate .*: set LEARNING_RATE=", result.stdout)
+    assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
+    assert not (tmp_path / "results" / "job.json").exists()
+
+
+@pytest.mark.parametrize("step", ["train", "evaluate", "export", "report"])
+def test_step_alone_says_which_step_it_needs(settings: dict[str, Any], step: str) -> None:
+    result = run_job(step, **settings)
+    assert result.returncode == 2
+    assert re.search(r"is missing: run the step `\w+` first", result.stdout)
+
+
+def test_sigterm_before_training_ends_at_once(settings: dict[str, Any]) -> None:
+    process = start_job(**{**settings, "CHECKPOINT": "http://127.0.0.1:9/ckpt.tar.gz"})
+    log = read_until(process, lambda line: "trying again" in line)
+    process.send_signal(signal.SIGTERM)
+    log += process.communicate(timeout=30)[0]
+    assert process.returncode == 143
+    assert "CACLI" not in log

@@ -1,0 +1,264 @@
+"""The demo, trained to its end once, and what every user relies on afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from entrypoint import images
+from tests import demo
+from tests.conftest import environment, run_job
+
+STEPS = 600
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished job."""
+
+    folder: Path
+    log: str
+    code: int
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        places = {"DATA_DIR": "bucket", "WORK_DIR": "work", "RESULT_DIR": "results"}
+        return {"MODEL": "smoke", **{name: self.folder / place for name, place in places.items()}}
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.results / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("trained")
+    demo.draw_bucket(folder / "bucket")
+    unfinished = Demo(folder, "", 0)
+    result = run_job(str(STEPS), **unfinished.settings)
+    yield Demo(folder, result.stdout, result.returncode)
+    shutil.rmtree(folder)
+
+
+def test_job_ends_well_and_says_so_once(trained: Demo) -> None:
+    assert trained.code == 0, trained.log
+    assert trained.log.count("CACLI-TRAINING-SUCCESS") == 1
+    assert trained.log.rstrip().endswith("CACLI-TRAINING-SUCCESS")
+    assert "CACLI-TRAINING-FAILED" not in trained.log
+
+
+def test_progress_is_in_the_words_that_services_read(trained: Demo) -> None:
+    found = [int(step) for step in re.findall(r"tensorflow:loss = [\d.]*, step = (\d*)", trained.log)]
+    assert found == sorted(set(found))
+    assert found[-1] == STEPS
+
+
+def test_smoke_model_learns(trained: Demo) -> None:
+    assert trained.json("metrics.json")["summary"]["mAP@0.5"] >= 0.85
+
+
+def test_every_file_of_the_contract_is_there(trained: Demo) -> None:
+    files = {path.relative_to(trained.results).as_posix() for path in trained.results.rglob("*") if path.is_file()}
+    expected = {
+        "label_map.pbtxt",
+        "pipeline.config",
+        "metrics.json",
+        "report.html",
+        "job.json",
+        "model/saved_model.pb",
+        "model/labels.json",
+        "model_android/model.tflite",
+        "model_android/labels.json",
+        "model_android/anchors.json",
+        f"checkpoint/ckpt-{STEPS}.index",
+        "checkpoint/checkpoint",
+    }
+    assert expected <= files
+    assert any(name.startswith("checkpoint/events/events.out.tfevents") for name in files)
+    assert not any(Path(name).name.startswith(".") for name in files)
+
+
+def test_checkpoint_is_of_the_last_step(trained: Demo) -> None:
+    import tensorflow as tf
+
+    newest = tf.train.latest_checkpoint(str(trained.results / "checkpoint"))
+    assert tf.train.load_variable(newest, "step/.ATTRIBUTES/VARIABLE_VALUE") == STEPS
+
+
+def test_tensorboard_has_every_step(trained: Demo) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.results / "checkpoint" / "events"), size_guidance={"tensors": 0})
+    events.Reload()
+    for name in ("Loss/total_loss", "learning_rate"):
+        assert [event.step for event in events.Tensors(name)] == list(range(1, STEPS + 1))
+
+
+def test_what_was_repaired_is_told(trained: Demo) -> None:
+    page = (trained.results / "report.html").read_text()
+    for words in ("corners swapped", "without area", "reaching out of the photo", "turned upright (orientation 6)"):
+        assert words in page
+
+
+def test_job_json_is_the_last_file_and_holds_the_facts(trained: Demo) -> None:
+    facts = trained.json("job.json")
+    assert facts["settings"]["num_steps"] == STEPS
+    assert facts["versions"]["object_detection"] == "0.1"
+    assert re.fullmatch("[0-9a-f]{64}", facts["data"]["sha256"])
+    assert set(facts["steps"]) >= {"annotations", "tf_record", "train", "evaluate", "export", "report"}
+    newest = max(
+        (path for path in trained.results.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns
+    )
+    assert newest.name == "job.json"
+
+
+def test_second_run_finds_everything_done(trained: Demo) -> None:
+    result = run_job(str(STEPS), **trained.settings)
+    assert result.returncode == 0
+    for step in ("label_map", "tf_record", "checkpoint", "pipeline", "train", "evaluate", "export", "report"):
+        assert f"{step}: done already" in result.stdout
+
+
+def validation_photos(trained: Demo) -> list[tuple[np.ndarray[Any, Any], list[dict[str, float]]]]:
+    """Upright pixels and true boxes of some validation photos with objects."""
+    document = json.loads((trained.folder / "bucket" / "_annotations.json").read_text())
+    found = json.loads((trained.folder / "work" / "detections.json").read_text())
+    photos = []
+    for each in found:
+        boxes = [
+            box
+            for box in document["annotations"][each["key"]]
+            if "x" in box and box["x"] < box["x2"] and box["y2"] <= 1
+        ]
+        if len(boxes) == len(document["annotations"][each["key"]]):
+            photo = images.load(trained.folder / "bucket" / each["key"])
+            with Image.open(__import__("io").BytesIO(photo.encoded)) as image:
+                photos.append((np.asarray(image.convert("RGB")), boxes))
+    return photos[:10]
+
+
+def iou(first: Any, box: dict[str, float]) -> float:
+    """Intersection over union of ymin, xmin, ymax, xmax and an annotated box."""
+    ymin, xmin, ymax, xmax = first
+    height = max(0, min(ymax, box["y2"]) - max(ymin, box["y"]))
+    width = max(0, min(xmax, box["x2"]) - max(xmin, box["x"]))
+    union = (ymax - ymin) * (xmax - xmin) + (box["x2"] - box["x"]) * (box["y2"] - box["y"]) - height * width
+    return float(height * width / union)
+
+
+def share_found(photos: Any, detect: Any, labels: list[str]) -> float:
+    """The share of true boxes that a detection of the right label covers with an IoU of at least 0.5."""
+    hits = []
+    for pixels, boxes in photos:
+        found = [(box, labels[int(label)]) for box, label, score in zip(*detect(pixels), strict=True) if score > 0.3]
+        hits += [any(label == box["label"] and iou(corners, box) > 0.5 for corners, label in found) for box in boxes]
+    return sum(hits) / len(hits)
+
+
+def test_saved_model_finds_the_shapes_in_photos_of_the_bucket(trained: Demo) -> None:
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(trained.results / "model"))
+    assert list(model.signatures) == ["serving_default"]
+
+    def detect(pixels: Any) -> Any:
+        found = model(tf.constant(pixels[np.newaxis]))
+        return (
+            found["detection_boxes"][0].numpy(),
+            found["detection_classes"][0].numpy() - 1,
+            found["detection_scores"][0].numpy(),
+        )
+
+    assert share_found(validation_photos(trained), detect, trained.json("model/labels.json")) > 0.9
+
+
+def prepare(pixels: Any, details: Any) -> Any:
+    """A photo as the TFLite model takes it: its size, -1 to 1, as MobileNet is trained."""
+    _, height, width, _ = details["shape"]
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)[np.newaxis] / 127.5 - 1
+
+
+def test_tflite_model_finds_the_shapes_in_photos_of_the_bucket(trained: Demo) -> None:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(trained.results / "model_android" / "model.tflite"))
+    run = interpreter.get_signature_runner("detect")
+    details = interpreter.get_input_details()[0]
+
+    def detect(pixels: Any) -> Any:
+        found = run(input=prepare(pixels, details))
+        return [found[f"detection_{name}"][0] for name in ("boxes", "classes", "scores")]
+
+    assert share_found(validation_photos(trained), detect, trained.json("model_android/labels.json")) > 0.9
+
+
+def test_raw_outputs_of_the_tflite_model_decode_with_the_anchors(trained: Demo) -> None:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(trained.results / "model_android" / "model.tflite"))
+    run = interpreter.get_signature_runner("raw")
+    details = interpreter.get_input_details()[0]
+    anchors = np.array(trained.json("model_android/anchors.json"))
+
+    def detect(pixels: Any) -> Any:
+        found = run(input=prepare(pixels, details))
+        scores = found["class_predictions"][0][:, 1:]
+        best = np.argsort(-scores.max(axis=1))[:50]
+        # The box coder of Faster R-CNN (arXiv:1506.01497, section 3.1.2) with upstream's scales of 10 and 5.
+        y, x, h, w = (found["box_encodings"][0][best] / [10, 10, 5, 5]).T
+        centre_y, centre_x, height, width = anchors[best].T
+        middle_y, middle_x = y * height + centre_y, x * width + centre_x
+        half_h, half_w = np.exp(h) * height / 2, np.exp(w) * width / 2
+        boxes = np.stack([middle_y - half_h, middle_x - half_w, middle_y + half_h, middle_x + half_w], axis=1)
+        return boxes, scores[best].argmax(axis=1), scores[best].max(axis=1)
+
+    assert share_found(validation_photos(trained), detect, trained.json("model_android/labels.json")) > 0.9
+
+
+def upstream(module: str, *arguments: str) -> None:
+    """Runs a program of upstream's from a folder where the job's code cannot be imported."""
+    env = environment()
+    env.pop("PYTHONPATH")
+    result = subprocess.run(
+        [sys.executable, "-m", f"object_detection.{module}", *arguments],
+        cwd="/",
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_upstream_trains_on_the_job_s_config_and_exports_its_own_and_the_job_s_checkpoint(
+    trained: Demo, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    config = str(trained.results / "pipeline.config")
+    model_dir = str(tmp_path / "upstream")
+    steps = ("--num_train_steps=100", "--checkpoint_every_n=100")
+    upstream("model_main_tf2", f"--pipeline_config_path={config}", f"--model_dir={model_dir}", *steps)
+    newest = tf.train.latest_checkpoint(model_dir)
+    assert tf.train.load_variable(newest, "step/.ATTRIBUTES/VARIABLE_VALUE") == 100
+    common = (f"--pipeline_config_path={config}", f"--output_directory={tmp_path / 'exported'}")
+    upstream("exporter_main_v2", "--input_type=image_tensor", f"--trained_checkpoint_dir={model_dir}", *common)
+    assert (tmp_path / "exported" / "saved_model" / "saved_model.pb").exists()
+    common = (f"--pipeline_config_path={config}", f"--output_directory={tmp_path / 'tflite'}")
+    upstream("export_tflite_graph_tf2", f"--trained_checkpoint_dir={trained.results / 'checkpoint'}", *common)
+    assert (tmp_path / "tflite" / "saved_model" / "saved_model.pb").exists()

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import checkpoint
+from entrypoint.errors import JobError, UserError
+from entrypoint.workspace import Workspace
+from tests.conftest import make_settings
+from tests.server import Answer, serve
+
+ARCHIVE = "tf2/20200711/ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz"
+TOP = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
+TF2 = {
+    f"{TOP}/checkpoint/ckpt-0.index": b"index",
+    f"{TOP}/checkpoint/ckpt-0.data-00000-of-00001": os.urandom(300_000),
+    f"{TOP}/checkpoint/checkpoint": b"state",
+    f"{TOP}/pipeline.config": b"model {}",
+    f"{TOP}/saved_model/saved_model.pb": b"not needed",
+}
+TF1 = {
+    f"{TOP}/model.ckpt.index": b"index",
+    f"{TOP}/model.ckpt.meta": b"meta",
+    f"{TOP}/model.ckpt.data-00000-of-00001": b"data",
+    f"{TOP}/frozen_inference_graph.pb": b"not needed",
+    f"{TOP}/pipeline.config": b"model {}",
+}
+
+
+def pack(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in members:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def workspace_for(tmp_path: Path, **settings: Any) -> Workspace:
+    (tmp_path / "work").mkdir(exist_ok=True)
+    return Workspace(make_settings(tmp_path, **{"retry_seconds": 20, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("files", "layout", "prefix", "kept"),
+    [
+        (TF2, "tf2", "checkpoint/ckpt-0", {"ckpt-0.index", "ckpt-0.data-00000-of-00001", "pipeline.config"}),
+        (
+            TF1,
+            "tf1",
+            "model.ckpt",
+            {"model.ckpt.index", "model.ckpt.meta", "model.ckpt.data-00000-of-00001", "pipeline.config"},
+        ),
+    ],
+)
+def test_both_layouts_are_fetched_and_only_the_checkpoint_is_kept(
+    tmp_path: Path, files: dict[str, bytes], layout: str, prefix: str, kept: set[str]
+) -> None:
+    with serve(pack(files)) as server:
+        work = workspace_for(tmp_path, zoo_url=f"{server.address}/models/")
+        checkpoint.run(work)
+    start = checkpoint.load(work)
+    assert start is not None
+    folder = work.zoo / TOP
+    assert (start["layout"], start["prefix"]) == (layout, str(folder / prefix))
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == kept
+    assert Path(f"{start['prefix']}.data-00000-of-00001").read_bytes() == files[f"{TOP}/{prefix}.data-00000-of-00001"]
+    assert server.requests == [(f"/models/{ARCHIVE}", None)]
+
+
+def test_transient_failures_are_retried_and_a_broken_transfer_is_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = pack(TF2)
+    script = (Answer(503), Answer(503), Answer(send=0.5))
+    with serve(content, *script) as server, caplog.at_level(logging.WARNING):
+        checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+    *first, (_, resumed) = server.requests
+    assert [wanted for _, wanted in first] == [None, None, None]
+    assert resumed is not None
+    assert 0 < int(resumed.removeprefix("bytes=").removesuffix("-")) <= len(content) // 2
+    assert "answered 503" in caplog.text
+
+
+def test_server_that_ignores_range_is_read_from_the_start(tmp_path: Path) -> None:
+    with serve(pack(TF2), Answer(send=0.5), Answer(ranges=False)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        checkpoint.run(work)
+    assert (work.zoo / Path(ARCHIVE).name).read_bytes() == server.content
+
+
+def test_file_that_changed_between_two_attempts_is_not_patched_together(tmp_path: Path) -> None:
+    changed = pack({**TF2, f"{TOP}/pipeline.config": b"model { new }"})
+    with serve(pack(TF2), Answer(send=0.5)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        url = f"{server.address}/{ARCHIVE}"
+        target = work.zoo / Path(ARCHIVE).name
+        target.parent.mkdir()
+        with pytest.raises(checkpoint.TransientError):
+            checkpoint.transfer(url, target, work)
+        server.content = changed
+        checkpoint.transfer(url, target, work)
+    assert target.read_bytes() == changed
+
+
+def test_retry_after_is_honoured(tmp_path: Path) -> None:
+    with serve(pack(TF2), Answer(429, {"Retry-After": "3"})) as server:
+        began = time.monotonic()
+        checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+    assert time.monotonic() - began >= 3
+
+
+@pytest.mark.parametrize("status", [404, 403, 401])
+def test_what_no_retry_mends_fails_at_once_with_address_and_model(tmp_path: Path, status: int) -> None:
+    with serve(b"", Answer(status), Answer(status)) as server, pytest.raises(UserError) as caught:
+        checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+    assert len(server.requests) == 1
+    assert f"{server.address}/{ARCHIVE} answered {status}" in str(caught.value)
+    assert "MODEL=ssd_mobilenet_v2_fpnlite_320x320" in str(caught.value)
+
+
+def test_no_network_fails_within_the_budget_and_says_how_to_do_without(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(JobError, match=r"RETRY_SECONDS=2. Without network, put the archive.*ZOO_URL") as caught:
+        checkpoint.run(workspace_for(tmp_path, zoo_url="http://127.0.0.1:9", retry_seconds=2))
+    assert not isinstance(caught.value, UserError)
+    assert time.monotonic() - began < 20
+
+
+def test_hash_announced_by_the_server_is_verified_and_the_file_fetched_once_more(tmp_path: Path) -> None:
+    wrong = {"x-goog-hash": "crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA=="}
+    with serve(pack(TF2), Answer(headers=wrong)) as server:
+        checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+    assert len(server.requests) == 2
+
+
+def test_wrong_hash_twice_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with serve(pack(TF2)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address, checkpoint_sha256="0" * 64)
+        with pytest.raises(UserError, match=r"not CHECKPOINT_SHA256=0000.*fetched twice"):
+            checkpoint.run(work)
+    assert len(server.requests) == 2
+    assert not [path for path in work.zoo.iterdir() if path.name.endswith((".tar.gz", ".part"))]
+
+
+def test_right_hash_is_accepted(tmp_path: Path) -> None:
+    content = pack(TF2)
+    with serve(content) as server:
+        settings = {"zoo_url": server.address, "checkpoint_sha256": hashlib.sha256(content).hexdigest()}
+        checkpoint.run(workspace_for(tmp_path, **settings))
+
+
+def test_kept_file_is_not_fetched_again_but_a_damaged_one_is(tmp_path: Path) -> None:
+    with serve(pack(TF2)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        checkpoint.run(work)
+        checkpoint.run(work)
+        assert len(server.requests) == 1
+        (work.zoo / Path(ARCHIVE).name).write_bytes(b"damaged")
+        checkpoint.run(work)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("form", ["file://{}", "{}"])
+def test_zoo_in_a_folder_needs_no_network(tmp_path: Path, form: str) -> None:
+    archive = tmp_path / "mirror" / ARCHIVE
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(pack(TF2))
+    work = workspace_for(tmp_path, zoo_url=form.format(tmp_path / "mirror"))
+    checkpoint.run(work)
+    assert (checkpoint.load(work) or {})["layout"] == "tf2"
+
+
+def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
+    for name in ("ckpt-9.index", "ckpt-9.data-00000-of-00001", "ckpt-10.index", "ckpt-10.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(b"x")
+    work = workspace_for(tmp_path, checkpoint=str(tmp_path))
+    checkpoint.run(work)
+    assert (checkpoint.load(work) or {})["prefix"] == str(tmp_path / "ckpt-10")
+
+
+@pytest.mark.parametrize(("model", "choice"), [("smoke", "zoo"), ("ssd_mobilenet_v2_fpnlite_320x320", "none")])
+def test_training_from_scratch_fetches_nothing(tmp_path: Path, model: str, choice: str) -> None:
+    work = workspace_for(tmp_path, model=model, checkpoint=choice, zoo_url="http://127.0.0.1:9")
+    assert checkpoint.run(work) == "none"
+    assert checkpoint.load(work) is None
+
+
+def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        member("../../escaped", tarfile.REGTYPE),
+        member("/tmp/absolute", tarfile.REGTYPE),
+        member(f"{TOP}/link", tarfile.SYMTYPE, "/etc/passwd"),
+        member(f"{TOP}/pipeline.config", tarfile.SYMTYPE, "../../../etc/passwd"),
+        member(f"{TOP}/hard", tarfile.LNKTYPE, "/etc/passwd"),
+        member(f"{TOP}/device", tarfile.CHRTYPE),
+        member(f"{TOP}/pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda evil: evil.name,
+)
+def test_unsafe_archive_is_refused_and_nothing_is_left(tmp_path: Path, evil: tarfile.TarInfo) -> None:
+    with serve(pack(TF2, evil)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        with pytest.raises(UserError, match="the archive is refused"):
+            checkpoint.run(work)
+    assert not [path for path in work.zoo.iterdir() if path.is_dir()]
+    assert not work.start.exists()
+
+
+def test_archive_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_EXTRACTED_BYTES", 1 << 20)
+    with serve(pack({f"{TOP}/zeros": b"\0" * (2 << 20)})) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        with pytest.raises(UserError, match="more than a checkpoint can"):
+            checkpoint.run(work)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pack({f"{TOP}/saved_model.pb": b"x"}), "holds no checkpoint"),
+        (pack({f"{TOP}/checkpoint/ckpt-0.index": b"x"}), "has no data file beside it"),
+        (pack(TF2)[:2000], "is no archive, or it is damaged"),
+        (b"<html>not found</html>", "is no archive, or it is damaged"),
+    ],
+)
+def test_archive_without_a_whole_checkpoint_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    with serve(content) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        with pytest.raises(UserError, match=words):
+            checkpoint.run(work)
+    assert not [path for path in work.zoo.iterdir() if path.is_dir()]
+
+
+def test_credentials_of_an_address_are_in_no_message(tmp_path: Path) -> None:
+    with serve(b"", Answer(404)) as server:
+        address = server.address.replace("://", "://user:secret@")
+        with pytest.raises(UserError) as caught:
+            checkpoint.run(workspace_for(tmp_path, zoo_url=address))
+    assert "secret" not in str(caught.value)

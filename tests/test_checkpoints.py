@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from entrypoint import checkpoints
+from entrypoint.workspace import Workspace
+
+
+class Counter:
+    """A trainer of one variable, saved and restored by TensorFlow as the real ones are."""
+
+    def __init__(self) -> None:
+        self.value = tf.Variable(0)
+        self.checkpoint = tf.train.Checkpoint(value=self.value)
+
+    @property
+    def step(self) -> int:
+        return int(self.value.numpy())
+
+    def start_from(self, prefix: str) -> Any:
+        raise NotImplementedError
+
+    def restore(self, prefix: Path) -> None:
+        self.checkpoint.read(str(prefix)).assert_consumed()
+
+    def save(self, prefix: Path) -> None:
+        self.checkpoint.write(str(prefix))
+
+
+def save_steps(work: Workspace, *steps: int, job: str = "job") -> None:
+    trainer = Counter()
+    for step in steps:
+        trainer.value.assign(step)
+        checkpoints.save(trainer, job, [{"step": step, "loss": 1.0}], work)
+
+
+def steps_in(folder: Path) -> set[str]:
+    return {path.name.partition(".")[0] for path in folder.glob("ckpt-*")}
+
+
+def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
+    save_steps(work, 9, 10, 100)
+    saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert (saved.step, saved.history) == (100, [{"step": 100, "loss": 1.0}])
+    trainer = Counter()
+    trainer.restore(saved.prefix)
+    assert trainer.step == 100
+
+
+def test_two_checkpoints_are_kept_in_both_places(work: Workspace) -> None:
+    save_steps(work, 1, 2, 3, 4)
+    for folder in checkpoints.folders(work):
+        assert steps_in(folder) == {"ckpt-3", "ckpt-4"}
+        assert tf.train.latest_checkpoint(str(folder)) == str(folder / "ckpt-4")
+
+
+def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
+    save_steps(work, 5)
+    for path in work.checkpoints.iterdir():
+        path.unlink()
+    saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert saved.prefix == work.results / "checkpoint" / "ckpt-5"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "end"),
+    [
+        (cut, ".index"),
+        (cut, ".data-00000-of-00001"),
+        (cut, ".json"),
+        (flip_a_bit, ".index"),
+        (flip_a_bit, ".data-00000-of-00001"),
+        (Path.unlink, ".index"),
+        (Path.unlink, ".data-00000-of-00001"),
+    ],
+)
+def test_damaged_checkpoint_gives_way_to_the_one_before_and_is_named(
+    work: Workspace, damage: Callable[[Path], None], end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_steps(work, 5, 6)
+    for folder in checkpoints.folders(work):
+        damage(folder / f"ckpt-6{end}")
+    with caplog.at_level(logging.WARNING):
+        saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert saved.step == 5
+    for folder in checkpoints.folders(work):
+        assert f"{folder}/ckpt-6" in caplog.text
+
+
+def test_checkpoint_without_its_manifest_was_never_finished(work: Workspace) -> None:
+    save_steps(work, 5, 6)
+    for folder in checkpoints.folders(work):
+        (folder / "ckpt-6.json").unlink()
+    saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert saved.step == 5
+
+
+def test_checkpoint_of_another_job_is_neither_used_nor_kept(work: Workspace) -> None:
+    save_steps(work, 50, job="other")
+    assert checkpoints.newest("job", work) is None
+    save_steps(work, 3)
+    for folder in checkpoints.folders(work):
+        assert steps_in(folder) == {"ckpt-3"}
+
+
+def test_nothing_is_found_where_nothing_was_saved(work: Workspace) -> None:
+    assert checkpoints.newest("job", work) is None

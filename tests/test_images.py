@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from entrypoint import images
+
+# Where the red corner of an upright photo lies in the file of each orientation: Exif 2.3, section 4.6.4.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def draw_upright() -> Image.Image:
+    """A grey photo, wider than high, with a red square in its upper left corner."""
+    image = Image.new("RGB", (96, 64), (90, 90, 90))
+    image.paste((250, 10, 10), (0, 0, 32, 32))
+    return image
+
+
+def pixels(photo: images.Photo) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(photo.encoded)).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_photo_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    transpose = STORED[orientation]
+    stored = draw_upright().transpose(transpose) if transpose is not None else draw_upright()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
+    photo = images.load(tmp_path / f"a.{suffix}")
+    assert (photo.width, photo.height) == (96, 64)
+    found = pixels(photo)
+    assert found.shape == (64, 96, 3)
+    assert found[8:24, 8:24, 0].min() > 230
+    assert found[8:24, 40:, 0].max() < 110
+    assert found[40:, 8:24, 0].max() < 110
+    assert Image.open(io.BytesIO(photo.encoded)).getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {"quality": 80}), ("a.jpg", {"progressive": True}), ("a.png", {})]
+)
+def test_photo_that_needs_nothing_is_stored_byte_for_byte(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    draw_upright().save(tmp_path / name, **options)
+    photo = images.load(tmp_path / name)
+    assert photo.encoded == (tmp_path / name).read_bytes()
+    assert photo.changes == ()
+
+
+def test_png_named_jpg_is_stored_as_png(tmp_path: Path) -> None:
+    draw_upright().save(tmp_path / "a.jpg", "PNG")
+    assert images.load(tmp_path / "a.jpg").format == "png"
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L"])
+def test_jpeg_of_other_colours_keeps_its_picture(tmp_path: Path, mode: str) -> None:
+    draw_upright().convert(mode).save(tmp_path / "a.jpg", quality=95)
+    expected = np.asarray(draw_upright().convert(mode).convert("RGB")).astype(int)
+    assert np.abs(pixels(images.load(tmp_path / "a.jpg")) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "1", "RGBA", "LA"])
+def test_png_of_other_colours_keeps_its_picture(tmp_path: Path, mode: str) -> None:
+    draw_upright().convert(mode).save(tmp_path / "a.png")
+    expected = np.asarray(draw_upright().convert(mode).convert("RGB")).astype(int)
+    assert np.abs(pixels(images.load(tmp_path / "a.png")) - expected).mean() < 1
+
+
+def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.abs(pixels(images.load(tmp_path / "a.png"))[..., 0] - values / 256).max() < 1
+
+
+def test_transparent_becomes_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (pixels(images.load(tmp_path / "a.png")) == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "webp", "tiff"])
+def test_other_formats_are_converted_without_loss(tmp_path: Path, suffix: str) -> None:
+    image = draw_upright()
+    image.save(tmp_path / f"a.{suffix}", lossless=True)
+    photo = images.load(tmp_path / f"a.{suffix}")
+    assert photo.format == "png"
+    assert np.abs(pixels(photo) - np.asarray(image)).max() == 0
+
+
+def test_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    other = Image.new("RGB", (96, 64), (0, 0, 255))
+    draw_upright().save(tmp_path / "a.gif", save_all=True, append_images=[other])
+    assert np.abs(pixels(images.load(tmp_path / "a.gif")) - np.asarray(draw_upright())).max() == 0
+
+
+def test_photo_of_one_pixel_works(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    assert (images.load(tmp_path / "a.png").width, images.load(tmp_path / "a.png").height) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "file is empty"),
+        (b"hello, this is text", "no photo"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "no photo|damaged"),
+    ],
+)
+def test_what_is_no_photo_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(images.UnusablePhotoError, match=words):
+        images.load(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_photo_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(images.UnusablePhotoError):
+        images.load(tmp_path / f"a.{suffix}")
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(images.UnusablePhotoError, match="pixels"):
+        images.load(tmp_path / "a.png")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, environment, run_job
+
+
+def test_failure_prints_its_mark_once_and_no_success() -> None:
+    result = run_job(DATA_DIR="/nowhere", RESULT_DIR="/tmp/none", MODEL="nonsense")
+    assert result.returncode == 2
+    assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
+    assert "SUCCESS" not in result.stdout
+
+
+def test_wrong_model_is_refused_with_the_nearest_before_any_work() -> None:
+    result = run_job(MODEL="ssd_mobilenet_v2_fpnlite_320")
+    assert result.returncode == 2
+    assert "ssd_mobilenet_v2_fpnlite_320x320" in result.stdout
+    assert "annotations ..." not in result.stdout
+
+
+def test_unknown_step_is_refused_with_those_that_there_are() -> None:
+    result = run_job("evaluation")
+    assert result.returncode == 2
+    assert "there are: annotations, label_map, tf_record" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["models", "--json"]])
+def test_what_needs_no_tensorflow_does_not_import_it(arguments: list[str]) -> None:
+    program = "import runpy, sys; sys.argv[1:] = {!r}\ntry: runpy.run_module('entrypoint', run_name='__main__')\n"
+    program += "except SystemExit as end: print('CODE', end.code, 'tensorflow' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program.format(arguments)], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert result.stdout.endswith("CODE 0 False\n")
+
+
+def test_models_lists_every_model_of_the_zoo() -> None:
+    models = json.loads(run_job("models", "--json").stdout)
+    assert len(models) == 73
+    assert {model["name"] for model in models if model["tuned"]} == {"smoke", "ssd_mobilenet_v2_fpnlite_320x320"}
+
+
+def test_start_script_passes_its_words_and_the_exit_code_on() -> None:
+    result = subprocess.run(
+        [ROOT / "start.sh", "30", "--batch-sise", "4"], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "The nearest is BATCH_SIZE" in result.stdout

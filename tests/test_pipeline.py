@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import checkpoint, pipeline, workspace
+from entrypoint.errors import UserError
+from entrypoint.workspace import Workspace
+from tests.conftest import SHARED, make_settings
+
+MANIFEST = {"labels": ["a", "b", "c"], "max_boxes": 7, "splits": {}}
+START = {"prefix": "/zoo/checkpoint/ckpt-0", "layout": "tf2", "pipeline_config": "", "sha256": "0"}
+TRAIN = """
+train_config {
+  batch_size: 64 num_steps: 25000
+  optimizer { momentum_optimizer { momentum_optimizer_value: 0.9 learning_rate { %s } } use_moving_average: true }
+}
+"""
+COSINE = """cosine_decay_learning_rate {
+  learning_rate_base: 0.04 total_steps: 25000 warmup_learning_rate: 0.01 warmup_steps: 2500 hold_base_rate_steps: 250
+}"""
+MODELS = {
+    "ssd": 'ssd { num_classes: 90 feature_extractor { type: "ssd_mobilenet_v2_fpn_keras" } }',
+    "faster_rcnn": 'faster_rcnn { num_classes: 90 feature_extractor { type: "faster_rcnn_resnet50_keras" } }',
+    "center_net": 'center_net { num_classes: 90 feature_extractor { type: "resnet_v1_50_fpn" } }',
+}
+
+
+def run(tmp_path: Path, text: str, start: Any = None, **settings: Any) -> Any:
+    """The config that the step writes for a user's own."""
+    (tmp_path / "work").mkdir(exist_ok=True)
+    path = tmp_path / "user.config"
+    path.write_text(text)
+    work = Workspace(make_settings(tmp_path, pipeline_config=path, **settings))
+    return run_in(work, start)
+
+
+def run_in(work: Workspace, start: Any = None) -> Any:
+    workspace.write_json(work.records / "manifest.json", MANIFEST)
+    workspace.write_json(work.start, start)
+    pipeline.run(work)
+    return pipeline.read(work.pipeline)
+
+
+def user_config(model: str = "ssd", rate: str = COSINE) -> str:
+    return f"model {{ {MODELS[model]} }}\n{TRAIN % rate}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_data_is_injected_into_every_meta_architecture(tmp_path: Path, model: str) -> None:
+    config = run(tmp_path, user_config(model), START)
+    work = tmp_path / "work"
+    assert getattr(config.model, model).num_classes == 3
+    for reader, split in ((config.train_input_reader, "train"), (config.eval_input_reader[0], "validation")):
+        assert reader.label_map_path == str(work / "label_map.pbtxt")
+        assert list(reader.tf_record_input_reader.input_path) == [
+            str(work / f"records/{split}-?????-of-?????.tfrecord")
+        ]
+        assert reader.max_number_of_boxes == 7
+    assert not config.eval_input_reader[0].shuffle
+    assert config.train_config.fine_tune_checkpoint == "/zoo/checkpoint/ckpt-0"
+    assert config.train_config.fine_tune_checkpoint_type == "detection"
+    assert config.train_config.fine_tune_checkpoint_version == 2
+    assert not config.train_config.optimizer.use_moving_average
+
+
+def test_checkpoint_of_the_config_is_dropped_when_training_from_scratch(tmp_path: Path) -> None:
+    text = user_config().replace("batch_size: 64", 'batch_size: 64 fine_tune_checkpoint: "/home/someone/ckpt-0"')
+    assert run(tmp_path, text).train_config.fine_tune_checkpoint == ""
+
+
+def test_tf1_checkpoint_is_refused_for_a_tf2_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a TF1 checkpoint"):
+        run(tmp_path, user_config(), {**START, "layout": "tf1"})
+
+
+def rate_of(config: Any) -> Any:
+    optimizer = config.train_config.optimizer
+    rate = getattr(optimizer, optimizer.WhichOneof("optimizer")).learning_rate
+    return getattr(rate, rate.WhichOneof("learning_rate"))
+
+
+def test_cosine_schedule_is_fitted_to_the_steps(tmp_path: Path) -> None:
+    config = run(tmp_path, user_config(), num_steps=1000)
+    rate = rate_of(config)
+    assert config.train_config.num_steps == 1000
+    assert (rate.total_steps, rate.warmup_steps, rate.hold_base_rate_steps) == (1000, 100, 10)
+    assert (rate.learning_rate_base, rate.warmup_learning_rate) == pytest.approx((0.04, 0.01))
+
+
+def test_exponential_schedule_is_fitted_to_the_steps(tmp_path: Path) -> None:
+    rate = "exponential_decay_learning_rate { initial_learning_rate: 0.04 decay_steps: 2500 burnin_steps: 50 }"
+    found = rate_of(run(tmp_path, user_config(rate=rate), num_steps=1000))
+    assert (found.decay_steps, found.burnin_steps) == (100, 2)
+
+
+def test_manual_schedule_is_fitted_to_the_steps_and_the_batch(tmp_path: Path) -> None:
+    rate = """manual_step_learning_rate { initial_learning_rate: 0.04
+      schedule { step: 12500 learning_rate: 0.004 } schedule { step: 20000 learning_rate: 0.0004 } }"""
+    found = rate_of(run(tmp_path, user_config(rate=rate), num_steps=100, batch_size=32))
+    assert [entry.step for entry in found.schedule] == [50, 80]
+    assert [found.initial_learning_rate, *(entry.learning_rate for entry in found.schedule)] == pytest.approx(
+        [0.02, 0.002, 0.0002]
+    )
+
+
+def test_upstream_accepts_every_fitted_schedule_at_any_number_of_steps(tmp_path: Path) -> None:
+    import tensorflow as tf
+    from object_detection.builders import optimizer_builder
+
+    for steps in (1, 2, 7, 30, 100_000):
+        config = run(tmp_path, user_config(), num_steps=steps)
+        step = tf.Variable(0, dtype=tf.int64)
+        _, (rate,) = optimizer_builder.build(config.train_config.optimizer, global_step=step)
+        step.assign(steps)
+        assert 0 <= float(rate()) < 1e-6
+
+
+def test_batch_size_scales_the_rate_of_momentum_linearly(tmp_path: Path) -> None:
+    config = run(tmp_path, user_config(), batch_size=16)
+    assert config.train_config.batch_size == 16
+    assert rate_of(config).learning_rate_base == pytest.approx(0.01)
+    assert rate_of(config).warmup_learning_rate == pytest.approx(0.0025)
+
+
+def test_batch_size_scales_the_rate_of_adam_by_the_root(tmp_path: Path) -> None:
+    text = user_config().replace("momentum_optimizer { momentum_optimizer_value: 0.9", "adam_optimizer {")
+    assert rate_of(run(tmp_path, text, batch_size=16)).learning_rate_base == pytest.approx(0.02)
+
+
+def test_learning_rate_is_taken_as_it_is_and_the_warm_up_follows(tmp_path: Path) -> None:
+    config = run(tmp_path, user_config(), batch_size=16, learning_rate=0.1)
+    assert config.train_config.batch_size == 16
+    assert (rate_of(config).learning_rate_base, rate_of(config).warmup_learning_rate) == pytest.approx((0.1, 0.025))
+    assert run(tmp_path, user_config(), learning_rate=0.1).train_config.batch_size == 64
+
+
+def test_every_change_is_logged_and_kept_for_the_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path, user_config(), batch_size=16, num_steps=1000)
+    for row in (
+        "model.ssd.num_classes 90 -> 3",
+        "train_config.batch_size 64 -> 16",
+        "learning_rate.cosine_decay_learning_rate.learning_rate_base 0.04 -> 0.01",
+    ):
+        assert row in " ".join(caplog.text.split())
+    rows = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")["rows"]
+    assert ["train_config.num_steps", "25000", "1000"] in rows
+
+
+@pytest.mark.parametrize("model", ["smoke", "ssd_mobilenet_v2_fpnlite_320x320"])
+def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> None:
+    config = run_in(Workspace(make_settings(tmp_path, model=model)))
+    assert config.model.ssd.num_classes == 3
+    assert pipeline.generation_of(config, Path(tmp_path / "work" / "pipeline.config")) == "tf2"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model {\n  ssd {\n    no_such_field: 1\n  }\n}", r"user.config:3:.*no_such_field"),
+        ("model {\n  ssd {", r"user.config:2:"),
+        ("train_config {}", "the model is missing"),
+        ("model {\n experimental_model { name: 'x' } }", "user.config:2: the model is experimental_model"),
+        (
+            user_config().replace("ssd_mobilenet_v2_fpn_keras", "ssd_mobilenet_v2_fpn"),
+            "there is ssd_mobilenet_v2_fpn_keras",
+        ),
+        (user_config().replace("ssd_mobilenet_v2_fpn_keras", "yolo"), "'yolo' is no TF2 model"),
+        (
+            user_config() + "train_input_reader {\n load_instance_masks: true\n}",
+            "load_instance_masks: this job trains boxes",
+        ),
+        (user_config() + "train_input_reader { num_keypoints: 17 }", "num_keypoints: this job trains boxes"),
+        (user_config("center_net").replace("num_classes", "keypoint_estimation_task {}\nnum_classes"), "boxes alone"),
+        ("model { " + MODELS["ssd"] + " }", "no optimizer in train_config"),
+    ],
+)
+def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, text)
+
+
+def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"PIPELINE_CONFIG=.*nowhere.config is no file"):
+        pipeline.find(make_settings(tmp_path, pipeline_config=tmp_path / "nowhere.config"))
+
+
+def test_model_without_a_pipeline_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="efficientdet_d0 has no tuned pipeline yet; these have: smoke, ssd_mobilenet_v2"
+    ):
+        pipeline.find(make_settings(tmp_path, model="efficientdet_d0"))
+
+
+def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:
+    found = set()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        config = run(tmp_path / name, user_config(), {**START, "prefix": f"/{name}/ckpt-0"})
+        found.add(pipeline.identify(config))
+    assert len(found) == 1
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, a folder of published pipeline.config files")
+def test_published_config_of_the_zoo_is_read_and_fitted(tmp_path: Path) -> None:
+    path = SHARED / "zoo" / "tf2" / "efficientdet_d0_coco17_tpu-32" / "pipeline.config"
+    config = run(tmp_path, path.read_text(), num_steps=300, batch_size=8)
+    assert config.model.ssd.num_classes == 3
+    assert rate_of(config).learning_rate_base == pytest.approx(0.16)
+    assert not config.train_config.use_bfloat16
+
+
+def test_start_of_the_config_is_read_back(tmp_path: Path) -> None:
+    work = Workspace(make_settings(tmp_path))
+    workspace.write_json(work.start, START)
+    assert checkpoint.load(work) == START
