@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment
+
+LOCKS = ["requirements.txt", "requirements-cpu.txt", "requirements-dev.txt", "sdists/requirements.txt"]
+# Everything that a job can import, in the order in which it does.
+EVERYTHING = """
+import importlib, importlib.metadata, pkgutil, re, sys
+import entrypoint
+from entrypoint import report, settings
+settings.prepare_environment(settings.Settings())
+for module in pkgutil.walk_packages(entrypoint.__path__, "entrypoint."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from object_detection import model_lib_v2, exporter_lib_v2, export_tflite_graph_lib_tf2
+from pycocotools import coco
+import google.protobuf.text_format, requests, tenacity, tensorflow as tf
+with tf.summary.create_file_writer(sys.argv[1]).as_default():
+    tf.summary.scalar("loss", 0.0, step=1)
+report.draw(lambda axes: None)
+found = importlib.metadata.packages_distributions()
+names = {name for module in list(sys.modules) for name in found.get(module.partition(".")[0], [])}
+print(*sorted(re.sub("[-_.]+", "-", name).lower() for name in names))
+"""
+# matplotlib's contour lines, which pyplot imports at its top in the releases for Python 3.10 and 3.11.
+SOMETIMES = {"contourpy"}
+
+
+def locked(path: Path) -> dict[str, list[str]]:
+    """Versions by name; there is more than one where Python's version decides."""
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), re.MULTILINE):
+        found.setdefault(name, []).append(version)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_has_hashes(name: str) -> None:
+    text = (ROOT / name).read_text()
+    pins = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
+    assert pins
+    assert all("--hash=sha256:" in pin for pin in pins)
+
+
+def test_cpu_lock_differs_from_the_gpu_lock_in_tensorflow_and_cuda_alone() -> None:
+    gpu, cpu = locked(ROOT / "requirements.txt"), locked(ROOT / "requirements-cpu.txt")
+    assert cpu.pop("tensorflow-cpu") == gpu.pop("tensorflow")
+    assert {name: versions for name, versions in gpu.items() if not name.startswith("nvidia-")} == cpu
+
+
+def test_direct_dependencies_are_locked() -> None:
+    names = re.findall(r"^([a-z][a-z0-9-]*)", (ROOT / "requirements.in").read_text(), re.MULTILINE)
+    assert len(names) > 15
+    assert set(names) <= set(locked(ROOT / "requirements.txt"))
+
+
+def test_nothing_is_installed_that_the_job_does_not_import(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EVERYTHING, str(tmp_path)]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    imported = set(result.stdout.split("\n")[-2].split())
+    assert set(locked(ROOT / "requirements-cpu.txt")) - imported - SOMETIMES == set()
