@@ -8,6 +8,8 @@ PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
 REQUIREMENTS ?= $(if $(wildcard /proc/driver/nvidia/version),requirements.txt,requirements-cpu.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
+CHECK_PYTHON := $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or \
+  sys.exit("Python 3.10 to 3.13 is needed, $(PYTHON) is another: name one with PYTHON=...")'
 SDISTS := dist/object_detection-0.1.tar.gz dist/slim-0.1.tar.gz
 
 install: .venv/installed
@@ -15,6 +17,7 @@ install-dev: .venv/installed-dev
 sdists: $(SDISTS)
 
 .venv/installed: $(REQUIREMENTS) $(SDISTS)
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP_INSTALL) --require-hashes -r $(REQUIREMENTS)
 	.venv/bin/python $(PIP_INSTALL) --no-build-isolation --force-reinstall $(SDISTS)
@@ -25,21 +28,25 @@ sdists: $(SDISTS)
 	touch $@
 
 .build-venv/installed: sdists/requirements.txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .build-venv
 	.build-venv/bin/python $(PIP_INSTALL) --require-hashes -r sdists/requirements.txt
 	touch $@
 
-# MODELS_DIR=path/to/models builds from a clone of tensorflow/models instead of the published source.
-$(SDISTS) &: sdists/build.py sdists/compatibility.py sdists/source.txt .build-venv/installed $(if $(MODELS_DIR),FORCE)
+# MODELS_DIR=path/to/models builds from a clone of tensorflow/models instead of the published source. What was built
+# from a clone is always built anew, since nobody knows whether the clone is still the same.
+FROM_CLONE := dist/from-clone
+$(SDISTS) &: sdists/build.py sdists/compatibility.py sdists/source.txt .build-venv/installed \
+  $(if $(MODELS_DIR)$(wildcard $(FROM_CLONE)),FORCE)
 	.build-venv/bin/python sdists/build.py --out dist $(if $(MODELS_DIR),--models-dir '$(MODELS_DIR)')
+	$(if $(MODELS_DIR),touch,rm -f) $(FROM_CLONE)
 
 FORCE:
 
 demo: install
 	.venv/bin/python -m tests.demo demo
 	rm -rf demo/work demo/results
-	PATH="$(CURDIR)/.venv/bin:$$PATH" MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work \
-	  ./start.sh
+	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 600
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
 test: install-dev

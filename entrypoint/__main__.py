@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         signals.raise_on_sigterm()
         return run(command, values)
     except Stopped as stop:
-        logger.warning("Stopped by SIGTERM: %s", stop)
+        logger.warning("stopped: %s", stop)
         return stop.exit_code
     except JobError as error:
         return fail(str(error), error.exit_code)

@@ -104,6 +104,7 @@ def read_bucket(bucket: Path, exclude: Path) -> Dataset:
     document = read_document(bucket / FILE)
     is_v2 = isinstance(document.get("images"), dict)
     raw = read_v2(document) if is_v2 else read_v1(document)
+    bucket, exclude = bucket.resolve(), exclude.resolve()
     photos = find_photos(bucket, exclude)
     findings = Findings()
     images = []
@@ -192,7 +193,7 @@ def find_photos(bucket: Path, exclude: Path) -> set[str]:
 def resolve(key: str, photos: set[str], bucket: Path, findings: Findings) -> str | None:
     """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
     for candidate in (key, html.unescape(key)):
-        if candidate in photos and (bucket / candidate).resolve().is_relative_to(bucket.resolve()):
+        if candidate in photos and (bucket / candidate).resolve().is_relative_to(bucket):
             return candidate
     parts = Path(html.unescape(key)).parts
     outside = key in photos or ".." in parts or key.startswith("/")

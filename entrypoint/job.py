@@ -35,7 +35,7 @@ PLAN = (
     Step("checkpoint", reads=("model", "checkpoint", "checkpoint_sha256", "zoo_url"), background=True),
     Step(
         "pipeline",
-        reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate"),
+        reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "exports"),
         after=("label_map", "tf_record", "checkpoint"),
     ),
     Step("train", reads=("seed",), after=("tf_record", "checkpoint", "pipeline")),

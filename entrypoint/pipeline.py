@@ -57,6 +57,7 @@ def run(work: Workspace) -> str:
     path = find(work.settings)
     config = read(path)
     generation = generation_of(config, path)
+    refuse_exports(config, work.settings)
     changes = Changes()
     inject_data(config, work, changes)
     inject_start(config, checkpoint.load(work), changes)
@@ -142,6 +143,17 @@ def generation_of(config: Any, path: Path) -> str:
             f"Detection API{hint}"
         )
     return "tf2"
+
+
+def refuse_exports(config: Any, settings: Settings) -> None:
+    """UserError, before any training, for a format that the model cannot be exported to."""
+    resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
+    if "tflite" in settings.exports and resizer != "fixed_shape_resizer":
+        rest = ",".join(name for name in settings.exports if name != "tflite")
+        raise UserError(
+            "EXPORTS=tflite: TensorFlow Lite has operations for SSD models alone, with a fixed_shape_resizer; "
+            f"set EXPORTS={rest or 'saved_model'}"
+        )
 
 
 def line_of(path: Path, text: str) -> int:

@@ -1,4 +1,4 @@
-"""SIGTERM: at once while a step can simply be run again, at the next safe point while training."""
+"""SIGTERM, and Ctrl-C: at once while a step can simply be run again, at the next safe point while training."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ class _State:
 
 
 def raise_on_sigterm() -> None:
-    """From now on SIGTERM raises Stopped in the main thread, except inside `deferred`."""
+    """From now on SIGTERM and SIGINT raise Stopped in the main thread, inside `deferred` at its end."""
     _State.requested = _State.deferred = False
-    signal.signal(signal.SIGTERM, _handle)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _handle)
 
 
-def _handle(_number: int, _frame: FrameType | None) -> None:
+def _handle(number: int, _frame: FrameType | None) -> None:
+    # Whoever presses Ctrl-C twice does not want to wait.
+    is_impatient = _State.requested and number == signal.SIGINT
     _State.requested = True
-    if not _State.deferred:
+    if is_impatient or not _State.deferred:
         raise Stopped("the next run with the same settings goes on from here")
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Holds Stopped back; the block asks `requested` at points where it can stop."""
+    """Holds Stopped back until the block ends; the block asks `requested` at points where it can end early."""
     _State.deferred = True
     try:
         yield
     finally:
         _State.deferred = False
+    if _State.requested:
+        raise Stopped("the next run with the same settings goes on from the last checkpoint")
 
 
 def requested() -> bool:
-    """Whether SIGTERM has arrived."""
+    """Whether a signal to stop has arrived."""
     return _State.requested

@@ -10,7 +10,7 @@ from typing import Any
 
 from entrypoint import checkpoint, checkpoints, engine, signals, workspace
 from entrypoint.engine import LOSS, Engine, Trainer
-from entrypoint.errors import Stopped, UserError
+from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -34,7 +34,7 @@ def run(work: Workspace) -> str:
     trainer = runner.build(config, work.settings.seed)
     history = resume(trainer, saved, work)
     with signals.deferred():
-        history = train_to_end(runner, trainer, history, identity, work)
+        train_to_end(runner, trainer, history, identity, work)
     return workspace.digest([identity, trainer.step])
 
 
@@ -69,9 +69,12 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
 
 def train_to_end(
     runner: Engine, trainer: Trainer, history: list[dict[str, float]], identity: str, work: Workspace
-) -> list[dict[str, float]]:
-    """Trains with a look at losses, clock and SIGTERM every few seconds; the losses of all steps, thinned."""
+) -> None:
+    """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
     total = work.settings.num_steps
+    if trainer.step == total:
+        # Nothing is left to train, but the checkpoint may lie in RESULT_DIR alone.
+        checkpoints.save(trainer, identity, history, work)
     pace = Pace()
     saved_at = time.monotonic()
     with Events(work.checkpoints) as events:
@@ -80,16 +83,13 @@ def train_to_end(
             rows = run_steps(runner, trainer, min(pace.steps, total - first))
             pace.measure(len(rows))
             history = thin(history + note(first, rows, events), total)
-            ended = trainer.step == total
-            if ended or signals.requested() or time.monotonic() - saved_at >= work.settings.checkpoint_seconds:
+            is_stopped = signals.requested()
+            is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
+            if is_stopped or is_due or trainer.step == total:
                 checkpoints.save(trainer, identity, history, work)
                 saved_at = time.monotonic()
-            if signals.requested() and not ended:
-                raise Stopped(f"checkpoint saved at step {trainer.step}; the next run goes on from there")
-    if not checkpoints.manifest_of(last_checkpoint(work)).exists():
-        # Resumed at the end from RESULT_DIR, with nothing left to train.
-        checkpoints.save(trainer, identity, history, work)
-    return history
+            if is_stopped:
+                return
 
 
 def run_steps(runner: Engine, trainer: Trainer, steps: int) -> list[dict[str, float]]:

@@ -22,7 +22,8 @@ COSINE = """cosine_decay_learning_rate {
   learning_rate_base: 0.04 total_steps: 25000 warmup_learning_rate: 0.01 warmup_steps: 2500 hold_base_rate_steps: 250
 }"""
 MODELS = {
-    "ssd": 'ssd { num_classes: 90 feature_extractor { type: "ssd_mobilenet_v2_fpn_keras" } }',
+    "ssd": """ssd { num_classes: 90 feature_extractor { type: "ssd_mobilenet_v2_fpn_keras" }
+      image_resizer { fixed_shape_resizer { height: 320 width: 320 } } }""",
     "faster_rcnn": 'faster_rcnn { num_classes: 90 feature_extractor { type: "faster_rcnn_resnet50_keras" } }',
     "center_net": 'center_net { num_classes: 90 feature_extractor { type: "resnet_v1_50_fpn" } }',
 }
@@ -33,7 +34,7 @@ def run(tmp_path: Path, text: str, start: Any = None, **settings: Any) -> Any:
     (tmp_path / "work").mkdir(exist_ok=True)
     path = tmp_path / "user.config"
     path.write_text(text)
-    work = Workspace(make_settings(tmp_path, pipeline_config=path, **settings))
+    work = Workspace(make_settings(tmp_path, pipeline_config=path, **{"exports": "saved_model", **settings}))
     return run_in(work, start)
 
 
@@ -181,6 +182,15 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
 def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         run(tmp_path, text)
+
+
+def test_model_of_a_phone_may_be_exported_to_tflite(tmp_path: Path) -> None:
+    assert run(tmp_path, user_config("ssd"), exports="saved_model,tflite").model.ssd.num_classes == 3
+
+
+def test_export_that_the_model_has_not_is_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"EXPORTS=tflite: .* set EXPORTS=saved_model"):
+        run(tmp_path, user_config("faster_rcnn"), exports="saved_model,tflite")
 
 
 def test_missing_config_is_a_named_error(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import tensorflow as tf
 from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
 from object_detection.builders import post_processing_builder
 
-from entrypoint.errors import UserError
 from entrypoint.tf2 import model as models
 
 MAX_DETECTIONS = 10  # on a phone; as upstream's own converter has it
@@ -38,15 +37,13 @@ def saved_model(config: Any, checkpoint: Path, folder: Path) -> None:
 
 
 def tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
-    """Writes a SavedModel for TFLite's converter and returns the anchors.
+    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
 
     Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,
     detection_classes (from 0), detection_scores and num_detections; `raw` gives box_encodings [1, anchors, 4] and
     class_predictions [1, anchors, 1 + labels], for clients that decode them with the anchors themselves.
     An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
     """
-    if config.model.WhichOneof("model") != "ssd":
-        raise UserError("EXPORTS=tflite: TensorFlow Lite has operations for SSD alone; leave it out for this model")
     model = models.load_trained(config, str(checkpoint))
     module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
     spec = tf.TensorSpec(module.input_shape(), tf.float32, name="input")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import read_until, run_job, start_job
+from tests.conftest import BOX, read_until, run_job, start_job, write_bucket
 
 STEPS = 150
 
@@ -96,3 +96,11 @@ def test_sigterm_before_training_ends_at_once(settings: dict[str, Any]) -> None:
     log += process.communicate(timeout=30)[0]
     assert process.returncode == 143
     assert "CACLI" not in log
+
+
+def test_one_photo_is_trained_on_and_nothing_is_measured(tmp_path: Path, settings: dict[str, Any]) -> None:
+    write_bucket(tmp_path / "bucket", {"a.png": [BOX]}, ("a.png",))
+    result = run_job(**{**settings, "DATA_DIR": tmp_path / "bucket", "NUM_STEPS": 2})
+    assert result.returncode == 0, result.stdout
+    assert json.loads((tmp_path / "results" / "metrics.json").read_text())["summary"]["mAP"] is None
+    assert "nothing could be measured" in (tmp_path / "results" / "report.html").read_text()
