@@ -61,6 +61,6 @@ class Engine(Protocol):
 
 def load(work: Workspace) -> tuple[Engine, Any]:
     """The engine of this job's pipeline.config, and the config."""
-    config = pipeline.read(work.pipeline)
     generation = workspace.read_json(work.changes, "pipeline")["generation"]
-    return cast(Engine, importlib.import_module(f"entrypoint.{generation}")), config
+    engine = importlib.import_module(f"entrypoint.{generation}")
+    return cast(Engine, engine), pipeline.read(work.pipeline)

@@ -44,13 +44,20 @@ VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "sli
 
 def run(work: Workspace) -> str:
     """Copies what the steps made into RESULT_DIR, the manifest last; returns the manifest's SHA-256."""
+    files = {
+        "label_map": work.label_map,
+        "pipeline": work.pipeline,
+        "evaluate": work.metrics,
+        "report": work.report,
+    }
+    for step, path in files.items():
+        workspace.existing(path, step)
     remove(work.results / MANIFEST)
-    for path in (work.label_map, work.pipeline, work.metrics):
+    for path in files.values():
         copy_file(path, work.results / path.name)
     copy_tree(work.checkpoints, work.results / "checkpoint")
     for folder in export_folders(work):
         copy_tree(folder, work.results / folder.name)
-    copy_file(work.report, work.results / work.report.name)
     content = json.dumps(manifest(work), indent=1, default=str).encode()
     write_file(work.results / MANIFEST, content)
     return workspace.digest(content.decode())

@@ -103,10 +103,14 @@ def prepare(workspace: Workspace) -> None:
 
 def read_json(path: Path, needed_step: str) -> Any:
     """The document that an earlier step wrote; UserError names the step where it has not run."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job") from None
+    return json.loads(existing(path, needed_step).read_text(encoding="utf-8"))
+
+
+def existing(path: Path, needed_step: str) -> Path:
+    """The path of what an earlier step wrote; UserError names the step where it has not run."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job")
+    return path
 
 
 def read_marks(work: Workspace) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_diverging_loss_stops_at_once_and_says_how_to_go_on(tmp_path: Path, sett
     assert not (tmp_path / "results" / "job.json").exists()
 
 
-@pytest.mark.parametrize("step", ["train", "evaluate", "export", "report"])
+@pytest.mark.parametrize("step", ["label_map", "tf_record", "pipeline", "train", "evaluate", "export", "report", "publish"])
 def test_step_alone_says_which_step_it_needs(settings: dict[str, Any], step: str) -> None:
     result = run_job(step, **settings)
     assert result.returncode == 2
