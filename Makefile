@@ -8,22 +8,23 @@ PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
 REQUIREMENTS ?= $(if $(wildcard /proc/driver/nvidia/version),requirements.txt,requirements-cpu.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
+INSTALLED := .venv/installed-$(basename $(REQUIREMENTS))
 CHECK_PYTHON := $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or \
   sys.exit("Python 3.10 to 3.13 is needed, $(PYTHON) is another: name one with PYTHON=...")'
 SDISTS := dist/object_detection-0.1.tar.gz dist/slim-0.1.tar.gz
 
-install: .venv/installed
-install-dev: .venv/installed-dev
+install: $(INSTALLED)
+install-dev: $(INSTALLED)-dev
 sdists: $(SDISTS)
 
-.venv/installed: $(REQUIREMENTS) $(SDISTS)
+$(INSTALLED): $(REQUIREMENTS) $(SDISTS)
 	@$(CHECK_PYTHON)
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python $(PIP_INSTALL) --require-hashes -r $(REQUIREMENTS)
 	.venv/bin/python $(PIP_INSTALL) --no-build-isolation --force-reinstall $(SDISTS)
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+$(INSTALLED)-dev: $(INSTALLED) requirements-dev.txt
 	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements-dev.txt
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -28,11 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         return stop.exit_code
     except JobError as error:
         return fail(str(error), error.exit_code)
-    except OSError as error:
-        return fail(explain_os_error(error), JobError.exit_code)
     except Exception as error:
-        logger.exception("Unexpected error")
-        return fail(f"{type(error).__name__}: {error}", JobError.exit_code)
+        return fail(explain(error), JobError.exit_code)
 
 
 def run(command: str | None, values: settings.Settings) -> int:
@@ -54,11 +52,14 @@ def fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def explain_os_error(error: OSError) -> str:
-    """The system's words with the path, and the mend where it is known."""
-    mends = {28: "free some space, or name another place in WORK_DIR or RESULT_DIR"}  # ENOSPC
-    mend = mends.get(error.errno or 0)
-    return f"{error.filename or 'system'}: {error.strerror or error}" + (f": {mend}" if mend else "")
+def explain(error: Exception) -> str:
+    """What went wrong on the machine, with the path, and the mend where it is known; else with a traceback."""
+    # TensorFlow's own writers raise errors of its own.
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return f"{error}: free some space, or name another place in WORK_DIR or RESULT_DIR"
+    if not isinstance(error, OSError):
+        logger.error("unexpected error", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

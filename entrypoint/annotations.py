@@ -25,6 +25,7 @@ logger = logging.getLogger("job")
 FILE = "_annotations.json"
 # What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
 NEGATIVE = "Negative"
+MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -79,7 +80,7 @@ def run(work: Workspace) -> str:
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if dataset.unlabelled:
-        logger.info("%d photos of the bucket are not in %s and are not used", dataset.unlabelled, FILE)
+        logger.info("%d photos of the bucket carry no annotation and are not used", dataset.unlabelled)
     for kind, where in dataset.findings.kinds.items():
         logger.warning("%s: %d (%s%s)", kind, len(where), ", ".join(where[:3]), ", ..." if len(where) > 3 else "")
     return workspace.file_sha256(work.dataset)
@@ -99,26 +100,31 @@ def load(work: Workspace) -> Dataset:
 
 def read_bucket(bucket: Path, exclude: Path) -> Dataset:
     """The dataset of a bucket; `exclude` is a folder in it that holds no data of the user's."""
-    if not bucket.is_dir():
-        raise UserError(f"DATA_DIR={bucket} is no folder: mount the bucket there, or name where it is mounted")
+    refuse_missing_bucket(bucket)
     document = read_document(bucket / FILE)
     is_v2 = isinstance(document.get("images"), dict)
     raw = read_v2(document) if is_v2 else read_v1(document)
     bucket, exclude = bucket.resolve(), exclude.resolve()
     photos = find_photos(bucket, exclude)
     findings = Findings()
-    images = []
+    images, mentioned = [], set()
     for key, drawn in sorted(raw.items()):
         found = resolve(key, photos, bucket, findings)
-        image = read_image(found, drawn, findings) if found is not None else None
-        if image is not None:
-            images.append(image)
+        if found is not None:
+            mentioned.add(found)
+            images += read_image(found, drawn, findings)
     labels = order_labels(declared_labels(document), images, findings)
     if not labels:
         raise UserError(
             f"{bucket / FILE} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
         )
-    return Dataset(labels, images, findings, unlabelled=len(photos - {image.key for image in images}))
+    return Dataset(labels, images, findings, unlabelled=len(photos - mentioned))
+
+
+def refuse_missing_bucket(bucket: Path) -> None:
+    """UserError where DATA_DIR is not there."""
+    if not bucket.is_dir():
+        raise UserError(f"DATA_DIR={bucket} is no folder: mount the bucket there, or name where it is mounted")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing: DATA_DIR must name the bucket's root, where {FILE} lies") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: export the annotations again") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again"
         ) from None
@@ -152,11 +158,12 @@ def read_v1(document: dict[str, Any]) -> dict[str, list[Any]]:
 def read_v2(document: dict[str, Any]) -> dict[str, list[Any]]:
     """Version v2: images, labels and annotations by id; a box is the hull of its four targets."""
     labels = document.get("labels")
-    names = {key: entry.get("name") for key, entry in labels.items()} if isinstance(labels, dict) else {}
+    entries = labels if isinstance(labels, dict) else {}
+    names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
     raw: dict[str, list[Any]] = {}
     for key, entry in document["images"].items():
         image = entry if isinstance(entry, dict) else {}
-        ids = image.get("annotations") or []
+        ids = image["annotations"] if isinstance(image.get("annotations"), list) else []
         if not ids and image.get("status") in (None, "unlabeled", "unlabelled"):
             continue
         raw[str(image.get("id", key))] = [hull(document["annotations"].get(str(each)), names) for each in ids]
@@ -167,7 +174,7 @@ def hull(annotation: Any, names: dict[str, Any]) -> Any:
     """A v2 annotation in the form of version 1.0; what it lacks stays missing, for read_box to find."""
     if not isinstance(annotation, dict):
         return None
-    box: dict[str, Any] = {"label": names.get(str(annotation.get("label")), annotation.get("label"))}
+    box: dict[str, Any] = {"label": names.get(str(annotation.get("label")))}
     targets = annotation.get("targets")
     if isinstance(targets, list) and targets and all(isinstance(target, dict) for target in targets):
         for axis in ("x", "y"):
@@ -197,12 +204,12 @@ def resolve(key: str, photos: set[str], bucket: Path, findings: Findings) -> str
             return candidate
     parts = Path(html.unescape(key)).parts
     outside = key in photos or ".." in parts or key.startswith("/")
-    findings.add("photo outside of the bucket, skipped" if outside else "photo missing in the bucket, skipped", key)
+    findings.add(OUTSIDE if outside else MISSING, key)
     return None
 
 
-def read_image(key: str, annotations: list[Any], findings: Findings) -> LabelledImage | None:
-    """The photo with its usable boxes; None where all of its boxes are unusable, since it is no negative then."""
+def read_image(key: str, annotations: list[Any], findings: Findings) -> list[LabelledImage]:
+    """The photo with its usable boxes; nothing where all of its boxes are unusable, since it is no negative then."""
     drawn = [annotation for annotation in annotations if not is_negative(annotation)]
     boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))
@@ -210,8 +217,8 @@ def read_image(key: str, annotations: list[Any], findings: Findings) -> Labelled
         findings.add("box drawn twice, taken once", key)
     if drawn and not unique:
         findings.add("photo without a usable box, skipped", key)
-        return None
-    return LabelledImage(key, unique)
+        return []
+    return [LabelledImage(key, unique)]
 
 
 def is_negative(annotation: Any) -> bool:
@@ -237,7 +244,9 @@ def read_box(key: str, annotation: Any, findings: Findings) -> Box | None:
     if any(corner is None for corner in corners):
         findings.add("box with a corner missing or no number, skipped", key)
         return None
-    return repair_box(key, label.strip(), [corner for corner in corners if corner is not None], findings)
+    # JavaScript cuts an emoji in two where it counts to a limit; half of one cannot be written in UTF-8.
+    label = label.strip().encode(errors="replace").decode()
+    return repair_box(key, label, [corner for corner in corners if corner is not None], findings)
 
 
 def repair_box(key: str, label: str, corners: list[float], findings: Findings) -> Box | None:

@@ -10,20 +10,26 @@ import base64
 import hashlib
 import json
 import logging
+import lzma
 import re
 import shutil
 import tarfile
 import time
+import zlib
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
+import urllib3
 from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    stop_after_delay,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -33,10 +39,10 @@ from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
-TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+TRANSIENT_STATUS = {408, 429, *range(500, 600)}
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
-# A transfer slower than this over a minute is broken off and resumed.
-SLOWEST_BYTES_PER_MINUTE = 64 * 1024
+# A transfer of less than so many bytes in so many seconds is broken off and resumed.
+SLOWEST_BYTES, SLOWEST_SECONDS = 64 * 1024, 60
 # The largest archives of the zoo hold 1.5 GB in some ten files.
 MAX_MEMBERS = 1000
 MAX_EXTRACTED_BYTES = 8 << 30
@@ -65,7 +71,7 @@ def run(work: Workspace) -> str:
         logger.info("checkpoint: none, the model is trained from scratch")
         start = None
     else:
-        start = extract(fetch(source, work), work) if is_archive(source) else find_in_folder(Path(source))
+        start = extract(fetch(source, work), source, work) if is_archive(source) else find_in_folder(Path(source))
         logger.info("checkpoint: %s (%s layout)", start["prefix"], start["layout"])
     workspace.write_json(work.start, start)
     return str(start["sha256"]) if start else "none"
@@ -77,8 +83,18 @@ def outputs(work: Workspace) -> list[Path]:
     return [work.start, *([Path(f"{start['prefix']}.index")] if start else [])]
 
 
+def fingerprint(work: Workspace) -> list[Any]:
+    """Names, sizes and times of a local checkpoint's files."""
+    source = find_source(work)
+    if source is None or urlsplit(source).scheme in ("http", "https"):
+        return []
+    place = Path(unquote(urlsplit(source).path)) if "://" in source else Path(source)
+    files = [place, *sorted(place.rglob("*"))] if place.exists() else []
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
 def load(work: Workspace) -> dict[str, str] | None:
-    """The checkpoint to start from: prefix, layout, pipeline_config (or empty), sha256; None for none."""
+    """The checkpoint to start from: prefix, layout, sha256; None for none."""
     start = workspace.read_json(work.start, "checkpoint")
     return dict(start) if start else None
 
@@ -89,12 +105,21 @@ def find_source(work: Workspace) -> str | None:
     if choice == "none":
         return None
     if choice != "zoo":
-        return choice if "://" in choice else str(Path(choice).absolute())
+        return choice if "://" in choice else str(refuse_own(Path(choice).absolute(), work))
     model = zoo.find(work.settings.model)
     if not model.archive:
         return None
     base = work.settings.zoo_url
     return f"{base.rstrip('/')}/{model.archive}" if "://" in base else str(Path(base).absolute() / model.archive)
+
+
+def refuse_own(place: Path, work: Workspace) -> Path:
+    """The place; UserError where this job would save its own checkpoints into it, and remove what it started from."""
+    if any(place.resolve().is_relative_to(folder.resolve()) for folder in (work.results, work.root)):
+        raise UserError(
+            f"CHECKPOINT={place} lies in RESULT_DIR or WORK_DIR, where this job's own go: copy it elsewhere"
+        )
+    return place
 
 
 def is_archive(source: str) -> bool:
@@ -118,7 +143,7 @@ def fetch(source: str, work: Workspace) -> Path:
 
 def download(url: str, work: Workspace) -> Path:
     """Fetches the archive into WORK_DIR/zoo, unless it is there; a wrong hash is fetched once more, then refused."""
-    target = work.zoo / Path(urlsplit(url).path).name
+    target = folder_of(url, work) / Path(urlsplit(url).path).name
     known = target.with_name(f"{target.name}.sha256")
     if target.is_file() and known.is_file() and known.read_text().strip() == workspace.file_sha256(target):
         verify(target, work.settings.checkpoint_sha256, publish.redact(url), UserError)
@@ -139,13 +164,19 @@ def download(url: str, work: Workspace) -> Path:
     return target
 
 
+def folder_of(source: str, work: Workspace) -> Path:
+    """Where an archive is kept and unpacked; two of one name from two places do not share it."""
+    # What stands behind `?` is a signature, which differs each time.
+    return work.zoo / workspace.digest(source.partition("?")[0])[:12]
+
+
 def fetch_with_retries(url: str, target: Path, work: Workspace) -> None:
     """Transfers until the file is whole; what is transient is tried again for RETRY_SECONDS, the rest never."""
     try:
         for attempt in Retrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_as_told,
-            stop=stop_after_delay(work.settings.retry_seconds),
+            stop=stop_before_delay(work.settings.retry_seconds),
             before_sleep=logs.log_retry,
             reraise=True,
         ):
@@ -172,7 +203,7 @@ def transfer(url: str, target: Path, work: Workspace) -> None:
     headers = resume_headers(part, state)
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            refuse_status(response, url, work)
+            refuse_status(response, url, part, work)
             if response.status_code == requests.codes.partial_content and not continues(response, part):
                 part.unlink()
                 raise TransientError(f"{publish.redact(url)} answered with another part than was asked for")
@@ -180,7 +211,7 @@ def transfer(url: str, target: Path, work: Workspace) -> None:
             remember(response, state)
             receive(response, part, append=append)
             check_length(response, part, url)
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
         raise TransientError(f"{publish.redact(url)}: {type(error).__name__} ({publish.redact(str(error))})") from None
     announced = json.loads(state.read_text())
     try:
@@ -203,20 +234,30 @@ def resume_headers(part: Path, state: Path) -> dict[str, str]:
     return headers
 
 
-def refuse_status(response: requests.Response, url: str, work: Workspace) -> None:
+def refuse_status(response: requests.Response, url: str, part: Path, work: Workspace) -> None:
     """TransientError or UserError for an answer that is not the file."""
     if response.status_code in (requests.codes.ok, requests.codes.partial_content):
         return
     told = f"{publish.redact(url)} answered {response.status_code} {response.reason}"
     if response.status_code == requests.codes.requested_range_not_satisfiable:
-        work.zoo.joinpath(f"{Path(urlsplit(url).path).name}.part").unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise TransientError(f"{told}: starting again")
     if response.status_code in TRANSIENT_STATUS:
         error = TransientError(told)
-        after = response.headers.get("Retry-After", "")
-        error.retry_after = min(float(after), work.settings.retry_seconds) if after.isdigit() else None
+        error.retry_after = seconds_told(response.headers.get("Retry-After", ""))
         raise error
     raise UserError(f"{told} for MODEL={work.settings.model}: check ZOO_URL or CHECKPOINT")
+
+
+def seconds_told(retry_after: str) -> float | None:
+    """Retry-After as seconds from now, given as a number or as a date (RFC 9110, 10.2.3); None for neither."""
+    if retry_after.isdigit():
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds())
 
 
 def continues(response: requests.Response, part: Path) -> bool:
@@ -243,12 +284,13 @@ def receive(response: requests.Response, part: Path, *, append: bool) -> None:
     """Writes the body to the part; TransientError where it trickles."""
     began, received = time.monotonic(), 0
     with part.open("ab" if append else "wb") as file:
-        for block in response.iter_content(1 << 16):
+        # read1 gives what has come; the others wait until so much has come.
+        while block := response.raw.read1(1 << 16, decode_content=False):
             file.write(block)
             received += len(block)
-            if time.monotonic() - began > 60:
-                if received < SLOWEST_BYTES_PER_MINUTE:
-                    raise TransientError(f"only {received} bytes came in a minute")
+            if time.monotonic() - began > SLOWEST_SECONDS:
+                if received < SLOWEST_BYTES:
+                    raise TransientError(f"only {received} bytes came in {SLOWEST_SECONDS} seconds")
                 began, received = time.monotonic(), 0
 
 
@@ -277,14 +319,17 @@ def verify_announced(path: Path, announced: Mapping[str, str | None], name: str)
             raise WrongHashError(f"{name} has MD5 {found}, not {announced['md5']} as its server says")
 
 
-def extract(archive: Path, work: Workspace) -> dict[str, str]:
+def extract(archive: Path, source: str, work: Workspace) -> dict[str, str]:
     """Unpacks the checkpoint and its pipeline.config, and nothing else, and says where they are."""
-    folder = work.zoo / archive.name.removesuffix(".gz").removesuffix(".tar")
+    folder = folder_of(source, work) / "extracted"
     with workspace.new_folder(folder) as scratch:
         try:
             with tarfile.open(archive) as tar:
                 extract_members(tar, scratch, archive)
-        except (tarfile.TarError, EOFError, OSError) as error:
+                # What a checksum at the end speaks of is only checked by reading to the end.
+                while tar.fileobj and tar.fileobj.read(1 << 20):
+                    pass
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
@@ -326,16 +371,10 @@ def find_in_folder(folder: Path) -> dict[str, str]:
             prefix = found[-1].with_suffix("")
             if not list(prefix.parent.glob(f"{prefix.name}.data-*")):
                 raise UserError(f"{found[-1]} has no data file beside it: the checkpoint is not whole")
-            config = folder / "pipeline.config"
             sha256 = workspace.digest(
                 [workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))]
             )
-            return {
-                "prefix": str(prefix),
-                "layout": layout,
-                "pipeline_config": str(config) if config.exists() else "",
-                "sha256": sha256,
-            }
+            return {"prefix": str(prefix), "layout": layout, "sha256": sha256}
     raise UserError(f"{folder} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
 
 

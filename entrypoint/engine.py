@@ -44,7 +44,7 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """The four calls; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
+    """The calls of an engine; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
     def build(self, config: Any, seed: int) -> Trainer:
         """A model to train, with random weights."""
@@ -57,6 +57,9 @@ class Engine(Protocol):
 
     def export(self, config: Any, checkpoint: Path, folder: Path) -> None:
         """Writes a trained model as a SavedModel."""
+
+    def export_tflite_source(self, config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
+        """Writes the SavedModel that TFLite's converter takes, and returns the anchors."""
 
 
 def load(work: Workspace) -> tuple[Engine, Any]:

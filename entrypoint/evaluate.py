@@ -21,15 +21,15 @@ MAX_DETECTIONS = 100
 SHOWN_SCORE = 0.3
 # The order of pycocotools.cocoeval.COCOeval.stats.
 SUMMARY = (
-    ("mAP", "mAP, mean over IoU 0.50 to 0.95"),
-    ("mAP@0.5", "mAP at IoU 0.50"),
-    ("mAP@0.75", "mAP at IoU 0.75"),
-    ("mAP small", "mAP, boxes under 32 x 32 pixels"),
-    ("mAP medium", "mAP, boxes up to 96 x 96 pixels"),
-    ("mAP large", "mAP, larger boxes"),
-    ("recall@1", "recall, one detection a photo"),
-    ("recall@10", "recall, ten detections a photo"),
-    ("recall@100", "recall, a hundred detections a photo"),
+    "mAP",
+    "mAP@0.5",
+    "mAP@0.75",
+    "mAP small",
+    "mAP medium",
+    "mAP large",
+    "recall@1",
+    "recall@10",
+    "recall@100",
 )
 
 
@@ -47,7 +47,7 @@ def run(work: Workspace) -> str:
         detections = runner.evaluate(config, train.last_checkpoint(work), records)
         found = list(logs.progress(detections, validation["photos"], "evaluation"))
     metrics = measure(dataset, found)
-    metrics["step"] = work.settings.num_steps
+    metrics["step"] = workspace.read_json(work.changes, "pipeline")["num_steps"]
     workspace.write_json(work.metrics, metrics)
     workspace.write_json(work.detections, [shown(each) for each in found])
     log_metrics(metrics)
@@ -64,7 +64,7 @@ def measure(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
     truth = ground_truth(dataset, found)
     results = [result for index, each in enumerate(found, start=1) for result in to_coco(index, each)]
     if not truth["annotations"]:
-        empty = {"summary": {name: None for name, _ in SUMMARY}, "per_label": {}, "per_iou": []}
+        empty = {"summary": dict.fromkeys(SUMMARY), "per_label": {}, "per_iou": []}
         return {**empty, "photos": len(found), "boxes": 0}
     evaluation = evaluate_coco(truth, results)
     # precision: [IoU thresholds, recall thresholds, labels, areas, detections a photo], -1 where undefined.
@@ -78,7 +78,7 @@ def measure(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
             "boxes": count,
         }
     return {
-        "summary": {name: defined(value) for (name, _), value in zip(SUMMARY, evaluation.stats, strict=False)},
+        "summary": {name: defined(value) for name, value in zip(SUMMARY, evaluation.stats, strict=False)},
         "per_label": per_label,
         "per_iou": [
             [round(float(threshold), 2), average(precision[index])]

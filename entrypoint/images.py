@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# A photo of 13,000 x 13,000 pixels takes half a gigabyte decoded; what claims more is a bomb or of no use.
-MAX_PIXELS = 178_956_970
+# Pillow refuses more than twice its limit, 179 million: half a gigabyte decoded, a bomb or of no use.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+# Pillow reads more, among them PostScript, for which it starts another program.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
 UPRIGHT = 1
 # The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
@@ -45,29 +46,28 @@ def load(path: Path) -> Photo:
     Raises:
         UnusablePhotoError: the file is empty, no photo, cut off, or larger than any training can use.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusablePhotoError(f"cannot be read ({error.strerror})") from None
     if not content:
         raise UnusablePhotoError("file is empty")
-    with warnings.catch_warnings():
-        # The limit is checked below, from the header, before anything is decoded.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                return decode(image, content)
-        except Image.DecompressionBombError:
-            raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
-        except UnidentifiedImageError:
-            raise UnusablePhotoError("no photo, whatever its name") from None
-        except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-            # Pillow's decoders raise all of these for damaged files.
-            raise UnusablePhotoError(f"damaged or cut off ({error})") from None
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return decode(image, content)
+    except Image.DecompressionBombError:
+        raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise UnusablePhotoError("no photo, whatever its name") from None
+    except Exception as error:
+        # Damaged files make Pillow's decoders raise almost anything.
+        raise UnusablePhotoError(f"damaged or cut off ({error})") from None
 
 
 def decode(image: Image.Image, content: bytes) -> Photo:
     """The photo as it is stored: as it came where TensorFlow reads it alike, else turned upright and encoded anew."""
-    if image.width * image.height > MAX_PIXELS:
-        raise UnusablePhotoError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-    kind = image.format or ""
+    # MPO is a JPEG with further pictures, such as a preview, behind the first.
+    kind = "JPEG" if image.format == "MPO" else image.format or ""
     image.load()
     orientation = image.getexif().get(ORIENTATION, UPRIGHT)
     if orientation in (UPRIGHT, 0) and image.mode in PLAIN_MODES.get(kind, ()):
@@ -80,6 +80,14 @@ def decode(image: Image.Image, content: bytes) -> Photo:
     if orientation not in (UPRIGHT, 0):
         changes.append(f"turned upright (orientation {orientation})")
     return encode(to_rgb(ImageOps.exif_transpose(image)), lossless=kind != "JPEG", changes=tuple(changes))
+
+
+def encode_anew(photo: Photo) -> Photo:
+    """The same photo from Pillow's encoder, for one that Pillow can decode and TensorFlow cannot."""
+    with Image.open(io.BytesIO(photo.encoded)) as image:
+        return encode(
+            to_rgb(image), lossless=photo.format == "png", changes=("encoded anew, TensorFlow could not read it",)
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,5 @@
 """The plan of the job: its steps in their order, and what makes one of them unnecessary."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import threading
@@ -10,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint import pipeline, publish, workspace
+from entrypoint import annotations, pipeline, publish, workspace
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
@@ -41,8 +39,8 @@ PLAN = (
     Step("train", reads=("seed",), after=("tf_record", "checkpoint", "pipeline")),
     Step("evaluate", after=("train",)),
     Step("export", reads=("exports",), after=("train", "label_map")),
-    Step("report", after=("evaluate", "export")),
-    Step("publish", after=("report",), always=True),
+    Step("report", always=True),
+    Step("publish", always=True),
 )
 STEP_NAMES = tuple(step.name for step in PLAN)
 
@@ -50,11 +48,15 @@ STEP_NAMES = tuple(step.name for step in PLAN)
 def run(settings: Settings) -> None:
     """Runs every step that is not done yet, with RESULT_DIR to itself; a model without a pipeline is refused first."""
     work = Workspace(settings)
-    workspace.prepare(work)
     pipeline.find(settings)
-    with publish.lock(work):
+    annotations.refuse_missing_bucket(settings.data_dir)
+    with workspace.claim(work), publish.lock(work):
         waiting = {step.name: start(step, work) for step in PLAN if step.background}
         for step in PLAN:
+            # A download that failed for good is told at once, not after the conversion.
+            for future in waiting.values():
+                if future.done():
+                    future.result()
             if step.name in waiting:
                 waiting[step.name].result()
             else:
@@ -64,8 +66,7 @@ def run(settings: Settings) -> None:
 def run_alone(name: str, settings: Settings) -> None:
     """Runs one step on what earlier steps left in WORK_DIR."""
     work = Workspace(settings)
-    workspace.prepare(work)
-    with publish.lock(work):
+    with workspace.claim(work), publish.lock(work):
         run_and_mark(find(name), work)
 
 
@@ -104,6 +105,10 @@ def run_and_mark(step: Step, work: Workspace) -> None:
     """Runs the step; the mark is written last and holds the input, the output and the time it took."""
     logger.info("%s ...", step.name)
     began = time.time()
+    if not step.always:
+        # What is there from now on is neither the finished job's any more, nor what the old mark speaks of.
+        publish.retract(work)
+        workspace.remove_mark(step.name, work)
     mark: dict[str, Any] = {"input": input_digest(step, work)}
     mark["output"] = module_of(step).run(work)
     mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -18,6 +20,9 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def configure() -> None:
     """Sends every log record of the job to standard output, warnings alone of the libraries."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names from a bucket need not be in the terminal's encoding.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
@@ -25,6 +30,9 @@ def configure() -> None:
     # Its warnings are about upstream's use of it, and no user of this job can mend that.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
+    for module in ("PIL", "tf_keras", "tensorflow"):
+        # What Pillow finds odd in a photo is counted where it matters; the others' are as above.
+        warnings.filterwarnings("ignore", module=rf"{module}\b")
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

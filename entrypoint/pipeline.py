@@ -64,7 +64,8 @@ def run(work: Workspace) -> str:
     inject_schedule(config.train_config, work.settings, changes)
     log_changes(path, changes)
     workspace.write_text(work.pipeline, write(config))
-    workspace.write_json(work.changes, {"source": str(path), "generation": generation, "rows": changes.rows})
+    facts = {"generation": generation, "rows": changes.rows, **summarise(config.train_config)}
+    workspace.write_json(work.changes, {"source": str(path), **facts})
     return identify(config)
 
 
@@ -132,7 +133,7 @@ def generation_of(config: Any, path: Path) -> str:
         )
     text = path.read_text(encoding="utf-8")
     for name in BEYOND_BOXES:
-        if re.search(rf"^[^#\n]*\b{name}\s*[:{{]\s*(?!false|0\b)", text, re.MULTILINE):
+        if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?:false|0\b))", text, re.MULTILINE):
             raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
     extractor = getattr(config.model, architecture).feature_extractor.type
     known = set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
@@ -183,6 +184,8 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
         changes.set(reader, path, "num_readers", tf_record.READERS)
         # Upstream pads every photo's boxes to this number, and drops what is above it.
         changes.set(reader, path, "max_number_of_boxes", max(1, manifest["max_boxes"]))
+    # As often as the steps need them.
+    changes.set(config.train_input_reader, "train_input_reader", "num_epochs", 0)
     evaluation = config.eval_input_reader[0]
     changes.set(evaluation, "eval_input_reader", "shuffle", False)
     changes.set(evaluation, "eval_input_reader", "num_epochs", 1)
@@ -239,6 +242,15 @@ def inject_schedule(train: Any, settings: Settings, changes: Changes) -> None:
     changes.set(train, "train_config", "num_steps", settings.num_steps)
 
 
+def summarise(train: Any) -> dict[str, Any]:
+    """Steps, batch size and peak learning rate that are used."""
+    kind = train.optimizer.WhichOneof("optimizer")
+    rate = getattr(train.optimizer, kind).learning_rate
+    schedule = rate.WhichOneof("learning_rate")
+    peak = getattr(getattr(rate, schedule), PEAK_FIELDS[schedule])
+    return {"num_steps": train.num_steps, "batch_size": train.batch_size, "learning_rate": peak}
+
+
 PEAK_FIELDS = {
     "constant_learning_rate": "learning_rate",
     "exponential_decay_learning_rate": "initial_learning_rate",
@@ -278,8 +290,10 @@ def stretch(rate: Any, schedule: str, path: str, before: int, after: int, change
         least = 1 if name == "decay_steps" else 0
         changes.set(rate, path, name, max(least, steps * after // before))
     if schedule == "manual_step_learning_rate":
+        last = 0
         for index, entry in enumerate(rate.schedule):
-            changes.set(entry, f"{path}.schedule[{index}]", "step", max(index + 1, entry.step * after // before))
+            last = max(last + 1, entry.step * after // before)
+            changes.set(entry, f"{path}.schedule[{index}]", "step", last)
 
 
 def to_float32(value: float) -> float:

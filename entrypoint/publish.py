@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -37,6 +38,7 @@ LOCK = ".training-job.lock"
 RENEWAL_SECONDS = 10.0
 # A lock that was not renewed for so long belongs to a job that is dead.
 DEAD_SECONDS = 35.0
+SETTLE_SECONDS = 1.0
 # No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
 FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
@@ -52,15 +54,31 @@ def run(work: Workspace) -> str:
     }
     for step, path in files.items():
         workspace.existing(path, step)
-    remove(work.results / MANIFEST)
-    for path in files.values():
-        copy_file(path, work.results / path.name)
-    copy_tree(work.checkpoints, work.results / "checkpoint")
-    for folder in export_folders(work):
-        copy_tree(folder, work.results / folder.name)
-    content = json.dumps(manifest(work), indent=1, default=str).encode()
+    retract(work)
+    published = [copy_file(path, work.results / path.name) for path in files.values()]
+    for folder in (work.checkpoints, *export_folders(work)):
+        published += copy_tree(folder, work.results / folder.name)
+    names = sorted(path.relative_to(work.results).as_posix() for path in published)
+    for name in set(replaced_files(work)) - set(names):
+        remove(work.results / name)
+    content = json.dumps({**manifest(work), "files": names}, indent=1, default=str).encode()
     write_file(work.results / MANIFEST, content)
     return workspace.digest(content.decode())
+
+
+def retract(work: Workspace) -> None:
+    """Removes the manifest of a job that is about to be replaced, and remembers which files it spoke of."""
+    path = work.results / MANIFEST
+    if not path.exists():
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        workspace.write_json(work.replaced, json.loads(path.read_text(encoding="utf-8"))["files"])
+    remove(path)
+
+
+def replaced_files(work: Workspace) -> list[str]:
+    """The files of the job before, of which those that this job has not written anew are stale."""
+    return list(workspace.read_json(work.replaced, "publish")) if work.replaced.exists() else []
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -92,8 +110,8 @@ def shown_settings(work: Workspace) -> dict[str, Any]:
 
 
 def redact(text: str) -> str:
-    """An address without its credentials and its signed query."""
-    return re.sub(r"(?<=://)[^/@\s]+@|(?<=\?)\S+$", "***", text) if "://" in text else text
+    """Text without the credentials and the signed queries of the addresses in it."""
+    return re.sub(r"\?\S+", "?***", re.sub(r"(?<=://)[^/@\s]+@", "***@", text))
 
 
 def versions() -> dict[str, str]:
@@ -105,21 +123,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copies every file of a folder, then removes what an earlier job left in the target."""
-    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
-    for file in sorted(files):
-        copy_file(source / file, target / file)
-    for path in list(target.rglob("*")):
-        if path.is_file() and path.relative_to(target) not in files:
-            remove(path)
+def copy_tree(source: Path, target: Path) -> list[Path]:
+    """Copies every file of a folder; the files it wrote."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    return [copy_file(file, target / file.relative_to(source)) for file in files]
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copies a file; tried again where that can help, and complete when this returns."""
+def copy_file(source: Path, target: Path) -> Path:
+    """Copies a file; tried again where that can help, and complete when this returns the target."""
     for attempt in retrying():
         with attempt, source.open("rb") as reader:
             write_once(reader, target, source.stat().st_size)
+    return target
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -141,17 +156,20 @@ def retrying() -> Retrying:
 
 
 def write_once(reader: Any, target: Path, size: int) -> None:
-    """One sequential write of a whole file; OSError where what arrived is not as long as what was sent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open_for_writing(target) as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        # Some mounts refuse it; where it counts, errors surface when the file is closed.
-        with contextlib.suppress(OSError):
-            os.fsync(writer.fileno())
+    """One sequential write of a whole file; OSError, with path and size, where not all of it arrived."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open_for_writing(target) as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            # Some mounts refuse it; where it counts, errors surface when the file is closed.
+            with contextlib.suppress(OSError):
+                os.fsync(writer.fileno())
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, writing {size:,} bytes", str(target)) from error
     written = target.stat().st_size
     if written != size:
-        raise OSError(errno.EIO, f"{written} of {size} bytes arrived", str(target))
+        raise OSError(errno.EIO, f"{written:,} of {size:,} bytes arrived", str(target))
 
 
 def open_for_writing(target: Path) -> Any:
@@ -176,10 +194,13 @@ def lock(work: Workspace) -> Iterator[None]:
     path = work.results / LOCK
     make_writable(work.results)
     wait_for_dead_owner(path, work.results)
-    claim = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-    write_file(path, encode_claim(claim))
+    mine = {**place_of_process(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+    write_file(path, encode_claim(mine))
+    # Where two jobs start at once both find no lock; whoever wrote last has it.
+    time.sleep(SETTLE_SECONDS)
+    refuse_other_owner(read_claim(path), mine, work.results)
     stop = threading.Event()
-    renewal = threading.Thread(target=renew, args=(path, claim, stop), daemon=True, name="lock")
+    renewal = threading.Thread(target=renew, args=(path, mine, stop), daemon=True, name="lock")
     renewal.start()
     try:
         yield
@@ -187,7 +208,8 @@ def lock(work: Workspace) -> Iterator[None]:
         stop.set()
         renewal.join(timeout=RENEWAL_SECONDS)
         with contextlib.suppress(OSError):
-            remove(path)
+            if is_mine(read_claim(path), mine):
+                remove(path)
 
 
 def make_writable(folder: Path) -> None:
@@ -200,16 +222,37 @@ def make_writable(folder: Path) -> None:
         raise UserError(f"RESULT_DIR={folder} cannot be written to: name another one, or mount the bucket for writing")
 
 
+def place_of_process() -> dict[str, Any]:
+    """What tells two machines, or two containers on one machine, apart: only within it a process number means one."""
+    return {
+        "host": socket.gethostname(),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        "namespace": Path("/proc/self/ns/pid").readlink().name,
+    }
+
+
 def encode_claim(claim: dict[str, Any]) -> bytes:
     """The lock's content; the time makes every renewal a change."""
     return json.dumps({**claim, "renewed": time.time()}).encode()
 
 
-def renew(path: Path, claim: dict[str, Any], stop: threading.Event) -> None:
-    """Shows that the job is alive until it ends."""
+def renew(path: Path, mine: dict[str, Any], stop: threading.Event) -> None:
+    """Shows that the job is alive until it ends; stops it where another job took its place."""
     while not stop.wait(RENEWAL_SECONDS):
         with contextlib.suppress(OSError):
-            write_file(path, encode_claim(claim))
+            claim = read_claim(path)
+            if claim and not is_mine(claim, mine):
+                logger.error(
+                    "RESULT_DIR was taken over by process %s on %s: stopping", claim.get("pid"), claim.get("host")
+                )
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            write_file(path, encode_claim(mine))
+
+
+def is_mine(claim: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
+    """Whether a lock is the one that this job wrote."""
+    return bool(claim) and claim is not None and claim.get("token") == mine["token"]
 
 
 def wait_for_dead_owner(path: Path, results: Path) -> None:
@@ -217,23 +260,28 @@ def wait_for_dead_owner(path: Path, results: Path) -> None:
     first = read_claim(path)
     if first is None or is_dead_here(first):
         return
-    logger.info("RESULT_DIR=%s is locked by process %s on %s: waiting to see whether it lives", results, *owner(first))
+    logger.info(
+        "RESULT_DIR=%s is locked by process %s on %s: waiting to see whether it lives",
+        results,
+        first.get("pid"),
+        first.get("host"),
+    )
     deadline = time.monotonic() + DEAD_SECONDS
     while time.monotonic() < deadline:
         time.sleep(1)
         claim = read_claim(path)
         if claim is None:
             return
-        if claim != first:
-            raise UserError(
-                f"RESULT_DIR={results} belongs to a running job, process {claim.get('pid')} on {claim.get('host')}: "
-                "wait for it, stop it, or name another RESULT_DIR"
-            )
+        refuse_other_owner(claim, first, results)
 
 
-def owner(claim: dict[str, Any]) -> tuple[Any, Any]:
-    """Process and host of a lock."""
-    return claim.get("pid"), claim.get("host")
+def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], results: Path) -> None:
+    """UserError where the lock is another than the known one, or was renewed since."""
+    if claim and {**known, "renewed": known.get("renewed", claim.get("renewed"))} != claim:
+        raise UserError(
+            f"RESULT_DIR={results} belongs to a running job, process {claim.get('pid')} on {claim.get('host')}: "
+            "wait for it, stop it, or name another RESULT_DIR"
+        )
 
 
 def read_claim(path: Path) -> dict[str, Any] | None:
@@ -248,15 +296,8 @@ def read_claim(path: Path) -> dict[str, Any] | None:
 
 
 def is_dead_here(claim: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this machine that is no more, or had this process's own number."""
-    if claim.get("host") != socket.gethostname() or not isinstance(claim.get("pid"), int):
+    """Whether the owner was a process beside this one that is no more, or had this process's own number."""
+    if any(claim.get(name) != value for name, value in place_of_process().items()):
         return False
-    if claim["pid"] == os.getpid():
-        return True
-    try:
-        os.kill(claim["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    pid = claim.get("pid")
+    return isinstance(pid, int) and (pid == os.getpid() or not Path(f"/proc/{pid}").exists())

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from entrypoint import annotations, checkpoints, images, publish, tf_record, train, workspace
+from entrypoint import annotations, checkpoint_store, images, publish, tf_record, train, workspace
 from entrypoint.annotations import Dataset
+from entrypoint.engine import LOSS
 from entrypoint.workspace import Workspace
 
 PHOTOS = 12
@@ -36,11 +37,13 @@ def run(work: Workspace) -> str:
         labels=label_rows(dataset, records, metrics),
         loss_curve=draw_loss(history),
         map_curve=draw_map(metrics["per_iou"]),
-        last_loss=history[-1]["loss"] if history else None,
+        last_loss=history[-1][LOSS] if history else None,
         photos=photo_cards(dataset, work),
         findings=finding_rows(dataset, records),
         changes=changes["rows"],
         pipeline=changes["source"],
+        batch_size=changes["batch_size"],
+        learning_rate=changes["learning_rate"],
         settings=publish.shown_settings(work),
         versions=publish.versions(),
         seconds={name: mark["seconds"] for name, mark in marks.items()},
@@ -70,7 +73,7 @@ def template() -> jinja2.Template:
 
 def read_history(work: Workspace) -> list[dict[str, float]]:
     """Loss and learning rate by step, from the last checkpoint."""
-    manifest = checkpoints.manifest_of(train.last_checkpoint(work))
+    manifest = checkpoint_store.manifest_of(train.last_checkpoint(work))
     return list(workspace.read_json(manifest, "train")["history"])
 
 
@@ -106,7 +109,7 @@ def draw_loss(history: list[dict[str, float]]) -> str:
     """The loss by step, with its running mean, as SVG."""
     if not history:
         return ""
-    steps, losses = [point["step"] for point in history], [point["loss"] for point in history]
+    steps, losses = [point["step"] for point in history], [point[LOSS] for point in history]
 
     def plot(axes: Any) -> None:
         axes.plot(steps, losses, color="#56b4e9", linewidth=0.8, alpha=0.6, label="each step")
@@ -164,7 +167,11 @@ def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
     stride = max(1, len(found) // PHOTOS)
     cards = []
     for each in found[::stride][:PHOTOS]:
-        photo = images.load(work.settings.data_dir / each["key"])
+        try:
+            photo = images.load(work.settings.data_dir / each["key"])
+        except images.UnusablePhotoError:
+            # It was there when the records were made; the model needs no photo any more.
+            continue
         true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in by_key[each["key"]].boxes]
         cards.append(
             {

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -66,7 +66,11 @@ class Settings(BaseSettings):
         None, gt=0, description="peak learning rate. Default: the pipeline's, scaled to BATCH_SIZE"
     )
     validation_fraction: float = Field(
-        0.2, ge=0, le=0.9, description="share of the photos kept for validation; stable when photos are added"
+        0.2,
+        ge=0,
+        le=0.9,
+        description="share of the photos kept for validation; a photo stays on its side when others are added, "
+        "but for the few that a rare label needs",
     )
     seed: int = Field(42, ge=0, description="seed of the split, the order of the records and the training")
     checkpoint: str = Field(
@@ -105,6 +109,14 @@ class Settings(BaseSettings):
     def make_absolute(cls, value: Path | None) -> Path | None:
         """TensorFlow's own readers resolve relative paths against the working directory of the moment."""
         return value.absolute() if value else value
+
+    @model_validator(mode="after")
+    def refuse_nested_places(self) -> Settings:
+        """Publishing copies from WORK_DIR to RESULT_DIR, so that neither may lie in the other."""
+        places = self.work_dir.resolve(), self.result_dir.resolve()
+        if any(one.is_relative_to(other) for one, other in (places, places[::-1])):
+            raise ValueError(f"WORK_DIR={self.work_dir} and RESULT_DIR={self.result_dir} lie in one another")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -216,7 +228,9 @@ def nearest(name: str) -> str:
 
 def explain(error: Any) -> str:
     """One line for one of pydantic's errors: setting, value, what is expected."""
-    name = str(error["loc"][0]) if error["loc"] else "settings"
+    if not error["loc"]:
+        return str(error["msg"].removeprefix("Value error, "))
+    name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return f"{name} in {SERVICE_FILE} is no setting of this job.{suggestion(name)}"
     allowed = f" (of {', '.join(get_args(Export))})" if name == "exports" else ""

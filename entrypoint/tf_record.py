@@ -43,7 +43,10 @@ def run(work: Workspace) -> str:
     with workspace.new_folder(work.records) as folder:
         for name in SPLITS:
             writer.write(folder, name, parts[name])
-        refuse_losses(writer, len(dataset.images), settings.max_skipped)
+        lost = [
+            key for kind in (annotations.MISSING, annotations.OUTSIDE) for key in dataset.findings.kinds.get(kind, [])
+        ]
+        refuse_losses(writer, lost, len(dataset.images) + len(lost), settings.max_skipped)
         manifest = {
             "labels": dataset.labels,
             "splits": writer.splits,
@@ -84,14 +87,15 @@ def load_manifest(work: Workspace) -> dict[str, Any]:
     return dict(workspace.read_json(work.records / "manifest.json", "tf_record"))
 
 
-def refuse_losses(writer: "RecordWriter", photos: int, max_skipped: float) -> None:
-    """UserError where more photos were skipped than MAX_SKIPPED allows, or none is left to train on."""
+def refuse_losses(writer: "RecordWriter", lost: list[str], photos: int, max_skipped: float) -> None:
+    """UserError where more photos are missing or unreadable than MAX_SKIPPED allows, or none is left to train on."""
     for key, reason in sorted(writer.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
-    if len(writer.skipped) > max_skipped * photos:
-        key, reason = min(writer.skipped.items())
+    skipped = writer.skipped | dict.fromkeys(lost, "not in the bucket")
+    if len(skipped) > max_skipped * photos:
+        key, reason = min(skipped.items())
         raise UserError(
-            f"{len(writer.skipped)} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows; "
+            f"{len(skipped)} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows; "
             f"the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED"
         )
     if not writer.splits["train"]["photos"]:
@@ -102,8 +106,9 @@ def split(photos: list[LabelledImage], fraction: float, seed: int) -> dict[str, 
     """Photos for training and for validation, each in an order that only key and seed decide.
 
     A photo is for validation if the hash of its key, as a number from 0 to 1, lies below the fraction, so that it
-    stays where it is when photos are added. On top of this every label gets at least half of its fraction, and one
-    photo at least, in validation, those of the lowest hash first, and keeps one photo at least for training.
+    stays where it is when photos are added, and every label comes near its fraction. A label that would have no photo
+    in validation gets the one of its lowest hash, and one that would have none to train on keeps that of its highest;
+    these few can change sides when photos of that label are added.
     """
     ranked = sorted(photos, key=lambda image: (rank(image.key, seed), image.key))
     chosen = {image.key for image in ranked if rank(image.key, seed) < fraction}
@@ -113,8 +118,8 @@ def split(photos: list[LabelledImage], fraction: float, seed: int) -> dict[str, 
             by_label[label].append(image.key)
     if fraction > 0:
         for _, keys in sorted(by_label.items()):
-            if len(keys) > 1:
-                chosen.update(keys[: max(1, int(fraction * len(keys) / 2))])
+            if len(keys) > 1 and chosen.isdisjoint(keys):
+                chosen.add(keys[0])
         for _, keys in sorted(by_label.items()):
             if chosen.issuperset(keys):
                 chosen.discard(keys[-1])
@@ -181,9 +186,22 @@ class RecordWriter:
         except images.UnusablePhotoError as error:
             self.skipped[image.key] = str(error)
             return None
+        if not photo.changes and not is_decodable(photo):
+            photo = images.encode_anew(photo)
         if photo.changes:
             self.changed[image.key] = list(photo.changes)
         return to_example(image, photo, self.ids)
+
+
+def is_decodable(photo: images.Photo) -> bool:
+    """Whether TensorFlow reads the photo too: its decoders refuse some damage that Pillow's pass over."""
+    import tensorflow as tf
+
+    try:
+        tf.io.decode_image(photo.encoded, channels=3)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
 
 
 def shard_count(size: int, photos: int) -> int:

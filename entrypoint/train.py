@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from entrypoint import checkpoint, checkpoints, engine, signals, workspace
+from entrypoint import checkpoint, checkpoint_store, engine, signals, workspace
 from entrypoint.engine import LOSS, Engine, Trainer
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
@@ -30,11 +31,11 @@ def run(work: Workspace) -> str:
     """
     identity = identify(work)
     runner, config = engine.load(work)
-    saved = checkpoints.newest(identity, work)
+    saved = checkpoint_store.newest(identity, work)
     trainer = runner.build(config, work.settings.seed)
     history = resume(trainer, saved, work)
-    with signals.deferred():
-        train_to_end(runner, trainer, history, identity, work)
+    with Events(work.checkpoints / "events", history) as events:
+        train_to_end(runner, trainer, history, identity, events, work)
     return workspace.digest([identity, trainer.step])
 
 
@@ -47,15 +48,19 @@ def identify(work: Workspace) -> str:
 def outputs(work: Workspace) -> list[Path]:
     """The files that the step leaves in WORK_DIR."""
     prefix = last_checkpoint(work)
-    return [checkpoints.manifest_of(prefix), *(Path(f"{prefix}.{end}") for end in ("index", "data-00000-of-00001"))]
+    return [
+        checkpoint_store.manifest_of(prefix),
+        *(Path(f"{prefix}.{end}") for end in ("index", "data-00000-of-00001")),
+    ]
 
 
 def last_checkpoint(work: Workspace) -> Path:
     """The prefix of the checkpoint with which training ends."""
-    return work.checkpoints / f"ckpt-{work.settings.num_steps}"
+    steps = workspace.read_json(work.changes, "pipeline")["num_steps"]
+    return work.checkpoints / f"ckpt-{steps}"
 
 
-def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> list[dict[str, float]]:
+def resume(trainer: Trainer, saved: checkpoint_store.Saved | None, work: Workspace) -> list[dict[str, float]]:
     """Fills the weights from this job's own checkpoint, or the one it starts from; the losses so far."""
     if saved:
         trainer.restore(saved.prefix)
@@ -68,62 +73,64 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
 
 
 def train_to_end(
-    runner: Engine, trainer: Trainer, history: list[dict[str, float]], identity: str, work: Workspace
+    runner: Engine,
+    trainer: Trainer,
+    history: list[dict[str, float]],
+    identity: str,
+    events: Events,
+    work: Workspace,
 ) -> None:
     """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
     total = work.settings.num_steps
     if trainer.step == total:
         # Nothing is left to train, but the checkpoint may lie in RESULT_DIR alone.
-        checkpoints.save(trainer, identity, history, work)
+        checkpoint_store.save(trainer, identity, history, work)
+        return
+    # The first step compiles the model. It may be stopped in the middle, since nothing is lost with it.
+    history = thin(history + advance(runner, trainer, 1, events, work), total)
     pace = Pace()
     saved_at = time.monotonic()
-    with Events(work.checkpoints) as events:
-        while trainer.step < total:
-            first = trainer.step
-            rows = run_steps(runner, trainer, min(pace.steps, total - first))
-            pace.measure(len(rows))
-            history = thin(history + note(first, rows, events), total)
-            is_stopped = signals.requested()
-            is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
-            if is_stopped or is_due or trainer.step == total:
-                checkpoints.save(trainer, identity, history, work)
+    with signals.deferred():
+        while not (is_stopped := signals.requested()) and trainer.step < total:
+            history = thin(
+                history + advance(runner, trainer, min(pace.steps, total - trainer.step), events, work), total
+            )
+            pace.measure()
+            if time.monotonic() - saved_at >= work.settings.checkpoint_seconds and trainer.step < total:
+                checkpoint_store.save(trainer, identity, history, work)
                 saved_at = time.monotonic()
-            if is_stopped:
-                return
+        if is_stopped or trainer.step == total:
+            checkpoint_store.save(trainer, identity, history, work)
 
 
-def run_steps(runner: Engine, trainer: Trainer, steps: int) -> list[dict[str, float]]:
-    """Trains some steps; UserError where memory does not suffice or the loss is no number any more."""
+def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: Workspace) -> list[dict[str, float]]:
+    """Trains some steps, logs the last one, writes TensorBoard's scalars; step, losses and learning rate of each.
+
+    Raises:
+        UserError: memory does not suffice, or the loss is no number any more.
+    """
     import tensorflow as tf
 
     first = trainer.step
+    used = workspace.read_json(work.changes, "pipeline")
     try:
         rows = runner.train(trainer, steps)
     except tf.errors.ResourceExhaustedError as error:
         raise UserError(
-            f"out of memory at step {first + 1}: {error.message.splitlines()[0]}. Set BATCH_SIZE to half of what the "
-            "log's table of the pipeline.config says, or take a smaller MODEL"
+            f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
+            f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
         ) from None
-    for step, row in enumerate(rows, start=first + 1):
-        if not math.isfinite(row[LOSS]):
+    points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
+    for point in points:
+        if not math.isfinite(point[LOSS]):
             raise UserError(
-                f"the loss became {row[LOSS]} at step {step}, at learning rate {row['learning_rate']:.3g}: set "
-                f"LEARNING_RATE={row['learning_rate'] / 10:.1g}. Checkpoints saved before it are kept"
+                f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
+                f"set LEARNING_RATE={used['learning_rate'] / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
-    return rows
-
-
-def note(first: int, rows: list[dict[str, float]], events: Events) -> list[dict[str, float]]:
-    """Logs the last of some steps, writes all of them as TensorBoard scalars and returns them for the history."""
-    for step, row in enumerate(rows, start=first + 1):
-        events.write(step, row)
-    last = rows[-1]
+    events.write(points)
     # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
-    logger.info("tensorflow:loss = %.4f, step = %d", last[LOSS], first + len(rows))
-    return [
-        {"step": step, "loss": row[LOSS], "learning_rate": row["learning_rate"]}
-        for step, row in enumerate(rows, start=first + 1)
-    ]
+    logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
+    return points
 
 
 def thin(history: list[dict[str, float]], total: int) -> list[dict[str, float]]:
@@ -138,37 +145,43 @@ class Pace:
     def __init__(self) -> None:
         self.steps = 1
         self.began = time.monotonic()
-        self.is_first = True
 
-    def measure(self, done: int) -> None:
-        """Fits the number of steps to the time that the last ones took; the very first one compiles the model."""
+    def measure(self) -> None:
+        """Fits the number of steps to the time that the last ones took."""
         now = time.monotonic()
-        seconds, self.began = (now - self.began) / done, now
-        if not self.is_first:
-            fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
-            self.steps = min(max(1, fitting), 2 * self.steps, MAX_STEPS_BETWEEN_LOOKS)
-        self.is_first = False
+        seconds, self.began = (now - self.began) / self.steps, now
+        fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
+        self.steps = min(max(1, fitting), 2 * self.steps, MAX_STEPS_BETWEEN_LOOKS)
 
 
 class Events:
-    """TensorBoard's scalars, in local files; they are published with the checkpoint at the end."""
+    """TensorBoard's scalars in local files, which are published at the end.
 
-    def __init__(self, folder: Path) -> None:
+    They begin anew with the steps of the checkpoint that a job resumes from: the files of the run before would have
+    some steps twice, or be gone with its machine.
+    """
+
+    def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         self.folder = folder
+        self.history = history
 
     def __enter__(self) -> Events:
         import tensorflow as tf
 
-        self.writer: Any = tf.summary.create_file_writer(str(self.folder / "events"))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.writer: Any = tf.summary.create_file_writer(str(self.folder))
+        self.write(self.history)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.writer.close()
 
-    def write(self, step: int, row: dict[str, float]) -> None:
-        """Writes the losses and the learning rate of a step."""
+    def write(self, points: list[dict[str, float]]) -> None:
+        """Writes the losses and the learning rate of some steps."""
         import tensorflow as tf
 
         with self.writer.as_default():
-            for name, value in row.items():
-                tf.summary.scalar(name, value, step=step)
+            for point in points:
+                for name, value in point.items():
+                    if name != "step":
+                        tf.summary.scalar(name, value, step=point["step"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,17 +90,40 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def replaced(self) -> Path:
+        """The files in RESULT_DIR of the finished job that this one replaces."""
+        return self.root / "replaced.json"
+
+    @property
     def marks(self) -> Path:
         """The folder of the marks of finished steps."""
         return self.root / "steps"
 
 
-def prepare(workspace: Workspace) -> None:
-    """Makes WORK_DIR; UserError where it belongs to somebody else, since the next run trusts what lies there."""
-    workspace.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    owner = workspace.root.stat().st_uid
-    if owner not in (os.getuid(), 0):
-        raise UserError(f"WORK_DIR={workspace.root} belongs to user {owner}: name another folder")
+MARKER = ".training-job"
+
+
+@contextmanager
+def claim(work: Workspace) -> Iterator[None]:
+    """Makes WORK_DIR and keeps it to this process.
+
+    Raises:
+        UserError: it is another job's, or another user's, or a folder of the user's with something else in it, which
+            the steps would replace.
+    """
+    root = work.root
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The default place lies where anybody can make folders, and what lies in ours is trusted.
+    if root.parent == Path(tempfile.gettempdir()) and root.stat().st_uid != os.getuid():
+        raise UserError(f"WORK_DIR={root} belongs to user {root.stat().st_uid}: name another folder")
+    if not (root / MARKER).exists() and any(root.iterdir()):
+        raise UserError(f"WORK_DIR={root} holds files that are none of this job's: name an empty or a new folder")
+    with (root / MARKER).open("a") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"WORK_DIR={root} is in use by another job: name another folder") from None
+        yield
 
 
 def read_json(path: Path, needed_step: str) -> Any:
@@ -111,6 +136,11 @@ def existing(path: Path, needed_step: str) -> Path:
     if not path.exists():
         raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job")
     return path
+
+
+def remove_mark(step: str, work: Workspace) -> None:
+    """Forgets that a step was finished."""
+    (work.marks / f"{step}.json").unlink(missing_ok=True)
 
 
 def read_marks(work: Workspace) -> dict[str, Any]:
@@ -127,14 +157,15 @@ def output_of(step: str, work: Workspace) -> str | None:
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a document with keys in order, so that equal documents are equal bytes."""
-    write_text(path, json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file of WORK_DIR so that a killed job leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
+    # File names that are no UTF-8 come as lone surrogates.
+    temporary.write_text(text, encoding="utf-8", errors="replace")
     temporary.replace(path)
 
 

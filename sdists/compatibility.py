@@ -8,8 +8,6 @@ the same package runs on old and on current releases. Nothing here changes upstr
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -54,7 +52,7 @@ def framework_ops() -> None:
 
 
 def estimator() -> None:
-    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; upstream's inputs need ModeKeys of it.
+    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; upstream imports it and uses its ModeKeys.
 
     The values are those of the Estimator API, documented in tf.estimator.ModeKeys.
     """
@@ -69,7 +67,7 @@ def estimator() -> None:
         PREDICT = "infer"
 
     module = unavailable("tensorflow.compat.v1.estimator", "Estimator left TensorFlow with 2.16")
-    set_missing(module, "ModeKeys", ModeKeys)
+    vars(module)["ModeKeys"] = ModeKeys
     tf.estimator = module
 
 
@@ -79,9 +77,10 @@ def absent_packages() -> None:
     tensorflow_io: colour conversion of the DeepMAC meta-architecture; no release for current TensorFlow.
     lvis: the metrics of the LVIS challenge; it installs OpenCV.
     """
-    for name, purpose in (("tensorflow_io", "DeepMAC's colour consistency loss"), ("lvis", "the LVIS metrics")):
-        if not is_installed(name):
-            unavailable(name, f"install {name}, which {purpose} need", lazy_submodules=("lvis", "eval", "results"))
+    if not is_installed("tensorflow_io"):
+        unavailable("tensorflow_io", "install tensorflow_io, which DeepMAC's colour consistency loss needs")
+    if not is_installed("lvis"):
+        unavailable("lvis", "install lvis, which the LVIS metrics need", submodules=("lvis", "eval", "results"))
 
 
 def numpy_aliases() -> None:
@@ -161,10 +160,10 @@ class Unavailable(types.ModuleType):
         return type(attribute, (), {"__init__": refuse})
 
 
-def unavailable(name: str, reason: str, lazy_submodules: tuple[str, ...] = ()) -> types.ModuleType:
+def unavailable(name: str, reason: str, submodules: tuple[str, ...] = ()) -> Unavailable:
     """Registers an Unavailable module, with the submodules that upstream imports from it."""
     module = sys.modules[name] = Unavailable(name, reason)
-    for submodule in lazy_submodules:
+    for submodule in submodules:
         child = sys.modules[f"{name}.{submodule}"] = Unavailable(f"{name}.{submodule}", reason)
         setattr(module, submodule, child)
     return module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     send: float = 1.0  # the share of the body after which the connection is broken off
     ranges: bool = True  # whether Range is honoured
+    pause: float = 0.0  # seconds between each hundred bytes, of which the first fifty are sent
 
 
 @dataclass
@@ -81,6 +83,13 @@ def answer_request(handler: BaseHTTPRequestHandler, server: Server) -> None:
     for name, value in headers.items():
         handler.send_header(name, value)
     handler.end_headers()
+    if answer.pause:
+        for start in range(0, 5000, 100):
+            handler.wfile.write(body[start : start + 100])
+            handler.wfile.flush()
+            time.sleep(answer.pause)
+        handler.close_connection = True
+        return
     handler.wfile.write(body[: int(len(body) * answer.send)])
     handler.wfile.flush()
     handler.close_connection = True

@@ -184,3 +184,36 @@ def test_type_may_be_missing_and_a_byte_order_mark_may_stand_first(tmp_path: Pat
 def test_ten_thousand_labels_work(tmp_path: Path) -> None:
     boxes = [{**BOX, "label": f"label {index}"} for index in range(10_000)]
     assert len(read_one(tmp_path, *boxes).labels) == 10_001
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "annotations"),
+    [
+        ({"l": "cat"}, {"a.png": {"annotations": ["7"]}}, {"7": {"label": "l", "targets": [{"x": 0, "y": 0}]}}),
+        ({"l": {"name": "cat"}}, {"a.png": {"annotations": 5, "status": "done"}}, {}),
+        ({"l": {"name": "cat"}}, {"a.png": {"annotations": ["7"]}}, {"7": {"label": "deleted", "targets": []}}),
+        ({"l": {"name": "cat"}}, {"a.png": None}, {"7": None}),
+        ([], {"a.png": {"annotations": [None, {}, ["7"]]}}, {"7": {"label": ["l"], "targets": 3}}),
+    ],
+)
+def test_version_2_with_parts_of_other_types_is_no_traceback(
+    tmp_path: Path, labels: Any, images: Any, annotations: Any
+) -> None:
+    folder = write_bucket(tmp_path / "b", annotations, ("a.png",), labels=labels, images=images, version="v2")
+    with pytest.raises(UserError, match="has no usable box"):
+        read(folder)
+
+
+def test_half_an_emoji_in_a_label_can_be_written(tmp_path: Path) -> None:
+    assert read_one(tmp_path, {**BOX, "label": "cat \ud83d"}).labels == ["cat", "cat ?"]
+
+
+def test_number_of_five_thousand_digits_is_a_named_error(tmp_path: Path) -> None:
+    folder = write_bucket(tmp_path / "b", {}, ("a.png",))
+    (folder / "_annotations.json").write_text('{"annotations": {"a.png": [{"label": "cat", "x": %s}]}}' % ("9" * 5000))
+    with pytest.raises(UserError, match=r"_annotations.json"):
+        read(folder)
+
+
+def test_annotated_photo_that_is_skipped_does_not_count_as_unlabelled(tmp_path: Path) -> None:
+    assert read_one(tmp_path, {**BOX, "x2": 0.25}).unlabelled == 0

@@ -6,6 +6,8 @@ import logging
 import os
 import tarfile
 import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,11 @@ def pack(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
     return buffer.getvalue()
 
 
+def kept_archive(work: Workspace) -> Path:
+    (path,) = work.zoo.glob(f"*/{Path(ARCHIVE).name}")
+    return path
+
+
 def workspace_for(tmp_path: Path, **settings: Any) -> Workspace:
     (tmp_path / "work").mkdir(exist_ok=True)
     return Workspace(make_settings(tmp_path, **{"retry_seconds": 20, **settings}))
@@ -72,8 +79,9 @@ def test_both_layouts_are_fetched_and_only_the_checkpoint_is_kept(
         checkpoint.run(work)
     start = checkpoint.load(work)
     assert start is not None
-    folder = work.zoo / TOP
-    assert (start["layout"], start["prefix"]) == (layout, str(folder / prefix))
+    folder = Path(start["prefix"].removesuffix(f"/{prefix}"))
+    assert start["layout"] == layout
+    assert folder.is_relative_to(work.zoo)
     assert {path.name for path in folder.rglob("*") if path.is_file()} == kept
     assert Path(f"{start['prefix']}.data-00000-of-00001").read_bytes() == files[f"{TOP}/{prefix}.data-00000-of-00001"]
     assert server.requests == [(f"/models/{ARCHIVE}", None)]
@@ -97,7 +105,7 @@ def test_server_that_ignores_range_is_read_from_the_start(tmp_path: Path) -> Non
     with serve(pack(TF2), Answer(send=0.5), Answer(ranges=False)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         checkpoint.run(work)
-    assert (work.zoo / Path(ARCHIVE).name).read_bytes() == server.content
+    assert kept_archive(work).read_bytes() == server.content
 
 
 def test_file_that_changed_between_two_attempts_is_not_patched_together(tmp_path: Path) -> None:
@@ -151,7 +159,7 @@ def test_wrong_hash_twice_is_refused_and_nothing_is_left(tmp_path: Path) -> None
         with pytest.raises(UserError, match=r"not CHECKPOINT_SHA256=0000.*fetched twice"):
             checkpoint.run(work)
     assert len(server.requests) == 2
-    assert not [path for path in work.zoo.iterdir() if path.name.endswith((".tar.gz", ".part"))]
+    assert not [path for path in work.zoo.rglob("*") if path.name.endswith((".tar.gz", ".part"))]
 
 
 def test_right_hash_is_accepted(tmp_path: Path) -> None:
@@ -167,7 +175,7 @@ def test_kept_file_is_not_fetched_again_but_a_damaged_one_is(tmp_path: Path) -> 
         checkpoint.run(work)
         checkpoint.run(work)
         assert len(server.requests) == 1
-        (work.zoo / Path(ARCHIVE).name).write_bytes(b"damaged")
+        kept_archive(work).write_bytes(b"damaged")
         checkpoint.run(work)
         assert len(server.requests) == 2
 
@@ -183,11 +191,56 @@ def test_zoo_in_a_folder_needs_no_network(tmp_path: Path, form: str) -> None:
 
 
 def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
     for name in ("ckpt-9.index", "ckpt-9.data-00000-of-00001", "ckpt-10.index", "ckpt-10.data-00000-of-00001"):
-        (tmp_path / name).write_bytes(b"x")
-    work = workspace_for(tmp_path, checkpoint=str(tmp_path))
+        (own / name).write_bytes(b"x")
+    work = workspace_for(tmp_path, checkpoint=str(own))
     checkpoint.run(work)
-    assert (checkpoint.load(work) or {})["prefix"] == str(tmp_path / "ckpt-10")
+    assert (checkpoint.load(work) or {})["prefix"] == str(own / "ckpt-10")
+    before = checkpoint.fingerprint(work)
+    (own / "ckpt-10.index").write_bytes(b"other")
+    assert checkpoint.fingerprint(work) != before
+
+
+def test_checkpoint_in_the_place_of_this_job_s_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lies in RESULT_DIR or WORK_DIR"):
+        checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "results" / "checkpoint")))
+
+
+def test_archives_of_one_name_from_two_places_are_two(tmp_path: Path) -> None:
+    first, second = pack(TF2), pack({**TF2, f"{TOP}/checkpoint/ckpt-0.index": b"another index"})
+    found = []
+    for content in (first, second):
+        with serve(content) as server:
+            work = workspace_for(tmp_path, checkpoint=f"{server.address}/m.tar.gz")
+            found.append(checkpoint.run(work))
+    assert found[0] != found[1]
+
+
+def test_trickling_transfer_is_broken_off_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SLOWEST_SECONDS", 1)
+    with serve(pack(TF2), Answer(pause=0.2)) as server:
+        checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+    assert len(server.requests) == 2
+    assert server.requests[1][1] is not None
+
+
+@pytest.mark.parametrize("position", [200, 1000, 150_000, -6])
+def test_archive_with_a_flipped_bit_is_refused(tmp_path: Path, position: int) -> None:
+    content = bytearray(pack(TF2))
+    content[position] ^= 4
+    with serve(bytes(content)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        with pytest.raises(UserError, match="is no archive, or it is damaged"):
+            checkpoint.run(work)
+
+
+def test_date_in_retry_after_is_understood() -> None:
+    moment = datetime.now(timezone.utc) + timedelta(seconds=100)
+    assert 95 < (checkpoint.seconds_told(format_datetime(moment, usegmt=True)) or 0) <= 100
+    assert checkpoint.seconds_told("7") == 7
+    assert checkpoint.seconds_told("soon") is None
 
 
 @pytest.mark.parametrize(("model", "choice"), [("smoke", "zoo"), ("ssd_mobilenet_v2_fpnlite_320x320", "none")])
@@ -221,7 +274,7 @@ def test_unsafe_archive_is_refused_and_nothing_is_left(tmp_path: Path, evil: tar
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match="the archive is refused"):
             checkpoint.run(work)
-    assert not [path for path in work.zoo.iterdir() if path.is_dir()]
+    assert not list(work.zoo.glob("*/*extracted*"))
     assert not work.start.exists()
 
 
@@ -247,7 +300,7 @@ def test_archive_without_a_whole_checkpoint_is_refused(tmp_path: Path, content: 
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match=words):
             checkpoint.run(work)
-    assert not [path for path in work.zoo.iterdir() if path.is_dir()]
+    assert not list(work.zoo.glob("*/*extracted*"))
 
 
 def test_credentials_of_an_address_are_in_no_message(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,33 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> N
     Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
     with pytest.raises(images.UnusablePhotoError, match="pixels"):
         images.load(tmp_path / "a.png")
+
+
+def test_photo_with_a_preview_behind_it_is_stored_as_the_jpeg_it_is(tmp_path: Path) -> None:
+    draw_upright().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[draw_upright().resize((24, 16))])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO"
+    photo = images.load(tmp_path / "a.jpg")
+    assert (photo.format, photo.width, photo.height) == ("jpeg", 96, 64)
+
+
+def test_link_to_nowhere_is_an_unusable_photo(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(images.UnusablePhotoError, match="cannot be read"):
+        images.load(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tiff"])
+def test_damage_anywhere_is_no_traceback(tmp_path: Path, suffix: str) -> None:
+    rng = random.Random(suffix)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw_upright().save(tmp_path / f"a.{suffix}", exif=exif)
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 8)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        (tmp_path / f"b.{suffix}").write_bytes(damaged)
+        with contextlib.suppress(images.UnusablePhotoError):
+            images.load(tmp_path / f"b.{suffix}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,31 +25,33 @@ def test_copy_replaces_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == b"new"
 
 
-def test_tree_holds_what_the_source_holds_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("source/a", "source/deep/b", "target/stale", "target/deep/stale"):
+def test_tree_is_copied_beside_what_the_user_has_there(tmp_path: Path) -> None:
+    for name in ("source/a", "source/deep/b", "target/photo.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     publish.copy_tree(tmp_path / "source", tmp_path / "target")
     found = {
         path.relative_to(tmp_path / "target").as_posix() for path in (tmp_path / "target").rglob("*") if path.is_file()
     }
-    assert found == {"a", "deep/b"}
+    assert found == {"a", "deep/b", "photo.jpg"}
 
 
 def test_no_space_left_is_not_tried_again_and_names_the_path() -> None:
-    from entrypoint.__main__ import explain_os_error
+    from entrypoint.__main__ import explain
 
     began = time.monotonic()
     with pytest.raises(OSError, match="No space left") as caught:
         publish.write_file(Path("/dev/full"), b"x")
     assert time.monotonic() - began < 1
-    assert "free some space" in explain_os_error(caught.value)
+    assert "writing 1 bytes: '/dev/full': free some space" in explain(caught.value)
 
 
 def test_credentials_are_redacted() -> None:
-    assert publish.redact("https://user:pass@host/zoo/") == "https://***host/zoo/"
+    assert publish.redact("https://user:pass@host/zoo/") == "https://***@host/zoo/"
     assert publish.redact("https://host/a.tar.gz?X-Signature=abc") == "https://host/a.tar.gz?***"
-    assert publish.redact("/some/folder?") == "/some/folder?"
+    assert publish.redact("Max retries for url: /a?X-Signature=abc (timed out)") == (
+        "Max retries for url: /a?*** (timed out)"
+    )
 
 
 def test_lock_is_gone_after_the_job(work: Workspace) -> None:
@@ -67,7 +70,9 @@ def test_second_job_refuses_and_names_the_first(work: Workspace, tmp_path: Path)
     first = multiprocessing.get_context("spawn").Process(target=hold, args=(str(tmp_path), 60))
     first.start()
     try:
+        deadline = time.monotonic() + 60
         while not (work.results / publish.LOCK).exists():
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         words = f"belongs to a running job, process {first.pid} on {socket.gethostname()}"
         with pytest.raises(UserError, match=words), publish.lock(work):
@@ -81,11 +86,38 @@ def test_lock_of_a_dead_process_of_this_machine_does_not_block(work: Workspace) 
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     work.results.mkdir()
-    claim = {"host": socket.gethostname(), "pid": dead.pid, "token": "t"}
+    claim = {**publish.place_of_process(), "pid": dead.pid, "token": "t"}
     (work.results / publish.LOCK).write_bytes(publish.encode_claim(claim))
     began = time.monotonic()
     with publish.lock(work):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < publish.DEAD_SECONDS / 2
+
+
+def test_live_process_of_the_same_number_in_another_container_is_not_taken_for_dead() -> None:
+    claim = {**publish.place_of_process(), "namespace": "pid:[1]", "pid": os.getpid()}
+    assert not publish.is_dead_here(claim)
+
+
+def take(folder: str, barrier: Any, outcome: Any) -> None:
+    publish.RENEWAL_SECONDS = 0.5
+    barrier.wait()
+    try:
+        with publish.lock(Workspace(make_settings(Path(folder)))):
+            outcome.put("ran")
+            time.sleep(5)
+    except UserError:
+        outcome.put("refused")
+
+
+def test_of_two_jobs_that_start_at_once_one_runs(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, outcome = context.Barrier(2), context.Queue()
+    jobs = [context.Process(target=take, args=(str(tmp_path), barrier, outcome)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    assert sorted(outcome.get(timeout=60) for _ in jobs) == ["ran", "refused"]
+    for job in jobs:
+        job.join()
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged", None])
@@ -105,3 +137,12 @@ def test_results_that_cannot_be_made_are_a_named_error(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path, result_dir=tmp_path / "file" / "results"))
     with pytest.raises(UserError, match=r"RESULT_DIR=.* cannot be made"), publish.lock(work):
         pass
+
+
+def test_manifest_of_a_replaced_job_is_removed_and_its_files_are_remembered(work: Workspace) -> None:
+    work.results.mkdir()
+    (work.results / "job.json").write_text(json.dumps({"files": ["model_android/model.tflite"]}))
+    publish.retract(work)
+    publish.retract(work)
+    assert not (work.results / "job.json").exists()
+    assert publish.replaced_files(work) == ["model_android/model.tflite"]

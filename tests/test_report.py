@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from entrypoint import annotations, checkpoints, evaluate, label_map, report, tf_record, train, workspace
+from entrypoint import annotations, checkpoint_store, evaluate, label_map, report, tf_record, train, workspace
+from entrypoint.engine import LOSS
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, write_bucket
 
@@ -34,9 +35,10 @@ def page(tmp_path: Path) -> str:
 def write_results(work: Workspace) -> None:
     """What training and evaluation leave behind."""
     dataset = annotations.load(work)
-    history = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
-    workspace.write_json(checkpoints.manifest_of(train.last_checkpoint(work)), {"history": history})
-    workspace.write_json(work.changes, {"source": "x.config", "rows": [["a", "1", EVIL]]})
+    facts = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.003}
+    workspace.write_json(work.changes, {"source": "x.config", "rows": [["a", "1", EVIL]], **facts})
+    history = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    workspace.write_json(checkpoint_store.manifest_of(train.last_checkpoint(work)), {"history": history})
     metrics: dict[str, Any] = evaluate.measure(dataset, []) | {"step": 3}
     workspace.write_json(work.metrics, metrics)
     key = dataset.images[0].key

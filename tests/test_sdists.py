@@ -155,6 +155,15 @@ def test_absent_package_says_so_when_it_is_used_and_not_before() -> None:
         lvis_evaluation.lvis_results.LVISResults(None, [])
 
 
+def test_estimator_s_mode_keys_are_there_and_the_rest_says_that_it_is_gone() -> None:
+    import object_detection  # noqa: F401
+    from tensorflow.compat.v1 import estimator
+
+    assert (estimator.ModeKeys.TRAIN, estimator.ModeKeys.EVAL, estimator.ModeKeys.PREDICT) == ("train", "eval", "infer")
+    with pytest.raises(ImportError, match=r"left TensorFlow with 2.16"):
+        estimator.Estimator()
+
+
 def test_upstream_draws_boxes_with_captions() -> None:
     import object_detection  # noqa: F401
     from object_detection.utils import visualization_utils

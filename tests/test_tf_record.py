@@ -1,8 +1,10 @@
 import hashlib
 import os
 import random
+import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,26 @@ def test_unreadable_photos_are_skipped_and_counted(work: Workspace) -> None:
     assert manifest["skipped"] == {"3.png": "file is empty"}
     assert sum(part["photos"] for part in manifest["splits"].values()) == 19
     assert len(examples(work)) == 19
+
+
+def test_missing_photos_count_towards_the_limit(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(10)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names[:8]))
+    with pytest.raises(UserError, match=r"2 of 10 photos cannot be read"):
+        run_steps(work)
+
+
+def test_photo_that_tensorflow_cannot_read_is_encoded_anew(work: Workspace) -> None:
+    bucket = work.settings.data_dir
+    write_bucket(bucket, {"a.png": [BOX], "b.png": [BOX]}, ("a.png", "b.png"))
+    content = (bucket / "a.png").read_bytes()
+    # An unknown critical chunk, in front of the last one: Pillow passes over it, libpng refuses it.
+    kind = b"ABCD"
+    chunk = struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
+    (bucket / "a.png").write_bytes(content[:-12] + chunk + content[-12:])
+    manifest = run_steps(work)
+    assert manifest["changed"] == {"a.png": ["encoded anew, TensorFlow could not read it"]}
+    assert examples(work)["a.png"]["image"].shape == (30, 40, 3)
 
 
 def test_more_unreadable_photos_than_allowed_stop_the_job(work: Workspace) -> None:

@@ -21,7 +21,7 @@ def run(work: Workspace) -> str:
             # In the order of the ids, without the background, as the clients of Cloud Annotations read it.
             workspace.write_json(folder / "labels.json", labels)
         logger.info("export: %s in %s", name, FOLDERS[name])
-    return workspace.digest([work.settings.exports, labels])
+    return workspace.digest([work.settings.exports, labels, workspace.output_of("train", work)])
 
 
 def outputs(work: Workspace) -> list[Path]:

@@ -10,14 +10,12 @@ from entrypoint.workspace import Workspace
 
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes model.tflite (float32, signatures `detect` and `raw`, see tf2.exporter) and anchors.json."""
+    """Writes model.tflite (float32, signatures `detect` and `raw`, see the engine) and anchors.json."""
     import tensorflow as tf
 
-    from entrypoint.tf2 import exporter
-
-    _, config = engine.load(work)
+    runner, config = engine.load(work)
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
-        anchors = exporter.tflite_source(config, train.last_checkpoint(work), Path(scratch))
+        anchors = runner.export_tflite_source(config, train.last_checkpoint(work), Path(scratch))
         # The first signature is what a client gets that does not ask for one by name.
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["detect", "raw"])
         # TFLite_Detection_PostProcess is an operation that TFLite calls custom, and brings.

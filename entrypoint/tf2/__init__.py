@@ -1,7 +1,7 @@
 """The engine of the zoo's second generation: Keras models of the Object Detection API. See engine.Engine."""
 
 from entrypoint.tf2.detector import evaluate
-from entrypoint.tf2.exporter import saved_model as export
+from entrypoint.tf2.exporter import export, export_tflite_source
 from entrypoint.tf2.trainer import build, train
 
-__all__ = ["build", "evaluate", "export", "train"]
+__all__ = ["build", "evaluate", "export", "export_tflite_source", "train"]

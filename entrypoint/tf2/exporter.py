@@ -28,7 +28,7 @@ class Exported(tf.Module):
             setattr(self, name, function)
 
 
-def saved_model(config: Any, checkpoint: Path, folder: Path) -> None:
+def export(config: Any, checkpoint: Path, folder: Path) -> None:
     """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
     model = models.load_trained(config, str(checkpoint))
     function = exporter_lib_v2.DetectionFromImageModule(model).__call__
@@ -36,7 +36,7 @@ def saved_model(config: Any, checkpoint: Path, folder: Path) -> None:
     tf.saved_model.save(exported, str(folder), signatures=function.get_concrete_function())
 
 
-def tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
+def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
     """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
 
     Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,

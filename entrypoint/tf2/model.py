@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +41,8 @@ def run_once(model: Any) -> None:
 def set_training(model: Any, *, is_training: bool) -> None:
     """Switches dropout, batch norm and sampling; upstream keeps the mode in these two places."""
     model._is_training = is_training
-    with warnings.catch_warnings():
-        # Deprecated since Keras 2.3, and still the only way to the layers that upstream calls without `training`.
-        warnings.simplefilter("ignore", UserWarning)
-        tf.keras.backend.set_learning_phase(is_training)
+    # Deprecated since Keras 2.3, and still the only way to the layers that upstream calls without `training`.
+    tf.keras.backend.set_learning_phase(is_training)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,30 @@ def test_sigkill_and_a_damaged_checkpoint_cost_no_more_than_the_steps_since_the_
 def test_diverging_loss_stops_at_once_and_says_how_to_go_on(tmp_path: Path, settings: dict[str, Any]) -> None:
     result = run_job("--learning-rate", "1e30", **settings)
     assert result.returncode == 2
-    assert re.search(r"the loss became (nan|inf) at step \d+, at learning rate .*: set LEARNING_RATE=", result.stdout)
+    assert re.search(
+        r"the loss became (nan|inf) at step \d+, learning rate .*: set LEARNING_RATE=1e\+29,", result.stdout
+    )
     assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
     assert not (tmp_path / "results" / "job.json").exists()
 
 
-@pytest.mark.parametrize("step", ["label_map", "tf_record", "pipeline", "train", "evaluate", "export", "report", "publish"])
+@pytest.mark.parametrize(
+    "step", ["label_map", "tf_record", "pipeline", "train", "evaluate", "export", "report", "publish"]
+)
 def test_step_alone_says_which_step_it_needs(settings: dict[str, Any], step: str) -> None:
     result = run_job(step, **settings)
     assert result.returncode == 2
     assert re.search(r"is missing: run the step `\w+` first", result.stdout)
+
+
+def test_sigterm_while_the_model_is_compiled_ends_at_once(settings: dict[str, Any]) -> None:
+    process = start_job(**settings)
+    log = read_until(process, lambda line: "train ..." in line)
+    time.sleep(8)
+    process.send_signal(signal.SIGTERM)
+    log += process.communicate(timeout=20)[0]
+    assert process.returncode == 143
+    assert "CACLI" not in log
 
 
 def test_sigterm_before_training_ends_at_once(settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from entrypoint import checkpoints
+from entrypoint import checkpoint_store
 from entrypoint.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def save_steps(work: Workspace, *steps: int, job: str = "job") -> None:
     trainer = Counter()
     for step in steps:
         trainer.value.assign(step)
-        checkpoints.save(trainer, job, [{"step": step, "loss": 1.0}], work)
+        checkpoint_store.save(trainer, job, [{"step": step, "loss": 1.0}], work)
 
 
 def steps_in(folder: Path) -> set[str]:
@@ -46,7 +46,7 @@ def steps_in(folder: Path) -> set[str]:
 
 def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
     save_steps(work, 9, 10, 100)
-    saved = checkpoints.newest("job", work)
+    saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert (saved.step, saved.history) == (100, [{"step": 100, "loss": 1.0}])
     trainer = Counter()
@@ -56,7 +56,7 @@ def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
 
 def test_two_checkpoints_are_kept_in_both_places(work: Workspace) -> None:
     save_steps(work, 1, 2, 3, 4)
-    for folder in checkpoints.folders(work):
+    for folder in checkpoint_store.folders(work):
         assert steps_in(folder) == {"ckpt-3", "ckpt-4"}
         assert tf.train.latest_checkpoint(str(folder)) == str(folder / "ckpt-4")
 
@@ -65,7 +65,7 @@ def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
     save_steps(work, 5)
     for path in work.checkpoints.iterdir():
         path.unlink()
-    saved = checkpoints.newest("job", work)
+    saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert saved.prefix == work.results / "checkpoint" / "ckpt-5"
 
@@ -96,32 +96,32 @@ def test_damaged_checkpoint_gives_way_to_the_one_before_and_is_named(
     work: Workspace, damage: Callable[[Path], None], end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_steps(work, 5, 6)
-    for folder in checkpoints.folders(work):
+    for folder in checkpoint_store.folders(work):
         damage(folder / f"ckpt-6{end}")
     with caplog.at_level(logging.WARNING):
-        saved = checkpoints.newest("job", work)
+        saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert saved.step == 5
-    for folder in checkpoints.folders(work):
+    for folder in checkpoint_store.folders(work):
         assert f"{folder}/ckpt-6" in caplog.text
 
 
 def test_checkpoint_without_its_manifest_was_never_finished(work: Workspace) -> None:
     save_steps(work, 5, 6)
-    for folder in checkpoints.folders(work):
+    for folder in checkpoint_store.folders(work):
         (folder / "ckpt-6.json").unlink()
-    saved = checkpoints.newest("job", work)
+    saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert saved.step == 5
 
 
 def test_checkpoint_of_another_job_is_neither_used_nor_kept(work: Workspace) -> None:
     save_steps(work, 50, job="other")
-    assert checkpoints.newest("job", work) is None
+    assert checkpoint_store.newest("job", work) is None
     save_steps(work, 3)
-    for folder in checkpoints.folders(work):
+    for folder in checkpoint_store.folders(work):
         assert steps_in(folder) == {"ckpt-3"}
 
 
 def test_nothing_is_found_where_nothing_was_saved(work: Workspace) -> None:
-    assert checkpoints.newest("job", work) is None
+    assert checkpoint_store.newest("job", work) is None

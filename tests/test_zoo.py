@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from entrypoint import zoo
+from entrypoint.errors import UserError
+from tests.conftest import SHARED
+
+
+def test_wrong_name_gets_the_three_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"MODEL=efficientdet-d1 .* efficientdet_d1, efficientdet_d\d, efficientdet_d\d;"
+    ):
+        zoo.find("efficientdet-d1")
+
+
+def test_every_tuned_pipeline_is_of_a_model_of_the_catalogue_and_says_where_it_comes_from() -> None:
+    paths = list(zoo.PIPELINES.glob("*.config"))
+    assert {path.stem for path in paths} <= set(zoo.load())
+    assert all(path.read_text().startswith(f"# {path.stem}: ") for path in paths)
+
+
+def test_every_model_but_ours_has_an_archive() -> None:
+    assert [model.name for model in zoo.load().values() if not model.archive] == ["smoke"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, the published catalogue")
+def test_catalogue_has_the_published_facts() -> None:
+    with (SHARED / "zoo" / "zoo.csv").open(newline="") as file:
+        published = {row["model"]: zoo.read_row(row) for row in csv.DictReader(file)}
+    assert {name: model for name, model in zoo.load().items() if name != "smoke"} == published
