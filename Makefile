@@ -6,7 +6,9 @@ SHELL := bash
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
-REQUIREMENTS ?= $(if $(wildcard /proc/driver/nvidia/version),requirements.txt,requirements-cpu.txt)
+# What is installed already stays.
+PRESENT := $(patsubst .venv/installed-%,%.txt,$(filter-out %-dev,$(wildcard .venv/installed-*)))
+REQUIREMENTS ?= $(or $(firstword $(PRESENT)),$(if $(wildcard /proc/driver/nvidia/version),requirements.txt,requirements-cpu.txt))
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 INSTALLED := .venv/installed-$(basename $(REQUIREMENTS))
 CHECK_PYTHON := $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         command, values = settings.load(arguments)
         if command == "models":
+            # A pager that ends before the list does is no failure.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             print(zoo.listing(as_json="--json" in arguments))
             return 0
         settings.prepare_environment(values)

@@ -71,7 +71,11 @@ def run(work: Workspace) -> str:
         logger.info("checkpoint: none, the model is trained from scratch")
         start = None
     else:
-        start = extract(fetch(source, work), source, work) if is_archive(source) else find_in_folder(Path(source))
+        start = (
+            extract(fetch(source, work), source, work)
+            if is_archive(source)
+            else find_in_folder(Path(source), Path(source))
+        )
         logger.info("checkpoint: %s (%s layout)", start["prefix"], start["layout"])
     workspace.write_json(work.start, start)
     return str(start["sha256"]) if start else "none"
@@ -86,9 +90,9 @@ def outputs(work: Workspace) -> list[Path]:
 def fingerprint(work: Workspace) -> list[Any]:
     """Names, sizes and times of a local checkpoint's files."""
     source = find_source(work)
-    if source is None or urlsplit(source).scheme in ("http", "https"):
+    if source is None or ("://" in source and not source.startswith("file://")):
         return []
-    place = Path(unquote(urlsplit(source).path)) if "://" in source else Path(source)
+    place = Path(unquote(source.removeprefix("file://"))) if "://" in source else Path(source)
     files = [place, *sorted(place.rglob("*"))] if place.exists() else []
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
@@ -110,7 +114,11 @@ def find_source(work: Workspace) -> str | None:
     if not model.archive:
         return None
     base = work.settings.zoo_url
-    return f"{base.rstrip('/')}/{model.archive}" if "://" in base else str(Path(base).absolute() / model.archive)
+    if "://" in base:
+        return f"{base.rstrip('/')}/{model.archive}"
+    # A mirror has the zoo's folders; whoever fetched one archive by hand has not.
+    path = Path(base).absolute() / model.archive
+    return str(path if path.exists() else Path(base).absolute() / path.name)
 
 
 def refuse_own(place: Path, work: Workspace) -> Path:
@@ -129,7 +137,10 @@ def is_archive(source: str) -> bool:
 
 def fetch(source: str, work: Workspace) -> Path:
     """The local path of the archive, verified against CHECKPOINT_SHA256 where that is given."""
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:
+        raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(source)} is no address ({error})") from None
     if parts.scheme in ("http", "https"):
         return download(source, work)
     if "://" in source and parts.scheme != "file":
@@ -143,7 +154,7 @@ def fetch(source: str, work: Workspace) -> Path:
 
 def download(url: str, work: Workspace) -> Path:
     """Fetches the archive into WORK_DIR/zoo, unless it is there; a wrong hash is fetched once more, then refused."""
-    target = folder_of(url, work) / Path(urlsplit(url).path).name
+    target = folder_of(url, work) / (Path(urlsplit(url).path).name or "archive")
     known = target.with_name(f"{target.name}.sha256")
     if target.is_file() and known.is_file() and known.read_text().strip() == workspace.file_sha256(target):
         verify(target, work.settings.checkpoint_sha256, publish.redact(url), UserError)
@@ -166,8 +177,7 @@ def download(url: str, work: Workspace) -> Path:
 
 def folder_of(source: str, work: Workspace) -> Path:
     """Where an archive is kept and unpacked; two of one name from two places do not share it."""
-    # What stands behind `?` is a signature, which differs each time.
-    return work.zoo / workspace.digest(source.partition("?")[0])[:12]
+    return work.zoo / workspace.digest(source)[:12]
 
 
 def fetch_with_retries(url: str, target: Path, work: Workspace) -> None:
@@ -185,7 +195,7 @@ def fetch_with_retries(url: str, target: Path, work: Workspace) -> None:
     except TransientError as error:
         raise JobError(
             f"{error}; tried again for RETRY_SECONDS={work.settings.retry_seconds:g}. Without network, put the archive "
-            f"into a folder and name it with ZOO_URL, or set CHECKPOINT=none to train from scratch"
+            "into a folder and name the folder with ZOO_URL, or set CHECKPOINT=none to train from scratch"
         ) from None
 
 
@@ -212,7 +222,10 @@ def transfer(url: str, target: Path, work: Workspace) -> None:
             receive(response, part, append=append)
             check_length(response, part, url)
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise TransientError(f"{publish.redact(url)}: {type(error).__name__} ({publish.redact(str(error))})") from None
+        raise TransientError(f"{publish.redact(url)}: {innermost(error)}") from None
+    except requests.RequestException as error:
+        words = f"{type(error).__name__}: {publish.redact(str(error))}"
+        raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(url)} cannot be fetched ({words})") from None
     announced = json.loads(state.read_text())
     try:
         verify(part, work.settings.checkpoint_sha256, publish.redact(url), WrongHashError)
@@ -222,6 +235,12 @@ def transfer(url: str, target: Path, work: Workspace) -> None:
         raise
     part.replace(target)
     state.unlink()
+
+
+def innermost(error: Exception) -> str:
+    """What went wrong, out of the errors that requests and urllib3 wrap around it: `[Errno 111] Connection refused`."""
+    wrapped = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    return publish.redact(str(getattr(wrapped, "reason", wrapped)).rpartition(": ")[2])
 
 
 def resume_headers(part: Path, state: Path) -> dict[str, str]:
@@ -332,10 +351,11 @@ def extract(archive: Path, source: str, work: Workspace) -> dict[str, str]:
         except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
-            archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
+            if archive.is_relative_to(work.zoo):
+                archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
             raise UserError(f"{archive} is no archive, or it is damaged ({error}): fetch it again") from None
-        find_in_folder(scratch)
-    return find_in_folder(folder)
+        start = find_in_folder(scratch, archive)
+    return {**start, "prefix": str(folder / Path(start["prefix"]).relative_to(scratch))}
 
 
 def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
@@ -363,19 +383,23 @@ def refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:
         raise UserError(f"{archive} holds {member.name!r}, which no checkpoint needs: the archive is refused")
 
 
-def find_in_folder(folder: Path) -> dict[str, str]:
-    """The checkpoint in a folder, TF2's layout before TF1's, the highest number first; UserError where none is."""
+def find_in_folder(folder: Path, source: Path) -> dict[str, str]:
+    """The checkpoint in a folder, TF2's layout before TF1's, the highest number first.
+
+    Raises:
+        UserError: none is there, or not whole; the message names `source`, where the folder's content is from.
+    """
     for layout, pattern in (("tf2", "checkpoint/ckpt-*.index"), ("tf2", "ckpt-*.index"), ("tf1", "model.ckpt*.index")):
         found = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
         if found:
             prefix = found[-1].with_suffix("")
             if not list(prefix.parent.glob(f"{prefix.name}.data-*")):
-                raise UserError(f"{found[-1]} has no data file beside it: the checkpoint is not whole")
+                raise UserError(f"{source}: {found[-1].name} has no data file beside it: the checkpoint is not whole")
             sha256 = workspace.digest(
                 [workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))]
             )
             return {"prefix": str(prefix), "layout": layout, "sha256": sha256}
-    raise UserError(f"{folder} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
+    raise UserError(f"{source} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
 
 
 def data_files(prefix: Path) -> list[Path]:

@@ -66,6 +66,7 @@ def run(settings: Settings) -> None:
 def run_alone(name: str, settings: Settings) -> None:
     """Runs one step on what earlier steps left in WORK_DIR."""
     work = Workspace(settings)
+    annotations.refuse_missing_bucket(settings.data_dir)
     with workspace.claim(work), publish.lock(work):
         run_and_mark(find(name), work)
 
@@ -94,7 +95,7 @@ def start(step: Step, work: Workspace) -> Future[None]:
 
 def run_unless_done(step: Step, work: Workspace) -> None:
     """Runs the step, unless its mark says that it ran on the same input and its output is still there."""
-    mark = workspace.read_marks(work).get(step.name)
+    mark = workspace.read_mark(step.name, work)
     if mark and not step.always and mark["input"] == input_digest(step, work) and is_whole(step, work):
         logger.info("%s: done already", step.name)
         return
@@ -106,9 +107,10 @@ def run_and_mark(step: Step, work: Workspace) -> None:
     logger.info("%s ...", step.name)
     began = time.time()
     if not step.always:
-        # What is there from now on is neither the finished job's any more, nor what the old mark speaks of.
-        publish.retract(work)
+        # The output that the old mark speaks of is about to be replaced.
         workspace.remove_mark(step.name, work)
+        if not step.background:
+            publish.retract(work)
     mark: dict[str, Any] = {"input": input_digest(step, work)}
     mark["output"] = module_of(step).run(work)
     mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}

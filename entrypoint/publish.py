@@ -25,10 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from entrypoint import export, logs, workspace
-from entrypoint.errors import UserError
+from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -59,26 +59,43 @@ def run(work: Workspace) -> str:
     for folder in (work.checkpoints, *export_folders(work)):
         published += copy_tree(folder, work.results / folder.name)
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
-    for name in set(replaced_files(work)) - set(names):
-        remove(work.results / name)
+    for path in replaced_files(work):
+        if path not in published:
+            remove(path)
     content = json.dumps({**manifest(work), "files": names}, indent=1, default=str).encode()
     write_file(work.results / MANIFEST, content)
+    remove(work.replaced)
     return workspace.digest(content.decode())
 
 
 def retract(work: Workspace) -> None:
     """Removes the manifest of a job that is about to be replaced, and remembers which files it spoke of."""
     path = work.results / MANIFEST
-    if not path.exists():
+    try:
+        content = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        workspace.write_json(work.replaced, json.loads(path.read_text(encoding="utf-8"))["files"])
+    workspace.write_json(work.replaced, {"results": str(work.results), "manifest": content})
     remove(path)
 
 
-def replaced_files(work: Workspace) -> list[str]:
-    """The files of the job before, of which those that this job has not written anew are stale."""
-    return list(workspace.read_json(work.replaced, "publish")) if work.replaced.exists() else []
+def replaced_files(work: Workspace) -> list[Path]:
+    """The files in RESULT_DIR of the job before, of which those that this job has not written anew are stale.
+
+    The manifest that names them lay in a bucket where anybody may write: only files below RESULT_DIR count.
+    """
+    if not work.replaced.exists():
+        return []
+    replaced = workspace.read_json(work.replaced, "publish")
+    try:
+        names = json.loads(replaced["manifest"])["files"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    if replaced["results"] != str(work.results) or not isinstance(names, list):
+        return []
+    root = work.results.resolve()
+    paths = [work.results / name for name in names if isinstance(name, str)]
+    return [path for path in paths if path.resolve().is_relative_to(root) and path.is_file()]
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -111,7 +128,7 @@ def shown_settings(work: Workspace) -> dict[str, Any]:
 
 def redact(text: str) -> str:
     """Text without the credentials and the signed queries of the addresses in it."""
-    return re.sub(r"\?\S+", "?***", re.sub(r"(?<=://)[^/@\s]+@", "***@", text))
+    return re.sub(r"\?\S+", "?***", re.sub(r"(?<=://)[^/\s]+@", "***@", text))
 
 
 def versions() -> dict[str, str]:
@@ -145,11 +162,11 @@ def write_file(target: Path, content: bytes) -> None:
 
 
 def retrying() -> Retrying:
-    """Five attempts over about half a minute, for errors that pass."""
+    """Six attempts over half a minute, for errors that pass."""
     return Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno not in FINAL),
-        wait=wait_random_exponential(multiplier=1, max=15),
-        stop=stop_after_attempt(5),
+        wait=wait_exponential_jitter(initial=1, max=15),
+        stop=stop_after_attempt(6),
         before_sleep=logs.log_retry,
         reraise=True,
     )
@@ -157,6 +174,8 @@ def retrying() -> Retrying:
 
 def write_once(reader: Any, target: Path, size: int) -> None:
     """One sequential write of a whole file; OSError, with path and size, where not all of it arrived."""
+    if _Lost.to:
+        raise JobError(f"RESULT_DIR was taken over by {_Lost.to}: nothing more is written into it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_for_writing(target) as writer:
@@ -188,17 +207,19 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+class _Lost:
+    """Who has RESULT_DIR now, where this job lost it, such as while its machine was suspended."""
+
+    to = ""
+
+
 @contextlib.contextmanager
 def lock(work: Workspace) -> Iterator[None]:
     """Keeps RESULT_DIR to this job; UserError where another job, which is alive, has it."""
     path = work.results / LOCK
     make_writable(work.results)
-    wait_for_dead_owner(path, work.results)
     mine = {**place_of_process(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-    write_file(path, encode_claim(mine))
-    # Where two jobs start at once both find no lock; whoever wrote last has it.
-    time.sleep(SETTLE_SECONDS)
-    refuse_other_owner(read_claim(path), mine, work.results)
+    acquire(path, mine, work.results)
     stop = threading.Event()
     renewal = threading.Thread(target=renew, args=(path, mine, stop), daemon=True, name="lock")
     renewal.start()
@@ -210,6 +231,24 @@ def lock(work: Workspace) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if is_mine(read_claim(path), mine):
                 remove(path)
+
+
+def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
+    """Makes the lock; UserError where another job, which is alive, has it."""
+    while True:
+        if read_claim(path) is not None:
+            wait_for_dead_owner(path, results)
+            remove(path)
+        try:
+            with path.open("xb") as file:
+                file.write(encode_claim(mine))
+            break
+        except FileExistsError:
+            logger.info("RESULT_DIR=%s: another job was faster", results)
+    # Bucket mounts let two jobs make one file, and a dead job's lock may be removed by two at once: who wrote last
+    # has it.
+    time.sleep(SETTLE_SECONDS)
+    refuse_other_owner(read_claim(path), mine, results)
 
 
 def make_writable(folder: Path) -> None:
@@ -242,9 +281,7 @@ def renew(path: Path, mine: dict[str, Any], stop: threading.Event) -> None:
         with contextlib.suppress(OSError):
             claim = read_claim(path)
             if claim and not is_mine(claim, mine):
-                logger.error(
-                    "RESULT_DIR was taken over by process %s on %s: stopping", claim.get("pid"), claim.get("host")
-                )
+                _Lost.to = f"process {claim.get('pid')} on {claim.get('host')}"
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             write_file(path, encode_claim(mine))

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "ssd_mobilenet_v2_fpnlite_320x320",
-        description="a name that `python -m entrypoint models` lists; `smoke` is a tiny model trained from scratch, "
+        description="a name that `./start.sh models` lists; `smoke` is a tiny model trained from scratch, "
         "for CI and the demo",
     )
     pipeline_config: Path | None = Field(None, description="the user's own pipeline.config instead of ours")
@@ -161,6 +161,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any
     known, unknown = parser.parse_known_args(words)
     for word in unknown:
         name = word.partition("=")[0]
+        if not name.startswith("--"):
+            raise UserError(f"{name!r} is one word too many: start.sh [NUM_STEPS | STEP] [--setting value ...]")
         raise UserError(f"{name} is no setting of this job.{suggestion(name.lstrip('-'))}")
     flags = {name: value for name in NAMES if (value := getattr(known, name)) is not None}
     first: str | None = known.command

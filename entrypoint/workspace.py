@@ -112,7 +112,12 @@ def claim(work: Workspace) -> Iterator[None]:
             the steps would replace.
     """
     root = work.root
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(f"WORK_DIR={root} cannot be made ({error.strerror}): name a folder to write to") from None
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise UserError(f"WORK_DIR={root} cannot be written to: name another folder")
     # The default place lies where anybody can make folders, and what lies in ours is trusted.
     if root.parent == Path(tempfile.gettempdir()) and root.stat().st_uid != os.getuid():
         raise UserError(f"WORK_DIR={root} belongs to user {root.stat().st_uid}: name another folder")
@@ -145,14 +150,23 @@ def remove_mark(step: str, work: Workspace) -> None:
 
 def read_marks(work: Workspace) -> dict[str, Any]:
     """The marks of the finished steps by name, in the order in which they ran."""
-    marks = {path.stem: read_json(path, path.stem) for path in work.marks.glob("*.json")}
-    return dict(sorted(marks.items(), key=lambda item: float(item[1]["began"])))
+    found = [(path.stem, read_mark(path.stem, work)) for path in work.marks.glob("*.json")]
+    marks = [(name, mark) for name, mark in found if mark]
+    return dict(sorted(marks, key=lambda item: float(item[1]["began"])))
+
+
+def read_mark(step: str, work: Workspace) -> dict[str, Any] | None:
+    """The mark of a step; None where it has not finished."""
+    try:
+        return dict(json.loads((work.marks / f"{step}.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def output_of(step: str, work: Workspace) -> str | None:
-    """What identifies the output of a finished step; None where it has not run."""
-    path = work.marks / f"{step}.json"
-    return str(read_json(path, step)["output"]) if path.exists() else None
+    """What identifies the output of a finished step; None where it has not finished."""
+    mark = read_mark(step, work)
+    return str(mark["output"]) if mark else None
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -49,8 +49,7 @@ def find(name: str) -> Model:
     if name not in models:
         close = difflib.get_close_matches(name, models, n=3, cutoff=0.3)
         raise UserError(
-            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close) or 'none'}; "
-            "`python -m entrypoint models` lists all"
+            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close) or 'none'}; `start.sh models` lists all"
         )
     return models[name]
 

@@ -190,6 +190,35 @@ def test_zoo_in_a_folder_needs_no_network(tmp_path: Path, form: str) -> None:
     assert (checkpoint.load(work) or {})["layout"] == "tf2"
 
 
+def test_archive_fetched_by_hand_is_found_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / Path(ARCHIVE).name).write_bytes(pack(TF2))
+    work = workspace_for(tmp_path, zoo_url=str(tmp_path / "downloads"))
+    checkpoint.run(work)
+    assert (checkpoint.load(work) or {})["layout"] == "tf2"
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[bad/x", "http://h:9x/a", "s3://bucket/a"])
+def test_bad_address_is_a_named_error(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UserError, match="CHECKPOINT or ZOO_URL"):
+        checkpoint.run(workspace_for(tmp_path, checkpoint=address))
+
+
+def test_addresses_that_differ_in_their_query_are_two(tmp_path: Path) -> None:
+    with serve(pack(TF2)) as server:
+        for number in (1, 2):
+            checkpoint.run(workspace_for(tmp_path, checkpoint=f"{server.address}/get?id={number}"))
+    assert len(server.requests) == 2
+
+
+def test_damaged_archive_of_the_user_s_is_let_alone(tmp_path: Path) -> None:
+    (tmp_path / "m.tar.gz").write_bytes(b"damaged")
+    (tmp_path / "m.tar.gz.sha256").write_text("the user's own")
+    with pytest.raises(UserError, match=r"m.tar.gz is no archive"):
+        checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "m.tar.gz")))
+    assert (tmp_path / "m.tar.gz.sha256").exists()
+
+
 def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()

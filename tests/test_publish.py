@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from entrypoint import publish
-from entrypoint.errors import UserError
+from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 
@@ -48,6 +49,7 @@ def test_no_space_left_is_not_tried_again_and_names_the_path() -> None:
 
 def test_credentials_are_redacted() -> None:
     assert publish.redact("https://user:pass@host/zoo/") == "https://***@host/zoo/"
+    assert publish.redact("https://user:p@ss@host/zoo/") == "https://***@host/zoo/"
     assert publish.redact("https://host/a.tar.gz?X-Signature=abc") == "https://host/a.tar.gz?***"
     assert publish.redact("Max retries for url: /a?X-Signature=abc (timed out)") == (
         "Max retries for url: /a?*** (timed out)"
@@ -139,10 +141,37 @@ def test_results_that_cannot_be_made_are_a_named_error(tmp_path: Path) -> None:
         pass
 
 
-def test_manifest_of_a_replaced_job_is_removed_and_its_files_are_remembered(work: Workspace) -> None:
-    work.results.mkdir()
-    (work.results / "job.json").write_text(json.dumps({"files": ["model_android/model.tflite"]}))
+def test_files_of_a_replaced_job_are_remembered_and_none_outside_of_the_results(work: Workspace) -> None:
+    (work.results / "model_android").mkdir(parents=True)
+    (work.results / "model_android" / "model.tflite").write_text("")
+    outside = work.root / "thesis.doc"
+    outside.write_text("")
+    names = ["model_android/model.tflite", "model_android", "gone", str(outside), "../work/thesis.doc", 5, ["x"]]
+    (work.results / "job.json").write_text(json.dumps({"files": names}))
     publish.retract(work)
     publish.retract(work)
     assert not (work.results / "job.json").exists()
-    assert publish.replaced_files(work) == ["model_android/model.tflite"]
+    assert publish.replaced_files(work) == [work.results / "model_android" / "model.tflite"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 5}', "no json"])
+def test_manifest_that_is_none_is_retracted_too(work: Workspace, content: str) -> None:
+    work.results.mkdir()
+    (work.results / "job.json").write_text(content)
+    publish.retract(work)
+    assert publish.replaced_files(work) == []
+    assert not (work.results / "job.json").exists()
+
+
+def test_job_that_lost_its_results_writes_no_more_into_them(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "RENEWAL_SECONDS", 0.2)
+    monkeypatch.setattr(publish._Lost, "to", "")
+    got: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda _, number: got.append(number))
+    with publish.lock(work):
+        (work.results / publish.LOCK).write_bytes(publish.encode_claim({"host": "other", "pid": 7, "token": "t"}))
+        time.sleep(1)
+        assert got == [signal.SIGTERM]
+        with pytest.raises(JobError, match="taken over by process 7 on other"):
+            publish.write_file(work.results / "x", b"x")
+    assert (work.results / publish.LOCK).exists()

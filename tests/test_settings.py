@@ -60,6 +60,11 @@ def test_foreign_variables_are_let_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.load([])[1].seed == 42
 
 
+def test_stray_word_is_refused_as_such() -> None:
+    with pytest.raises(UserError, match="'20' is one word too many"):
+        settings.load(["10", "20"])
+
+
 def test_unknown_name_in_service_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     service_file = tmp_path / "hyperparameters.json"
     service_file.write_text(json.dumps({"batchsize": "3"}))

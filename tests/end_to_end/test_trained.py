@@ -129,7 +129,7 @@ def test_job_json_is_the_last_file_and_holds_the_facts(trained: Demo) -> None:
 def test_second_run_finds_everything_done(trained: Demo) -> None:
     result = run_job(str(STEPS), **trained.settings)
     assert result.returncode == 0
-    for step in ("label_map", "tf_record", "checkpoint", "pipeline", "train", "evaluate", "export", "report"):
+    for step in ("label_map", "tf_record", "checkpoint", "pipeline", "train", "evaluate", "export"):
         assert f"{step}: done already" in result.stdout
 
 
@@ -262,3 +262,12 @@ def test_upstream_trains_on_the_job_s_config_and_exports_its_own_and_the_job_s_c
     common = (f"--pipeline_config_path={config}", f"--output_directory={tmp_path / 'tflite'}")
     upstream("export_tflite_graph_tf2", f"--trained_checkpoint_dir={trained.results / 'checkpoint'}", *common)
     assert (tmp_path / "tflite" / "saved_model" / "saved_model.pb").exists()
+
+
+def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained: Demo) -> None:
+    (trained.results / "model_android" / "notes.txt").write_text("the user's own")
+    result = run_job(str(STEPS), "--exports=saved_model", **trained.settings)
+    assert result.returncode == 0, result.stdout
+    assert "train: done already" in result.stdout
+    assert [path.name for path in (trained.results / "model_android").iterdir()] == ["notes.txt"]
+    assert trained.json("job.json")["settings"]["exports"] == ["saved_model"]

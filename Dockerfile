@@ -1,0 +1,56 @@
+# The job as an image: `docker run --gpus all -v bucket:/data IMAGE [NUM_STEPS] [--setting value ...]`.
+#
+# The default base brings what the NVIDIA driver needs inside a container; CUDA's libraries are packages of
+# requirements.txt. For machines without a GPU: --build-arg REQUIREMENTS=requirements-cpu.txt, on any base with apt.
+ARG BASE_IMAGE=nvidia/cuda:12.9.1-base-ubuntu24.04
+
+FROM ${BASE_IMAGE} AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+
+# The packages of the lock, without what runs no job: headers to compile against, and tests.
+FROM build AS requirements
+ARG REQUIREMENTS=requirements.txt
+COPY ${REQUIREMENTS} /build/requirements.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip /opt/venv && python3 -m venv /build/pip \
+ && /build/pip/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r /build/requirements.txt \
+ && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include \
+ && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
+ && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
+
+# object_detection and slim, built from the published source, and installed beside the packages.
+FROM build AS sdists
+COPY sdists/requirements.txt /build/sdists/requirements.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /build/venv && /build/venv/bin/pip install --no-deps --require-hashes -r /build/sdists/requirements.txt
+COPY sdists/*.py sdists/source.txt /build/sdists/
+RUN /build/venv/bin/python /build/sdists/build.py --out /opt/sdists \
+ && /build/venv/bin/pip install --no-deps --no-build-isolation --target /opt/object_detection /opt/sdists/*.tar.gz
+
+FROM ${BASE_IMAGE} AS job
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 tini \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=requirements /opt/venv /opt/venv
+COPY --from=sdists /opt/sdists /opt/sdists
+COPY --from=sdists /opt/object_detection /opt/object_detection
+COPY start.sh LICENSE README.md /opt/job/
+COPY pipelines /opt/job/pipelines
+COPY entrypoint /opt/job/entrypoint
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/object_detection \
+    PYTHONDONTWRITEBYTECODE=1
+# What was baked in works: every module can be imported, upstream's API among them, and the catalogue read.
+RUN python -m compileall -q /opt/job/entrypoint && /opt/job/start.sh models > /dev/null \
+ && python -c "import object_detection.model_lib_v2, object_detection.exporter_lib_v2, nets, PIL, tenacity"
+LABEL org.opencontainers.image.title="detection training job" \
+      org.opencontainers.image.description="A bucket of labelled photos in, a trained object detector out" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Any other user works too: nothing outside of DATA_DIR, RESULT_DIR and WORK_DIR is written.
+USER 10001:0
+WORKDIR /opt/job
+STOPSIGNAL SIGTERM
+# tini passes SIGTERM on and reaps what the job leaves; services put their own words behind it, such as `train`.
+ENTRYPOINT ["/usr/bin/tini", "--", "/opt/job/start.sh"]
