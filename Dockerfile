@@ -42,9 +42,13 @@ COPY entrypoint /opt/job/entrypoint
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/object_detection \
     PYTHONDONTWRITEBYTECODE=1
+# A new volume that is mounted here takes over the mode.
+RUN mkdir --mode=0777 /data
 # What was baked in works: every module can be imported, upstream's API among them, and the catalogue read.
-RUN python -m compileall -q /opt/job/entrypoint && /opt/job/start.sh models > /dev/null \
- && python -c "import object_detection.model_lib_v2, object_detection.exporter_lib_v2, nets, PIL, tenacity"
+RUN export MPLCONFIGDIR=/tmp/matplotlib \
+ && python -m compileall -q /opt/job/entrypoint && /opt/job/start.sh models > /dev/null \
+ && python -c "import object_detection.model_lib_v2, object_detection.exporter_lib_v2, nets, PIL, tenacity" \
+ && rm -rf /tmp/matplotlib
 LABEL org.opencontainers.image.title="detection training job" \
       org.opencontainers.image.description="A bucket of labelled photos in, a trained object detector out" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test lint format sdists lock size clean
+.PHONY: install install-dev demo test lint format sdists lock size image image-test clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -53,7 +53,17 @@ demo: install
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
 test: install-dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --ignore tests/image
+
+# BuildKit without the buildx plugin is what Debian's own client has.
+DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
+IMAGE ?= detection-training-job
+image:
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) $(IMAGE_OPTIONS) .
+
+# Builds the CPU image on a base that debootstrap makes, and runs it. Needs root, and Debian's docker.io, debootstrap.
+image-test: install-dev
+	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
 
 lint: install-dev
 	.venv/bin/ruff check .

@@ -9,4 +9,7 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python=$here/.venv/bin/python
 [[ -x $python ]] || python=python3
 
+# SageMaker runs `IMAGE train` and means the whole job; the step of that name is `python -m entrypoint train`.
+[[ ${1-} != train ]] || shift
+
 exec "$python" -m entrypoint "$@"

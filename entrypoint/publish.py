@@ -256,9 +256,17 @@ def make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"RESULT_DIR={folder} cannot be made ({error.strerror}): name a folder to write to") from None
+        raise UserError(f"RESULT_DIR={folder} cannot be made ({error.strerror}): {mend_for_user()}") from None
     if not os.access(folder, os.W_OK):
-        raise UserError(f"RESULT_DIR={folder} cannot be written to: name another one, or mount the bucket for writing")
+        raise UserError(f"RESULT_DIR={folder} cannot be written to: {mend_for_user()}")
+
+
+def mend_for_user() -> str:
+    """How to come to a folder that can be written to."""
+    return (
+        f"name a folder that user {os.getuid()} may write to, mount the bucket for writing, or start the container as "
+        'its owner with --user "$(id -u)"'
+    )
 
 
 def place_of_process() -> dict[str, Any]:

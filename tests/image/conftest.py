@@ -1,0 +1,85 @@
+"""A Docker engine, a base image that needs no registry, and the CPU image built on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCKER = os.environ.get("DOCKER", "docker")
+BASE = "detection-training-job-base"
+IMAGE = "detection-training-job-cpu"
+
+
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs the Docker client; what it and the container print is the result's stdout."""
+    return subprocess.run(
+        [DOCKER, *arguments],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=check,
+    )
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """The version of a running engine: the one that there is, or one of the tests' own, stopped in the end."""
+    version = ("version", "--format={{.Server.Version}}")
+    if docker("info", check=False).returncode == 0:
+        yield docker(*version).stdout
+        return
+    daemon = subprocess.Popen(["dockerd"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while docker("info", check=False).returncode:
+        assert daemon.poll() is None, "dockerd ended"
+        assert time.monotonic() < deadline, "dockerd does not answer"
+        time.sleep(1)
+    yield docker(*version).stdout
+    daemon.terminate()
+    daemon.wait(30)
+
+
+@pytest.fixture(scope="session")
+def base(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small Debian, made once and kept by the engine."""
+    assert engine
+    if docker("image", "inspect", BASE, check=False).returncode:
+        root = tmp_path_factory.mktemp("base") / "root"
+        packages = "--include=ca-certificates,python3,python3-venv,tini"
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", packages, "bookworm", root], check=True, stdout=subprocess.DEVNULL
+        )
+        # The certificates of this machine, by which it reaches its package index.
+        shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc" / "ssl" / "certs")
+        archive = root.parent / "base.tar"
+        subprocess.run(["tar", "--create", "--file", archive, "--directory", root, "."], check=True)
+        docker("import", str(archive), BASE)
+        shutil.rmtree(root.parent)
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def image(base: str) -> str:
+    """The CPU image of this working tree."""
+    options = [f"--build-arg=BASE_IMAGE={base}", "--build-arg=REQUIREMENTS=requirements-cpu.txt"]
+    docker("build", "--network=host", f"--tag={IMAGE}", *options, str(ROOT))
+    return IMAGE
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, demo_bucket: Path) -> Path:
+    """A bucket of the demo's photos that any user may write into, as bucket mounts are."""
+    folder = tmp_path / "bucket"
+    shutil.copytree(demo_bucket, folder)
+    for path in (tmp_path, folder):
+        path.chmod(0o777)
+    return folder

@@ -1,0 +1,126 @@
+"""The image as its users run it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.image.conftest import DOCKER, docker
+
+SMOKE = ("--env=MODEL=smoke", "--env=BATCH_SIZE=4", "--env=EXPORTS=saved_model")
+
+
+def run(image: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """`docker run --rm`, options first, then `--` and the job's own words."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return docker("run", "--rm", *arguments[:split], image, *arguments[split + 1 :], check=check)
+
+
+def is_finished(results: Path) -> bool:
+    """Whether the results hold a finished job."""
+    return "tf_record" in json.loads((results / "job.json").read_text())["steps"]
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A container's name; whatever bears it is gone after the test."""
+    name = re.sub(r"\W+", "-", request.node.name)[:60]
+    yield name
+    docker("rm", "--force", name, check=False)
+
+
+def start(image: str, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a container in the foreground, whose log can be read."""
+    command = [DOCKER, "run", "--name", name, *arguments[:-1], image, arguments[-1]]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_bucket_alone_is_enough(image: str, bucket: Path) -> None:
+    result = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "3")
+    assert result.stdout.rstrip().endswith("CACLI-TRAINING-SUCCESS")
+    assert is_finished(bucket / "results")
+
+
+def test_new_volume_can_be_written_by_the_image_s_own_user(image: str, name: str) -> None:
+    docker("volume", "create", name)
+    try:
+        options = ("--volume", f"{name}:/data", "--entrypoint=/bin/sh")
+        assert (
+            run(image, *options, "--", "-c", "mkdir /data/results && stat -c %u /data/results").stdout.strip()
+            == "10001"
+        )
+    finally:
+        docker("volume", "rm", name)
+
+
+def test_bucket_may_be_read_only_where_the_results_lie_elsewhere(image: str, bucket: Path, tmp_path: Path) -> None:
+    results = tmp_path / "elsewhere"
+    results.mkdir(mode=0o777)
+    results.chmod(0o777)
+    volumes = (f"--volume={bucket}:/data:ro", f"--volume={results}:/results", "--env=RESULT_DIR=/results")
+    run(image, *SMOKE, *volumes, "--", "3")
+    assert is_finished(results)
+    assert not (bucket / "results").exists()
+
+
+def test_any_user_without_network_rights_or_a_writable_root(image: str, bucket: Path) -> None:
+    bare = ("--user=12345:0", "--read-only", "--network=none", "--cap-drop=ALL", "--tmpfs=/tmp")
+    run(image, *SMOKE, *bare, f"--volume={bucket}:/data", "--", "3")
+    assert (bucket / "results" / "job.json").stat().st_uid == 12345
+
+
+def test_bucket_that_cannot_be_written_is_a_named_error(image: str, bucket: Path) -> None:
+    result = run(image, *SMOKE, f"--volume={bucket}:/data:ro", "--", "3", check=False)
+    assert result.returncode == 2
+    assert "RESULT_DIR=/data/results cannot be made (Read-only file system)" in result.stdout
+
+
+def test_stopped_container_is_resumed_by_the_next(image: str, name: str, bucket: Path) -> None:
+    process = start(image, name, *SMOKE, f"--volume={bucket}:/data", "150")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(r"step = \d\d", line):
+            break
+    docker("stop", "--time=60", name)
+    log = process.communicate()[0]
+    assert process.returncode == 143, log
+    stopped = max(int(path.stem.partition("-")[2]) for path in (bucket / "results" / "checkpoint").glob("ckpt-*.json"))
+    result = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "150")
+    assert f"resumed at step {stopped}" in result.stdout
+    assert is_finished(bucket / "results")
+
+
+def test_second_container_on_the_same_results_refuses(image: str, name: str, bucket: Path) -> None:
+    process = start(image, name, *SMOKE, f"--volume={bucket}:/data", "1000")
+    deadline = time.monotonic() + 60
+    while not (bucket / "results" / ".training-job.lock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    second = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "1000", check=False)
+    docker("kill", name)
+    process.communicate()
+    assert second.returncode == 2
+    assert "belongs to a running job" in second.stdout
+
+
+def test_commands_that_need_no_bucket(image: str) -> None:
+    assert "ssd_mobilenet_v2_fpnlite_320x320" in run(image, "--", "models").stdout
+    assert "--num_steps" in run(image, "--", "--help").stdout
+
+
+def test_sagemaker_s_word_means_the_whole_job(image: str, bucket: Path) -> None:
+    run(image, *SMOKE, "--env=NUM_STEPS=2", f"--volume={bucket}:/data", "--", "train")
+    assert is_finished(bucket / "results")
+
+
+def test_image_holds_no_compiler_no_pip_and_nobody_s_cache(image: str) -> None:
+    script = (
+        "for each in gcc cc make pip pip3; do command -v $each && exit 1; done; ls /root/.cache 2>/dev/null; exit 0"
+    )
+    assert run(image, "--user=0", "--entrypoint=/bin/sh", "--", "-c", script).stdout == ""
