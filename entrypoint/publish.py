@@ -245,6 +245,10 @@ def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
             break
         except FileExistsError:
             logger.info("RESULT_DIR=%s: another job was faster", results)
+        except OSError:
+            # On some mounts errors surface when a file is closed. This one was made by us, and is written again.
+            write_file(path, encode_claim(mine))
+            break
     # Bucket mounts let two jobs make one file, and a dead job's lock may be removed by two at once: who wrote last
     # has it.
     time.sleep(SETTLE_SECONDS)

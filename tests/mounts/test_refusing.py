@@ -1,0 +1,107 @@
+"""Results on filesystems that refuse what bucket mounts refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import publish
+from entrypoint.workspace import Workspace
+from tests.conftest import ROOT, make_settings, run_job
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.W_OK) or not shutil.which("fusermount3"),
+    reason="needs /dev/fuse and the package fuse3",
+)
+REFUSALS = ("rename", "append", "random-write", "overwrite", "chmod", "fsync", "close")
+Mount = Callable[..., Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Mounts a folder that refuses what it is given, and unmounts it in the end."""
+    started: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start(*refused: str) -> Path:
+        place = tmp_path / "mount"
+        for folder in (place, tmp_path / "below"):
+            folder.mkdir()
+        command = [sys.executable, "-m", "tests.mounts.refusing", str(tmp_path / "below"), str(place), *refused]
+        started.append((subprocess.Popen(command, cwd=ROOT), place))
+        deadline = time.monotonic() + 20
+        while not place.is_mount():
+            assert time.monotonic() < deadline, "the filesystem was not mounted"
+            time.sleep(0.1)
+        return place
+
+    yield start
+    for process, place in started:
+        subprocess.run(["fusermount3", "-u", place], check=False)
+        process.wait(20)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_files_are_published_and_replaced_where_it_is_refused(tmp_path: Path, mount: Mount, refusal: str) -> None:
+    place = mount(refusal)
+    for content in (b"first" * 500_000, b"second"):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / "file").write_bytes(content)
+        publish.copy_tree(tmp_path / "source", place / "results" / "folder")
+        assert (tmp_path / "below" / "results" / "folder" / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_lock_is_made_renewed_and_removed_where_it_is_refused(
+    tmp_path: Path, mount: Mount, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "RENEWAL_SECONDS", 0.3)
+    work = Workspace(make_settings(tmp_path, result_dir=mount(refusal) / "results"))
+    with publish.lock(work):
+        first = (work.results / publish.LOCK).read_bytes()
+        deadline = time.monotonic() + 20
+        while (renewed := read(work.results / publish.LOCK)) in (first, b""):
+            assert time.monotonic() < deadline, "the lock was not renewed"
+            time.sleep(0.1)
+        assert json.loads(renewed)["token"] == json.loads(first)["token"]
+    assert not (work.results / publish.LOCK).exists()
+
+
+def read(path: Path) -> bytes:
+    """The file's content; nothing while it is being replaced."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def test_whole_job_completes_where_everything_is_refused(tmp_path: Path, mount: Mount, demo_bucket: Path) -> None:
+    results = mount(*REFUSALS) / "results"
+    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
+    result = run_job("3", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", CHECKPOINT_SECONDS=0, **places)
+    assert result.returncode == 0, result.stdout
+    facts = json.loads((results / "job.json").read_text())
+    for name in facts["files"]:
+        assert (results / name).stat().st_size > 0
+    newest = max((path for path in results.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    assert newest.name == "job.json"
+
+
+def test_failure_that_stays_leaves_no_manifest(tmp_path: Path, demo_bucket: Path) -> None:
+    results = tmp_path / "results"
+    (results / "report.html").mkdir(parents=True)
+    (results / "report.html" / "in the way").write_text("")
+    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
+    result = run_job("2", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", **places)
+    assert result.returncode == 1
+    assert "report.html" in result.stdout.splitlines()[-2]
+    assert result.stdout.rstrip().endswith("CACLI-TRAINING-FAILED")
+    assert not (results / "job.json").exists()
