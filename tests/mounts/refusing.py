@@ -1,4 +1,4 @@
-"""A filesystem over a folder that refuses what bucket mounts refuse: `python -m tests.mounts.refusing ROOT MOUNT WHAT...`.
+"""A filesystem over a folder that refuses what bucket mounts refuse: `python -m tests.mounts.refusing ROOT MOUNT WHAT`.
 
 WHAT is any of rename, append, random-write, overwrite, chmod, fsync, and close, which fails each file's first close.
 """
