@@ -86,11 +86,6 @@ def run(work: Workspace) -> str:
     return workspace.file_sha256(work.dataset)
 
 
-def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
-    return [work.dataset]
-
-
 def load(work: Workspace) -> Dataset:
     """The dataset that the step wrote."""
     document = workspace.read_json(work.dataset, "annotations")

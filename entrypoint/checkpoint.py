@@ -393,11 +393,10 @@ def find_in_folder(folder: Path, source: Path) -> dict[str, str]:
         found = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
         if found:
             prefix = found[-1].with_suffix("")
-            if not list(prefix.parent.glob(f"{prefix.name}.data-*")):
+            data = data_files(prefix)
+            if not data:
                 raise UserError(f"{source}: {found[-1].name} has no data file beside it: the checkpoint is not whole")
-            sha256 = workspace.digest(
-                [workspace.file_sha256(found[-1]), *map(workspace.file_sha256, data_files(prefix))]
-            )
+            sha256 = workspace.digest([workspace.file_sha256(path) for path in (found[-1], *data)])
             return {"prefix": str(prefix), "layout": layout, "sha256": sha256}
     raise UserError(f"{source} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
 

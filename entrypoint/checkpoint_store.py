@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint import publish, workspace
+from entrypoint import checkpoint, publish, workspace
 from entrypoint.engine import Trainer
 from entrypoint.workspace import Workspace
 
@@ -25,18 +25,17 @@ NAME = re.compile(r"ckpt-(\d+)\.json")
 
 @dataclass
 class Saved:
-    """A whole checkpoint: where it is, its step, the job it belongs to, and the losses up to it."""
+    """A whole checkpoint: where it is, its step, and the losses up to it."""
 
     prefix: Path
     step: int
-    job: str
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Workspace) -> Saved:
+def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Workspace) -> None:
     """Writes a checkpoint into WORK_DIR, publishes it to RESULT_DIR and removes what it replaces."""
     work.checkpoints.mkdir(parents=True, exist_ok=True)
-    saved = Saved(work.checkpoints / f"ckpt-{trainer.step}", trainer.step, job, history)
+    saved = Saved(work.checkpoints / f"ckpt-{trainer.step}", trainer.step, history)
     trainer.save(saved.prefix)
     write_state(work.checkpoints, saved)
     files = {path.name: workspace.file_sha256(path) for path in parts(saved.prefix)}
@@ -46,7 +45,6 @@ def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Work
     for folder in (work.checkpoints, work.results / "checkpoint"):
         prune(folder, job)
     logger.info("checkpoint saved at step %d", saved.step)
-    return saved
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
@@ -84,7 +82,7 @@ def read(path: Path, job: str) -> Saved | None:
         if not file.is_file() or workspace.file_sha256(file) != sha256:
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(path.with_suffix(""), step, owner, history)
+    return Saved(path.with_suffix(""), step, history)
 
 
 def publish_checkpoint(saved: Saved, work: Workspace) -> None:
@@ -122,8 +120,7 @@ def write_state(folder: Path, saved: Saved) -> None:
 
 def parts(prefix: Path) -> list[Path]:
     """A checkpoint's own files, the index last."""
-    data = sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
-    return [*data, prefix.with_name(f"{prefix.name}.index")]
+    return [*checkpoint.data_files(prefix), prefix.with_name(f"{prefix.name}.index")]
 
 
 def manifest_of(prefix: Path) -> Path:

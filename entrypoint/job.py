@@ -68,7 +68,8 @@ def run_alone(name: str, settings: Settings) -> None:
     work = Workspace(settings)
     annotations.refuse_missing_bucket(settings.data_dir)
     with workspace.claim(work), publish.lock(work):
-        run_and_mark(find(name), work)
+        step = find(name)
+        run_and_mark(step, input_digest(step, work), work)
 
 
 def find(name: str) -> Step:
@@ -96,13 +97,14 @@ def start(step: Step, work: Workspace) -> Future[None]:
 def run_unless_done(step: Step, work: Workspace) -> None:
     """Runs the step, unless its mark says that it ran on the same input and its output is still there."""
     mark = workspace.read_mark(step.name, work)
-    if mark and not step.always and mark["input"] == input_digest(step, work) and is_whole(step, work):
+    digest = input_digest(step, work)
+    if mark and not step.always and mark["input"] == digest and is_whole(step, work):
         logger.info("%s: done already", step.name)
         return
-    run_and_mark(step, work)
+    run_and_mark(step, digest, work)
 
 
-def run_and_mark(step: Step, work: Workspace) -> None:
+def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
     """Runs the step; the mark is written last and holds the input, the output and the time it took."""
     logger.info("%s ...", step.name)
     began = time.time()
@@ -111,8 +113,7 @@ def run_and_mark(step: Step, work: Workspace) -> None:
         workspace.remove_mark(step.name, work)
         if not step.background:
             publish.retract(work)
-    mark: dict[str, Any] = {"input": input_digest(step, work)}
-    mark["output"] = module_of(step).run(work)
+    mark: dict[str, Any] = {"input": digest, "output": module_of(step).run(work)}
     mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}
     workspace.write_json(work.marks / f"{step.name}.json", mark)
     logger.info("%s: %.1f s", step.name, mark["seconds"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint import checkpoint, publish, tf_record, workspace, zoo
+from entrypoint import checkpoint, tf_record, workspace, zoo
 from entrypoint.errors import UserError
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
@@ -314,7 +314,7 @@ def log_changes(path: Path, changes: Changes) -> None:
     """Logs what was injected as a table."""
     width = max((len(name) for name, _, _ in changes.rows), default=0)
     lines = [f"  {name.ljust(width)}  {before or '-'} -> {after or '-'}" for name, before, after in changes.rows]
-    logger.info("pipeline.config from %s, with these values:\n%s", path, publish.redact("\n".join(lines)))
+    logger.info("pipeline.config from %s, with these values:\n%s", path, "\n".join(lines))
 
 
 def identify(config: Any) -> str:

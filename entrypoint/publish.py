@@ -98,11 +98,6 @@ def replaced_files(work: Workspace) -> list[Path]:
     return [path for path in paths if path.resolve().is_relative_to(root) and path.is_file()]
 
 
-def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in RESULT_DIR."""
-    return [work.results / MANIFEST]
-
-
 def export_folders(work: Workspace) -> list[Path]:
     """The folders of the formats that were asked for."""
     return [work.root / export.FOLDERS[name] for name in work.settings.exports]
@@ -236,8 +231,9 @@ def lock(work: Workspace) -> Iterator[None]:
 def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
     """Makes the lock; UserError where another job, which is alive, has it."""
     while True:
-        if read_claim(path) is not None:
-            wait_for_dead_owner(path, results)
+        claim = read_claim(path)
+        if claim is not None:
+            wait_for_dead_owner(path, claim, results)
             remove(path)
         try:
             with path.open("xb") as file:
@@ -301,13 +297,12 @@ def renew(path: Path, mine: dict[str, Any], stop: threading.Event) -> None:
 
 def is_mine(claim: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
     """Whether a lock is the one that this job wrote."""
-    return bool(claim) and claim is not None and claim.get("token") == mine["token"]
+    return claim is not None and claim.get("token") == mine["token"]
 
 
-def wait_for_dead_owner(path: Path, results: Path) -> None:
-    """Returns at once where nobody holds the lock, or after DEAD_SECONDS in which its owner did not renew it."""
-    first = read_claim(path)
-    if first is None or is_dead_here(first):
+def wait_for_dead_owner(path: Path, first: dict[str, Any], results: Path) -> None:
+    """Returns when the owner of the lock is known to be dead, did not renew it for DEAD_SECONDS, or released it."""
+    if is_dead_here(first):
         return
     logger.info(
         "RESULT_DIR=%s is locked by process %s on %s: waiting to see whether it lives",

@@ -53,11 +53,6 @@ def run(work: Workspace) -> str:
     return workspace.file_sha256(work.report)
 
 
-def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
-    return [work.report]
-
-
 def template() -> jinja2.Template:
     """The page's template; everything that is filled in is escaped."""
     environment = jinja2.Environment(

@@ -119,6 +119,32 @@ def test_upstream_accepts_every_fitted_schedule_at_any_number_of_steps(tmp_path:
         assert 0 <= float(rate()) < 1e-6
 
 
+@pytest.mark.parametrize(
+    "rate",
+    [
+        "constant_learning_rate { learning_rate: 0.04 }",
+        "exponential_decay_learning_rate { initial_learning_rate: 0.04 decay_steps: 2500 burnin_steps: 50 }",
+        """manual_step_learning_rate { initial_learning_rate: 0.04
+          schedule { step: 12000 learning_rate: 0.004 } schedule { step: 12001 learning_rate: 0.0004 } }""",
+    ],
+)
+def test_upstream_builds_every_other_schedule_at_any_number_of_steps(tmp_path: Path, rate: str) -> None:
+    import tensorflow as tf
+    from object_detection.builders import optimizer_builder
+
+    for steps in (1, 2, 7, 30, 100_000):
+        config = run(tmp_path, user_config(rate=rate), num_steps=steps)
+        step = tf.Variable(0, dtype=tf.int64)
+        _, (built,) = optimizer_builder.build(config.train_config.optimizer, global_step=step)
+        assert 0 < float(built() if callable(built) else built) <= 0.0401
+
+
+def test_table_in_the_log_shows_the_patterns_of_the_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path, user_config())
+    assert "train-?????-of-?????.tfrecord" in caplog.text
+
+
 def test_batch_size_scales_the_rate_of_momentum_linearly(tmp_path: Path) -> None:
     config = run(tmp_path, user_config(), batch_size=16)
     assert config.train_config.batch_size == 16
@@ -223,7 +249,7 @@ def test_published_config_of_the_zoo_is_read_and_fitted(tmp_path: Path) -> None:
     assert not config.train_config.use_bfloat16
 
 
-def test_start_of_the_config_is_read_back(tmp_path: Path) -> None:
+def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
     workspace.write_json(work.start, START)
     assert checkpoint.load(work) == START
