@@ -76,11 +76,12 @@ format: install-dev
 
 # Versions are chosen anew with `make lock UPGRADE=--upgrade`; otherwise those that stand stay.
 LOCK = uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --fork-strategy requires-python \
-  --excludes requirements-excluded.txt --custom-compile-command 'make lock' $(UPGRADE)
+  --custom-compile-command 'make lock' $(UPGRADE)
+EXCLUDED := --excludes requirements-excluded.txt
 
 lock:
-	$(LOCK) requirements.in -o requirements.txt
-	$(LOCK) requirements-cpu.in -o requirements-cpu.txt --excludes <(echo tensorflow)
+	$(LOCK) requirements.in -o requirements.txt $(EXCLUDED)
+	$(LOCK) requirements-cpu.in -o requirements-cpu.txt $(EXCLUDED) --excludes <(echo tensorflow)
 	$(LOCK) sdists/requirements.in -o sdists/requirements.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from entrypoint import job, logs, settings, signals, zoo
+from entrypoint import job, logs, services, settings, signals, zoo
 from entrypoint.errors import JobError, Stopped, UserError
 
 logger = logging.getLogger("job")
@@ -51,6 +51,7 @@ def run(command: str | None, values: settings.Settings) -> int:
 def fail(message: str, exit_code: int) -> int:
     """Prints the failure and the mark that services look for, in this order, and returns the exit code."""
     logger.error("%s", message)
+    services.tell_failure(message)
     print("CACLI-TRAINING-FAILED", flush=True)
     return exit_code
 

@@ -9,14 +9,14 @@ import html
 import json
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-from entrypoint import workspace
+from entrypoint import bucket, workspace
+from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 
@@ -93,39 +93,44 @@ def load(work: Workspace) -> Dataset:
     return Dataset(document["labels"], images, Findings(document["findings"]["kinds"]), document["unlabelled"])
 
 
-def read_bucket(bucket: Path, exclude: Path) -> Dataset:
+def read_bucket(root: Place, exclude: Place) -> Dataset:
     """The dataset of a bucket; `exclude` is a folder in it that holds no data of the user's."""
-    refuse_missing_bucket(bucket)
-    document = read_document(bucket / FILE)
+    refuse_missing_bucket(root)
+    document = read_document(root / FILE)
     is_v2 = isinstance(document.get("images"), dict)
     raw = read_v2(document) if is_v2 else read_v1(document)
-    bucket, exclude = bucket.resolve(), exclude.resolve()
-    photos = find_photos(bucket, exclude)
+    photos = find_photos(root, exclude)
     findings = Findings()
     images, mentioned = [], set()
     for key, drawn in sorted(raw.items()):
-        found = resolve(key, photos, bucket, findings)
+        found = resolve(key, photos, root, findings)
         if found is not None:
             mentioned.add(found)
             images += read_image(found, drawn, findings)
     labels = order_labels(declared_labels(document), images, findings)
     if not labels:
         raise UserError(
-            f"{bucket / FILE} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
+            f"{root / FILE} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
         )
     return Dataset(labels, images, findings, unlabelled=len(photos - mentioned))
 
 
-def refuse_missing_bucket(bucket: Path) -> None:
-    """UserError where DATA_DIR is not there."""
-    if not bucket.is_dir():
-        raise UserError(f"DATA_DIR={bucket} is no folder: mount the bucket there, or name where it is mounted")
+def refuse_missing_bucket(root: Place) -> None:
+    """UserError where DATA_DIR is not there, or may not be read."""
+    try:
+        is_there = bucket.is_folder(root)
+    except PermissionError as error:
+        raise UserError(f"DATA_DIR={root} may not be read ({error.strerror}): {bucket.MEND}") from None
+    if not is_there and bucket.is_remote(root):
+        raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
+    if not is_there:
+        raise UserError(f"DATA_DIR={root} is no folder: mount the bucket there, or name where it is mounted")
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Place) -> dict[str, Any]:
     """The JSON object in the file; UserError where there is none, or it is not of photos with boxes."""
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+        document = json.loads(bucket.read(path).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: DATA_DIR must name the bucket's root, where {FILE} lies") from None
     except UnicodeDecodeError as error:
@@ -179,28 +184,27 @@ def hull(annotation: Any, names: dict[str, Any]) -> Any:
     return box
 
 
-def find_photos(bucket: Path, exclude: Path) -> set[str]:
+def find_photos(root: Place, exclude: Place) -> set[str]:
     """The keys of the photos in the bucket, by their suffix; `exclude` and hidden folders are left out."""
-    keys = set()
-    for folder, folders, files in os.walk(bucket):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) != exclude]
-        keys |= {
-            Path(folder, name).relative_to(bucket).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in PHOTO_SUFFIXES
-        }
-    return keys
+    if not bucket.is_remote(root):
+        root, exclude = root.resolve(), exclude.resolve()
+    return {key for key in bucket.listing(root, exclude) if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
 
 
-def resolve(key: str, photos: set[str], bucket: Path, findings: Findings) -> str | None:
+def resolve(key: str, photos: set[str], root: Place, findings: Findings) -> str | None:
     """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
     for candidate in (key, html.unescape(key)):
-        if candidate in photos and (bucket / candidate).resolve().is_relative_to(bucket):
+        if candidate in photos and is_inside(root, candidate):
             return candidate
-    parts = Path(html.unescape(key)).parts
+    parts = PurePosixPath(html.unescape(key)).parts
     outside = key in photos or ".." in parts or key.startswith("/")
     findings.add(OUTSIDE if outside else MISSING, key)
     return None
+
+
+def is_inside(root: Place, key: str) -> bool:
+    """Whether a photo lies in the bucket; a symbolic link can lead out of it."""
+    return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
 
 
 def read_image(key: str, annotations: list[Any], findings: Findings) -> list[LabelledImage]:

@@ -33,7 +33,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from entrypoint import logs, publish, workspace, zoo
+from entrypoint import bucket, logs, publish, workspace, zoo
 from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 
@@ -123,7 +123,8 @@ def find_source(work: Workspace) -> str | None:
 
 def refuse_own(place: Path, work: Workspace) -> Path:
     """The place; UserError where this job would save its own checkpoints into it, and remove what it started from."""
-    if any(place.resolve().is_relative_to(folder.resolve()) for folder in (work.results, work.root)):
+    own = [folder.resolve() for folder in (work.results, work.root) if not bucket.is_remote(folder)]
+    if any(place.resolve().is_relative_to(folder) for folder in own):
         raise UserError(
             f"CHECKPOINT={place} lies in RESULT_DIR or WORK_DIR, where this job's own go: copy it elsewhere"
         )
@@ -143,8 +144,11 @@ def fetch(source: str, work: Workspace) -> Path:
         raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(source)} is no address ({error})") from None
     if parts.scheme in ("http", "https"):
         return download(source, work)
+    if parts.scheme in bucket.PROTOCOLS:
+        return bring(source, work)
     if "://" in source and parts.scheme != "file":
-        raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(source)} is neither an http(s) nor a file address")
+        schemes = ", ".join(f"{each}://" for each in ("http", "https", "file", *bucket.PROTOCOLS))
+        raise UserError(f"CHECKPOINT or ZOO_URL: {publish.redact(source)} is none of {schemes}")
     path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(source)
     if not path.is_file():
         raise UserError(f"{path} is missing: CHECKPOINT, or ZOO_URL with {work.settings.model}'s archive, must name it")
@@ -172,6 +176,18 @@ def download(url: str, work: Workspace) -> Path:
                 ) from None
             logger.warning("%s; fetching it once more", error)
     workspace.write_text(known, workspace.file_sha256(target) + "\n")
+    return target
+
+
+def bring(source: str, work: Workspace) -> Path:
+    """Copies the archive out of a bucket into WORK_DIR/zoo."""
+    target = folder_of(source, work) / Path(source).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        bucket.fetch(bucket.parse(source), target)
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(f"CHECKPOINT or ZOO_URL: {source} cannot be read ({error.strerror}): {bucket.MEND}") from None
+    verify(target, work.settings.checkpoint_sha256, source, UserError)
     return target
 
 

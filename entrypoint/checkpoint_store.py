@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint import checkpoint, publish, workspace
+from entrypoint import bucket, checkpoint, publish, workspace
+from entrypoint.bucket import Place
 from entrypoint.engine import Trainer
 from entrypoint.workspace import Workspace
 
@@ -42,34 +43,43 @@ def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Work
     manifest = {"step": saved.step, "job": job, "files": files, "history": history}
     workspace.write_json(manifest_of(saved.prefix), manifest)
     publish_checkpoint(saved, work)
-    for folder in (work.checkpoints, work.results / "checkpoint"):
+    for folder in folders(work):
         prune(folder, job)
     logger.info("checkpoint saved at step %d", saved.step)
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
-    """The whole checkpoint of this job with the highest step, from WORK_DIR or RESULT_DIR; None where there is none.
+    """The whole checkpoint of this job with the highest step, brought to WORK_DIR; None where there is none.
 
     One that is damaged is named in the log, and the one before it taken.
     """
-    found = [path for folder in folders(work) for path in folder.glob("ckpt-*.json")]
+    found = [path for folder in folders(work) for path in named(folder, "ckpt-*.json")]
     # At equal steps the local one is taken, being nearer.
     for path in sorted(found, key=lambda path: (step_of(path), path.parent == work.checkpoints), reverse=True):
-        saved = read(path, job)
+        saved = read(path, job, work.checkpoints)
         if saved:
             return saved
     return None
 
 
-def folders(work: Workspace) -> tuple[Path, Path]:
-    """Where checkpoints are kept."""
-    return work.checkpoints, work.results / "checkpoint"
+def folders(work: Workspace) -> list[Place]:
+    """Where checkpoints are kept: at hand, where they outlive the machine, and among the results."""
+    kept = work.settings.checkpoint_dir
+    return [work.checkpoints, *([kept] if kept else []), work.results / "checkpoint"]
 
 
-def read(path: Path, job: str) -> Saved | None:
-    """The checkpoint of a manifest; None where it is damaged, or another job's."""
+def named(folder: Place, pattern: str) -> list[Place]:
+    """The files of a folder, which need not be there, that fit the pattern."""
+    for attempt in bucket.retrying():
+        with attempt, bucket.named_errors(folder):
+            return list(folder.glob(pattern))
+    raise AssertionError("the last attempt raises")
+
+
+def read(path: Place, job: str, local: Path) -> Saved | None:
+    """The checkpoint of a manifest, copied to the local folder; None where it is damaged, or another job's."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(bucket.read(path))
         step, owner, files, history = (manifest[key] for key in ("step", "job", "files", "history"))
     except (OSError, ValueError, KeyError, TypeError):
         logger.warning("checkpoint %s is damaged and is not used", path)
@@ -78,37 +88,52 @@ def read(path: Path, job: str) -> Saved | None:
         logger.info("checkpoint %s was made with other settings or photos and is not used", path)
         return None
     for name, sha256 in files.items():
-        file = path.with_name(name)
-        if not file.is_file() or workspace.file_sha256(file) != sha256:
+        if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(path.with_suffix(""), step, history)
+    return Saved(local / path.stem, step, history)
+
+
+def is_brought(source: Place, target: Path, sha256: str) -> bool:
+    """Whether a checkpoint's file is in the local folder, or was copied there, with that SHA-256."""
+    if target.is_file() and workspace.file_sha256(target) == sha256:
+        return True
+    if source == target:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        bucket.fetch(source, target)
+    except FileNotFoundError:
+        return False
+    return workspace.file_sha256(target) == sha256
 
 
 def publish_checkpoint(saved: Saved, work: Workspace) -> None:
-    """Copies the files of a checkpoint to RESULT_DIR, its manifest last."""
+    """Copies the files of a checkpoint to where they outlive the machine, its manifest last."""
+    folder = work.settings.checkpoint_dir or work.results / "checkpoint"
     state = saved.prefix.with_name("checkpoint")
     for path in (*parts(saved.prefix), state, manifest_of(saved.prefix)):
-        publish.copy_file(path, work.results / "checkpoint" / path.name)
+        publish.copy_file(path, folder / path.name)
+    publish.publish_events(work)
 
 
-def prune(folder: Path, job: str) -> None:
+def prune(folder: Place, job: str) -> None:
     """Removes all but the newest KEPT checkpoints of this job, each manifest first."""
-    manifests = sorted(folder.glob("ckpt-*.json"), key=step_of, reverse=True)
+    manifests = sorted(named(folder, "ckpt-*.json"), key=step_of, reverse=True)
     mine = [path for path in manifests if owner_of(path) == job]
     kept = {path.stem for path in mine[:KEPT]}
     for path in manifests:
         if path.stem not in kept:
             publish.remove(path)
-    for path in folder.glob("ckpt-*"):
+    for path in named(folder, "ckpt-*"):
         if path.name.partition(".")[0] not in kept:
             publish.remove(path)
 
 
-def owner_of(path: Path) -> Any:
+def owner_of(path: Place) -> Any:
     """The job that a manifest names; None where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["job"]
+        return json.loads(bucket.read(path))["job"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -128,7 +153,7 @@ def manifest_of(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.json")
 
 
-def step_of(path: Path) -> int:
+def step_of(path: Place) -> int:
     """The step in a manifest's name; -1 where the name is another file's."""
     match = NAME.fullmatch(path.name)
     return int(match.group(1)) if match else -1

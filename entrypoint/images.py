@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -40,16 +39,12 @@ class UnusablePhotoError(Exception):
     """The photo cannot be trained on; the message says why."""
 
 
-def load(path: Path) -> Photo:
-    """Reads and decodes a photo once in full.
+def load(content: bytes) -> Photo:
+    """Decodes a photo once in full.
 
     Raises:
         UnusablePhotoError: the file is empty, no photo, cut off, or larger than any training can use.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UnusablePhotoError(f"cannot be read ({error.strerror})") from None
     if not content:
         raise UnusablePhotoError("file is empty")
     try:

@@ -25,9 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-
-from entrypoint import export, logs, workspace
+from entrypoint import bucket, export, workspace
+from entrypoint.bucket import Place
 from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 
@@ -39,8 +38,6 @@ RENEWAL_SECONDS = 10.0
 # A lock that was not renewed for so long belongs to a job that is dead.
 DEAD_SECONDS = 35.0
 SETTLE_SECONDS = 1.0
-# No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
-FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
 
 
@@ -58,6 +55,7 @@ def run(work: Workspace) -> str:
     published = [copy_file(path, work.results / path.name) for path in files.values()]
     for folder in (work.checkpoints, *export_folders(work)):
         published += copy_tree(folder, work.results / folder.name)
+    publish_events(work)
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
     for path in replaced_files(work):
         if path not in published:
@@ -68,18 +66,24 @@ def run(work: Workspace) -> str:
     return workspace.digest(content.decode())
 
 
+def publish_events(work: Workspace) -> None:
+    """Copies TensorBoard's events to TENSORBOARD_DIR, where that is another place than among the results."""
+    if work.settings.tensorboard_dir and work.events.is_dir():
+        copy_tree(work.events, work.settings.tensorboard_dir)
+
+
 def retract(work: Workspace) -> None:
     """Removes the manifest of a job that is about to be replaced, and remembers which files it spoke of."""
     path = work.results / MANIFEST
     try:
-        content = path.read_text(encoding="utf-8", errors="replace")
+        content = bucket.read(path).decode(errors="replace")
     except FileNotFoundError:
         return
     workspace.write_json(work.replaced, {"results": str(work.results), "manifest": content})
     remove(path)
 
 
-def replaced_files(work: Workspace) -> list[Path]:
+def replaced_files(work: Workspace) -> list[Place]:
     """The files in RESULT_DIR of the job before, of which those that this job has not written anew are stale.
 
     The manifest that names them lay in a bucket where anybody may write: only files below RESULT_DIR count.
@@ -95,7 +99,8 @@ def replaced_files(work: Workspace) -> list[Path]:
         return []
     root = work.results.resolve()
     paths = [work.results / name for name in names if isinstance(name, str)]
-    return [path for path in paths if path.resolve().is_relative_to(root) and path.is_file()]
+    with bucket.named_errors(root):
+        return [path for path in paths if path.resolve().is_relative_to(root) and path.is_file()]
 
 
 def export_folders(work: Workspace) -> list[Path]:
@@ -135,58 +140,49 @@ def versions() -> dict[str, str]:
     return found
 
 
-def copy_tree(source: Path, target: Path) -> list[Path]:
+def copy_tree(source: Path, target: Place) -> list[Place]:
     """Copies every file of a folder; the files it wrote."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     return [copy_file(file, target / file.relative_to(source)) for file in files]
 
 
-def copy_file(source: Path, target: Path) -> Path:
+def copy_file(source: Path, target: Place) -> Place:
     """Copies a file; tried again where that can help, and complete when this returns the target."""
-    for attempt in retrying():
+    for attempt in bucket.retrying():
         with attempt, source.open("rb") as reader:
             write_once(reader, target, source.stat().st_size)
     return target
 
 
-def write_file(target: Path, content: bytes) -> None:
+def write_file(target: Place, content: bytes) -> None:
     """Writes a file as copy_file does."""
-    for attempt in retrying():
+    for attempt in bucket.retrying():
         with attempt:
             write_once(io.BytesIO(content), target, len(content))
 
 
-def retrying() -> Retrying:
-    """Six attempts over half a minute, for errors that pass."""
-    return Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno not in FINAL),
-        wait=wait_exponential_jitter(initial=1, max=15),
-        stop=stop_after_attempt(6),
-        before_sleep=logs.log_retry,
-        reraise=True,
-    )
-
-
-def write_once(reader: Any, target: Path, size: int) -> None:
+def write_once(reader: Any, target: Place, size: int) -> None:
     """One sequential write of a whole file; OSError, with path and size, where not all of it arrived."""
     if _Lost.to:
         raise JobError(f"RESULT_DIR was taken over by {_Lost.to}: nothing more is written into it")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open_for_writing(target) as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            # Some mounts refuse it; where it counts, errors surface when the file is closed.
-            with contextlib.suppress(OSError):
-                os.fsync(writer.fileno())
+        with bucket.named_errors(target):
+            if not bucket.is_remote(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with open_for_writing(target) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+                writer.flush()
+                # Some mounts refuse it; where it counts, errors surface when the file is closed.
+                with contextlib.suppress(OSError):
+                    os.fsync(writer.fileno())
+            written = target.stat().st_size
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}, writing {size:,} bytes", str(target)) from error
-    written = target.stat().st_size
     if written != size:
         raise OSError(errno.EIO, f"{written:,} of {size:,} bytes arrived", str(target))
 
 
-def open_for_writing(target: Path) -> Any:
+def open_for_writing(target: Place) -> Any:
     """Opens a new file, in place of an old one also where that must be deleted first."""
     try:
         return target.open("wb")
@@ -197,9 +193,10 @@ def open_for_writing(target: Path) -> Any:
         return target.open("wb")
 
 
-def remove(path: Path) -> None:
+def remove(path: Place) -> None:
     """Deletes a file that may be gone already."""
-    path.unlink(missing_ok=True)
+    with bucket.named_errors(path):
+        path.unlink(missing_ok=True)
 
 
 class _Lost:
@@ -228,7 +225,7 @@ def lock(work: Workspace) -> Iterator[None]:
                 remove(path)
 
 
-def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
+def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
     """Makes the lock; UserError where another job, which is alive, has it."""
     while True:
         claim = read_claim(path)
@@ -236,7 +233,7 @@ def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
             wait_for_dead_owner(path, claim, results)
             remove(path)
         try:
-            with path.open("xb") as file:
+            with bucket.named_errors(path), path.open("xb") as file:
                 file.write(encode_claim(mine))
             break
         except FileExistsError:
@@ -251,14 +248,29 @@ def acquire(path: Path, mine: dict[str, Any], results: Path) -> None:
     refuse_other_owner(read_claim(path), mine, results)
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(folder: Place) -> None:
     """UserError where RESULT_DIR cannot be made or written to."""
+    if bucket.is_remote(folder):
+        probe(folder)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"RESULT_DIR={folder} cannot be made ({error.strerror}): {mend_for_user()}") from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"RESULT_DIR={folder} cannot be written to: {mend_for_user()}")
+
+
+def probe(results: Place) -> None:
+    """UserError where a bucket does not take what is written; the file that was tried is removed again."""
+    path = results / f"{LOCK}.{uuid.uuid4().hex}"
+    try:
+        write_file(path, b"written to see whether it can be")
+        remove(path)
+    except FileNotFoundError:
+        raise UserError(f"RESULT_DIR={results}: there is no such bucket") from None
+    except PermissionError as error:
+        raise UserError(f"RESULT_DIR={results} cannot be written to ({error.strerror}): {bucket.MEND}") from None
 
 
 def mend_for_user() -> str:
@@ -283,7 +295,7 @@ def encode_claim(claim: dict[str, Any]) -> bytes:
     return json.dumps({**claim, "renewed": time.time()}).encode()
 
 
-def renew(path: Path, mine: dict[str, Any], stop: threading.Event) -> None:
+def renew(path: Place, mine: dict[str, Any], stop: threading.Event) -> None:
     """Shows that the job is alive until it ends; stops it where another job took its place."""
     while not stop.wait(RENEWAL_SECONDS):
         with contextlib.suppress(OSError):
@@ -300,7 +312,7 @@ def is_mine(claim: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
     return claim is not None and claim.get("token") == mine["token"]
 
 
-def wait_for_dead_owner(path: Path, first: dict[str, Any], results: Path) -> None:
+def wait_for_dead_owner(path: Place, first: dict[str, Any], results: Place) -> None:
     """Returns when the owner of the lock is known to be dead, did not renew it for DEAD_SECONDS, or released it."""
     if is_dead_here(first):
         return
@@ -319,7 +331,7 @@ def wait_for_dead_owner(path: Path, first: dict[str, Any], results: Path) -> Non
         refuse_other_owner(claim, first, results)
 
 
-def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], results: Path) -> None:
+def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], results: Place) -> None:
     """UserError where the lock is another than the known one, or was renewed since."""
     if claim and {**known, "renewed": known.get("renewed", claim.get("renewed"))} != claim:
         raise UserError(
@@ -328,10 +340,11 @@ def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], resu
         )
 
 
-def read_claim(path: Path) -> dict[str, Any] | None:
+def read_claim(path: Place) -> dict[str, Any] | None:
     """The lock's content, or None where there is none; an unreadable one counts as a lock without an owner."""
     try:
-        claim = json.loads(path.read_bytes() or b"{}")
+        with bucket.named_errors(path):
+            claim = json.loads(path.read_bytes() or b"{}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

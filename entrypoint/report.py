@@ -163,7 +163,7 @@ def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
     cards = []
     for each in found[::stride][:PHOTOS]:
         try:
-            photo = images.load(work.settings.data_dir / each["key"])
+            photo = tf_record.read_photo(work.settings.data_dir, each["key"])
         except images.UnusablePhotoError:
             # It was there when the records were made; the model needs no photo any more.
             continue

@@ -1,6 +1,6 @@
 """Every setting of the job: name, type, default, meaning. The README's table is made from here.
 
-Values come from the command line, then the environment, then the training service's own file, then the default.
+Values come from the command line, then the environment, then what the training service tells, then the default.
 """
 
 from __future__ import annotations
@@ -8,44 +8,61 @@ from __future__ import annotations
 import argparse
 import difflib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
-    JsonConfigSettingsSource,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from entrypoint import bucket, services
+from entrypoint.cluster import Cluster
 from entrypoint.errors import UserError
 
-# SageMaker writes the hyperparameters of a training job here, all values as strings.
-SERVICE_FILE = Path("/opt/ml/input/config/hyperparameters.json")
-
 Export = Literal["saved_model", "tflite"]
+# A folder, or the address of a bucket.
+Place = Annotated[Path, PlainValidator(bucket.parse), PlainSerializer(str)]
 
 
 def default_work_dir(values: Mapping[str, Any]) -> Path:
     """A folder on local disk of this user's own, the same whenever the same bucket and results are named."""
-    place = f"{os.getuid()} {values.get('data_dir')} {values.get('result_dir')}"
+    # Members of a cluster can be processes of one machine.
+    member = values["tf_config"].rank if values.get("tf_config") else ""
+    place = f"{os.getuid()} {values.get('data_dir')} {values.get('result_dir')} {member}"
     return Path(tempfile.gettempdir()) / f"training-job-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
 class Settings(BaseSettings):
     """The settings of one job, checked and never changed afterwards."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, json_file=SERVICE_FILE)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
 
-    data_dir: Path = Field(Path("/data"), description="the mounted bucket; may be read-only")
-    result_dir: Path = Field(
+    data_dir: Place = Field(
+        Path("/data"),
+        description="the mounted bucket, or its address: `s3://bucket/folder`, `gs://`, `cos://`; may be read-only",
+    )
+    result_dir: Place = Field(
         default_factory=lambda values: values["data_dir"] / "results",
-        description="what the user keeps: model, checkpoint, metrics and report. Default: `DATA_DIR/results`",
+        description="what the user keeps: model, checkpoint, metrics and report; a folder, a mount or an address. "
+        "Default: `DATA_DIR/results`",
+    )
+    checkpoint_dir: Place | None = Field(
+        None, description="where checkpoints are kept while training. Default: `RESULT_DIR/checkpoint`"
+    )
+    tensorboard_dir: Place | None = Field(
+        None, description="where TensorBoard's events are copied to as well, with every checkpoint"
+    )
+    tf_config: Annotated[Cluster | None, NoDecode] = Field(
+        None, description="the machines that train together, in TensorFlow's own form; services set it"
     )
     work_dir: Path = Field(
         default_factory=default_work_dir,
@@ -104,7 +121,16 @@ class Settings(BaseSettings):
         """Takes `a,b` for ("a", "b")."""
         return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
 
-    @field_validator("data_dir", "result_dir", "work_dir", "pipeline_config")
+    @field_validator("tf_config", mode="before")
+    @classmethod
+    def read_json(cls, value: Any) -> Any:
+        """The document in a text; None for one without a cluster, or of a single machine, which is none."""
+        document = json.loads(value) if isinstance(value, str) else value
+        members = document.get("cluster") if isinstance(document, dict) else document
+        is_cluster = isinstance(members, Cluster) or (isinstance(members, dict) and sum(map(len, members.values())) > 1)
+        return document if is_cluster else None
+
+    @field_validator("work_dir", "pipeline_config")
     @classmethod
     def make_absolute(cls, value: Path | None) -> Path | None:
         """TensorFlow's own readers resolve relative paths against the working directory of the moment."""
@@ -113,6 +139,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def refuse_nested_places(self) -> Settings:
         """Publishing copies from WORK_DIR to RESULT_DIR, so that neither may lie in the other."""
+        if bucket.is_remote(self.result_dir):
+            return self
         places = self.work_dir.resolve(), self.result_dir.resolve()
         if any(one.is_relative_to(other) for one, other in (places, places[::-1])):
             raise ValueError(f"WORK_DIR={self.work_dir} and RESULT_DIR={self.result_dir} lie in one another")
@@ -127,8 +155,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are pydantic-settings'
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, which come as arguments, before the environment, before the service's file."""
-        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls)
+        """Flags, which come as arguments, before the environment, before what the service tells."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, services.offered(os.environ))
 
 
 NAMES = tuple(Settings.model_fields)
@@ -234,9 +262,9 @@ def explain(error: Any) -> str:
         return str(error["msg"].removeprefix("Value error, "))
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{name} in {SERVICE_FILE} is no setting of this job.{suggestion(name)}"
+        return f"{name} in /{services.HYPERPARAMETERS} is no setting of this job.{suggestion(name)}"
     allowed = f" (of {', '.join(get_args(Export))})" if name == "exports" else ""
-    return f"{name.upper()}={error['input']!r}: {error['msg']}{allowed}"
+    return f"{name.upper()}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}{allowed}"
 
 
 def markdown_table() -> str:

@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from entrypoint import annotations, images, logs, workspace
+from entrypoint import annotations, bucket, images, logs, workspace
 from entrypoint.annotations import LabelledImage
+from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 
@@ -39,7 +40,7 @@ def run(work: Workspace) -> str:
     settings = work.settings
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
     ids = {label: index for index, label in enumerate(dataset.labels, start=1)}
-    writer = RecordWriter(settings.data_dir, ids, settings.workers)
+    writer = RecordWriter(settings.data_dir, ids, settings.workers, bucket.listing(settings.data_dir, work.results))
     with workspace.new_folder(work.records) as folder:
         for name in SPLITS:
             writer.write(folder, name, parts[name])
@@ -74,12 +75,8 @@ def outputs(work: Workspace) -> list[Path]:
 
 def fingerprint(work: Workspace) -> str:
     """Names, sizes and times of the photos: what tells a changed bucket without reading it."""
-    entries = []
-    for image in annotations.load(work).images:
-        path = work.settings.data_dir / image.key
-        status = path.stat() if path.exists() else None
-        entries.append([image.key, status and [status.st_size, status.st_mtime_ns]])
-    return workspace.digest(entries)
+    listing = bucket.listing(work.settings.data_dir, work.results)
+    return workspace.digest([[image.key, str(listing.get(image.key))] for image in annotations.load(work).images])
 
 
 def load_manifest(work: Workspace) -> dict[str, Any]:
@@ -137,10 +134,11 @@ def rank(key: str, seed: int) -> float:
 class RecordWriter:
     """Writes the shards of one split after the other and keeps count."""
 
-    def __init__(self, bucket: Path, ids: dict[str, int], workers: int) -> None:
-        self.bucket = bucket
+    def __init__(self, root: Place, ids: dict[str, int], workers: int, listing: dict[str, bucket.Entry]) -> None:
+        self.root = root
         self.ids = ids
         self.workers = workers
+        self.listing = listing
         self.splits: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
         self.changed: dict[str, list[str]] = {}
@@ -150,7 +148,7 @@ class RecordWriter:
         counts: Counter[str] = Counter()
         boxes: Counter[str] = Counter()
         shards = []
-        total = shard_count(sum(size_of(self.bucket / image.key) for image in photos), len(photos))
+        total = shard_count(sum(self.size_of(image.key) for image in photos), len(photos))
         with ThreadPoolExecutor(self.workers) as pool:
             examples = map_in_order(pool, self.convert, photos, in_flight=2 * self.workers)
             examples = logs.progress(examples, len(photos), f"{name} records")
@@ -180,9 +178,8 @@ class RecordWriter:
 
     def convert(self, image: LabelledImage) -> bytes | None:
         """The photo as a serialized tf.train.Example; None, and a note why, where it cannot be used."""
-        path = self.bucket / image.key
         try:
-            photo = images.load(path)
+            photo = read_photo(self.root, image.key)
         except images.UnusablePhotoError as error:
             self.skipped[image.key] = str(error)
             return None
@@ -191,6 +188,25 @@ class RecordWriter:
         if photo.changes:
             self.changed[image.key] = list(photo.changes)
         return to_example(image, photo, self.ids)
+
+    def size_of(self, key: str) -> int:
+        """A photo's size in bytes; 0 where it has gone."""
+        return self.listing[key].size if key in self.listing else 0
+
+
+def read_photo(root: Place, key: str) -> images.Photo:
+    """The photo of that key, decoded.
+
+    Raises:
+        UnusablePhotoError: it is gone, may not be read, or is no usable photo.
+        OSError: the bucket itself cannot be read.
+    """
+    try:
+        return images.load(bucket.read(root / key))
+    except OSError as error:
+        if error.errno not in bucket.FINAL:
+            raise
+        raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
 
 
 def is_decodable(photo: images.Photo) -> bool:
@@ -207,11 +223,6 @@ def is_decodable(photo: images.Photo) -> bool:
 def shard_count(size: int, photos: int) -> int:
     """Shards for so many bytes: 100 to 200 MB each, but as many as are read at a time, and none without a photo."""
     return min(photos, max(READERS, round(size / SHARD_BYTES)))
-
-
-def size_of(path: Path) -> int:
-    """A file's size in bytes; 0 where it has gone."""
-    return path.stat().st_size if path.exists() else 0
 
 
 def map_in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], in_flight: int) -> Iterator[R]:

@@ -34,7 +34,7 @@ def run(work: Workspace) -> str:
     saved = checkpoint_store.newest(identity, work)
     trainer = runner.build(config, work.settings.seed)
     history = resume(trainer, saved, work)
-    with Events(work.checkpoints / "events", history) as events:
+    with Events(work.events, history) as events:
         train_to_end(runner, trainer, history, identity, events, work)
     return workspace.digest([identity, trainer.step])
 

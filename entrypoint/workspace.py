@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.settings import Settings
 
@@ -30,7 +31,7 @@ class Workspace:
         return self.settings.work_dir
 
     @property
-    def results(self) -> Path:
+    def results(self) -> Place:
         """RESULT_DIR."""
         return self.settings.result_dir
 
@@ -73,6 +74,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         """The folder of training checkpoints and TensorBoard events."""
         return self.root / "checkpoint"
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.checkpoints / "events"
 
     @property
     def metrics(self) -> Path:

@@ -67,7 +67,7 @@ def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
         path.unlink()
     saved = checkpoint_store.newest("job", work)
     assert saved is not None
-    assert saved.prefix == work.results / "checkpoint" / "ckpt-5"
+    assert saved.prefix == work.checkpoints / "ckpt-5"
 
 
 def cut(path: Path) -> None:

@@ -44,7 +44,7 @@ def test_photo_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
-    photo = images.load(tmp_path / f"a.{suffix}")
+    photo = images.load((tmp_path / f"a.{suffix}").read_bytes())
     assert (photo.width, photo.height) == (96, 64)
     found = pixels(photo)
     assert found.shape == (64, 96, 3)
@@ -59,46 +59,46 @@ def test_photo_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) 
 )
 def test_photo_that_needs_nothing_is_stored_byte_for_byte(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     draw_upright().save(tmp_path / name, **options)
-    photo = images.load(tmp_path / name)
+    photo = images.load((tmp_path / name).read_bytes())
     assert photo.encoded == (tmp_path / name).read_bytes()
     assert photo.changes == ()
 
 
 def test_png_named_jpg_is_stored_as_png(tmp_path: Path) -> None:
     draw_upright().save(tmp_path / "a.jpg", "PNG")
-    assert images.load(tmp_path / "a.jpg").format == "png"
+    assert images.load((tmp_path / "a.jpg").read_bytes()).format == "png"
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
 def test_jpeg_of_other_colours_keeps_its_picture(tmp_path: Path, mode: str) -> None:
     draw_upright().convert(mode).save(tmp_path / "a.jpg", quality=95)
     expected = np.asarray(draw_upright().convert(mode).convert("RGB")).astype(int)
-    assert np.abs(pixels(images.load(tmp_path / "a.jpg")) - expected).mean() < 3
+    assert np.abs(pixels(images.load((tmp_path / "a.jpg").read_bytes())) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "1", "RGBA", "LA"])
 def test_png_of_other_colours_keeps_its_picture(tmp_path: Path, mode: str) -> None:
     draw_upright().convert(mode).save(tmp_path / "a.png")
     expected = np.asarray(draw_upright().convert(mode).convert("RGB")).astype(int)
-    assert np.abs(pixels(images.load(tmp_path / "a.png")) - expected).mean() < 1
+    assert np.abs(pixels(images.load((tmp_path / "a.png").read_bytes())) - expected).mean() < 1
 
 
 def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    assert np.abs(pixels(images.load(tmp_path / "a.png"))[..., 0] - values / 256).max() < 1
+    assert np.abs(pixels(images.load((tmp_path / "a.png").read_bytes()))[..., 0] - values / 256).max() < 1
 
 
 def test_transparent_becomes_white(tmp_path: Path) -> None:
     Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (pixels(images.load(tmp_path / "a.png")) == 255).all()
+    assert (pixels(images.load((tmp_path / "a.png").read_bytes())) == 255).all()
 
 
 @pytest.mark.parametrize("suffix", ["gif", "bmp", "webp", "tiff"])
 def test_other_formats_are_converted_without_loss(tmp_path: Path, suffix: str) -> None:
     image = draw_upright()
     image.save(tmp_path / f"a.{suffix}", lossless=True)
-    photo = images.load(tmp_path / f"a.{suffix}")
+    photo = images.load((tmp_path / f"a.{suffix}").read_bytes())
     assert photo.format == "png"
     assert np.abs(pixels(photo) - np.asarray(image)).max() == 0
 
@@ -106,12 +106,13 @@ def test_other_formats_are_converted_without_loss(tmp_path: Path, suffix: str) -
 def test_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     other = Image.new("RGB", (96, 64), (0, 0, 255))
     draw_upright().save(tmp_path / "a.gif", save_all=True, append_images=[other])
-    assert np.abs(pixels(images.load(tmp_path / "a.gif")) - np.asarray(draw_upright())).max() == 0
+    assert np.abs(pixels(images.load((tmp_path / "a.gif").read_bytes())) - np.asarray(draw_upright())).max() == 0
 
 
 def test_photo_of_one_pixel_works(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
-    assert (images.load(tmp_path / "a.png").width, images.load(tmp_path / "a.png").height) == (1, 1)
+    photo = images.load((tmp_path / "a.png").read_bytes())
+    assert (photo.width, photo.height) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_photo_of_one_pixel_works(tmp_path: Path) -> None:
 def test_what_is_no_photo_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(images.UnusablePhotoError, match=words):
-        images.load(tmp_path / "a.jpg")
+        images.load((tmp_path / "a.jpg").read_bytes())
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -136,27 +137,21 @@ def test_truncated_photo_is_refused(tmp_path: Path, suffix: str, share: float) -
     content = (tmp_path / f"a.{suffix}").read_bytes()
     (tmp_path / f"a.{suffix}").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(images.UnusablePhotoError):
-        images.load(tmp_path / f"a.{suffix}")
+        images.load((tmp_path / f"a.{suffix}").read_bytes())
 
 
 def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
     with pytest.raises(images.UnusablePhotoError, match="pixels"):
-        images.load(tmp_path / "a.png")
+        images.load((tmp_path / "a.png").read_bytes())
 
 
 def test_photo_with_a_preview_behind_it_is_stored_as_the_jpeg_it_is(tmp_path: Path) -> None:
     draw_upright().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[draw_upright().resize((24, 16))])
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.format == "MPO"
-    photo = images.load(tmp_path / "a.jpg")
+    photo = images.load((tmp_path / "a.jpg").read_bytes())
     assert (photo.format, photo.width, photo.height) == ("jpeg", 96, 64)
-
-
-def test_link_to_nowhere_is_an_unusable_photo(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(images.UnusablePhotoError, match="cannot be read"):
-        images.load(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tiff"])
@@ -172,4 +167,4 @@ def test_damage_anywhere_is_no_traceback(tmp_path: Path, suffix: str) -> None:
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         (tmp_path / f"b.{suffix}").write_bytes(damaged)
         with contextlib.suppress(images.UnusablePhotoError):
-            images.load(tmp_path / f"b.{suffix}")
+            images.load((tmp_path / f"b.{suffix}").read_bytes())

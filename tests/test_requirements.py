@@ -22,6 +22,12 @@ for module in pkgutil.walk_packages(entrypoint.__path__, "entrypoint."):
 from object_detection import model_lib_v2, exporter_lib_v2, export_tflite_graph_lib_tf2
 from pycocotools import coco
 import google.protobuf.text_format, requests, tenacity, tensorflow as tf
+import fsspec
+for name in ("s3", "gs"):
+    fsspec.filesystem(name, use_listings_cache=False)
+import aiobotocore.session, google.oauth2.service_account
+import cryptography.hazmat.bindings.openssl.binding  # what keys are read and used with
+aiobotocore.session.get_session().create_client("s3")
 with tf.summary.create_file_writer(sys.argv[1]).as_default():
     tf.summary.scalar("loss", 0.0, step=1)
 report.draw(lambda axes: None)
@@ -29,8 +35,9 @@ found = importlib.metadata.packages_distributions()
 names = {name for module in list(sys.modules) for name in found.get(module.partition(".")[0], [])}
 print(*sorted(re.sub("[-_.]+", "-", name).lower() for name in names))
 """
-# matplotlib's contour lines, which pyplot imports at its top in the releases for Python 3.10 and 3.11.
-SOMETIMES = {"contourpy"}
+# Matplotlib's contour lines, which pyplot imports at its top in the releases for Python 3.10 and 3.11, and what aiohttp
+# takes on 3.10.
+SOMETIMES = {"contourpy", "async-timeout"}
 
 
 def locked(path: Path) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from entrypoint import annotations, label_map, tf_record, workspace
+from entrypoint import annotations, images, label_map, tf_record, workspace
 from entrypoint.annotations import Box, LabelledImage
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
@@ -204,3 +204,9 @@ def test_records_are_the_same_bytes_whatever_hash_seed_and_number_of_workers(tmp
     assert found[0] == found[1]
     assert len(found[0]) == 16
     assert os.listdir(tmp_path / "results") == []
+
+
+def test_photo_that_has_gone_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(images.UnusablePhotoError, match="cannot be read"):
+        tf_record.read_photo(tmp_path, "a.jpg")

@@ -145,7 +145,7 @@ def validation_photos(trained: Demo) -> list[tuple[np.ndarray[Any, Any], list[di
             if "x" in box and box["x"] < box["x2"] and box["y2"] <= 1
         ]
         if len(boxes) == len(document["annotations"][each["key"]]):
-            photo = images.load(trained.folder / "bucket" / each["key"])
+            photo = images.load((trained.folder / "bucket" / each["key"]).read_bytes())
             with Image.open(__import__("io").BytesIO(photo.encoded)) as image:
                 photos.append((np.asarray(image.convert("RGB")), boxes))
     return photos[:10]

@@ -1,0 +1,164 @@
+"""Where photos come from and results go: a folder, or the address of a bucket, which fsspec reads without a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from upath import UPath
+
+from entrypoint import logs
+
+# A folder or a file, here or in a bucket: what upath makes of an address has pathlib's methods, and is used by them.
+Place = Path
+# IBM's Cloud Object Storage speaks S3, at an endpoint of its own.
+PROTOCOLS = {"s3": "s3", "cos": "s3", "gs": "gs"}
+# No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
+FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+
+MEND = (
+    "give the job the bucket's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3:// and cos://, "
+    "or GOOGLE_APPLICATION_CREDENTIALS for gs://"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as a listing tells of it."""
+
+    size: int  # bytes
+    version: str  # another one whenever the content is another
+
+
+def parse(text: str | Path) -> Place:
+    """The place that a path or an address names; ValueError for an address of another kind."""
+    scheme, separator, rest = str(text).partition("://")
+    if not separator:
+        return Path(text).absolute()
+    if scheme not in PROTOCOLS:
+        raise ValueError(f"neither a folder nor one of {', '.join(f'{each}://' for each in PROTOCOLS)}")
+    if not urlsplit(str(text)).netloc:
+        raise ValueError("an address without the name of a bucket")
+    # What lies in a bucket changes while a job runs.
+    return cast(Place, UPath(f"{PROTOCOLS[scheme]}://{rest.rstrip('/')}", use_listings_cache=False))
+
+
+def is_remote(place: Place) -> bool:
+    """Whether the place is the address of a bucket."""
+    return not isinstance(place, Path)
+
+
+@contextmanager
+def named_errors(place: Place) -> Iterator[None]:
+    """Raises OSError with the place in it for all that a bucket's client raises; each client has errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        if not is_remote(place):
+            raise
+        kind = type(error) if isinstance(error, OSError) else OSError
+        number = getattr(error, "errno", None) or number_of(error)
+        raise kind(number, str(error) or type(error).__name__, str(place)) from error
+
+
+def number_of(error: Exception) -> int:
+    """The errno that comes nearest to a client's error."""
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        return errno.EACCES
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    if isinstance(error, FileExistsError):
+        return errno.EEXIST
+    return errno.EIO
+
+
+def retrying() -> Retrying:
+    """Six attempts over half a minute, for errors that pass."""
+    return Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_exponential_jitter(initial=1, max=15),
+        stop=stop_after_attempt(6),
+        before_sleep=logs.log_retry,
+        reraise=True,
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error can pass."""
+    return isinstance(error, OSError) and error.errno not in FINAL
+
+
+def read(place: Place) -> bytes:
+    """The content of a file, tried again where that can help; OSError names the place."""
+    for attempt in retrying():
+        with attempt, named_errors(place):
+            # One request, where opening would be a second.
+            return bytes(filesystem(place).cat_file(path_in(place))) if is_remote(place) else place.read_bytes()
+    raise AssertionError("the last attempt raises")
+
+
+def fetch(place: Place, target: Path) -> None:
+    """Copies a file to local disk, whole or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    for attempt in retrying():
+        with attempt, named_errors(place), place.open("rb") as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+    part.replace(target)
+
+
+def is_folder(place: Place) -> bool:
+    """Whether the folder exists, or the bucket has anything below the address."""
+    for attempt in retrying():
+        with attempt, named_errors(place):
+            return bool(place.is_dir())
+    raise AssertionError("the last attempt raises")
+
+
+def listing(root: Place, exclude: Place | None = None) -> dict[str, Entry]:
+    """Every file below the root by its key; without hidden folders, and without `exclude`."""
+    if not is_remote(root):
+        return dict(list_folder(root, exclude))
+    for attempt in retrying():
+        with attempt, named_errors(root):
+            return dict(list_remote(root, exclude))
+    raise AssertionError("the last attempt raises")
+
+
+def list_folder(root: Path, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
+    """The files of a folder, by a walk through it."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) != exclude]
+        for name in files:
+            path = os.path.join(folder, name)
+            # A link can lead nowhere.
+            if os.path.exists(path):
+                status = os.stat(path)
+                yield os.path.relpath(path, root), Entry(status.st_size, str(status.st_mtime_ns))
+
+
+def list_remote(root: Place, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
+    """The files below an address, by the bucket's own listing, a thousand keys a request."""
+    for name, facts in filesystem(root).find(path_in(root), detail=True).items():
+        key = name.removeprefix(f"{path_in(root).rstrip('/')}/")
+        is_hidden = any(part.startswith(".") for part in key.split("/")[:-1])
+        if not is_hidden and not (exclude is not None and (root / key).is_relative_to(exclude)):
+            version = facts.get("ETag") or facts.get("etag") or facts.get("LastModified") or facts.get("updated")
+            yield key, Entry(int(facts["size"]), str(version))
+
+
+def filesystem(place: Any) -> Any:
+    """Fsspec's filesystem of an address."""
+    return place.fs
+
+
+def path_in(place: Any) -> str:
+    """An address as its filesystem wants it: `bucket/key`."""
+    return str(place.path)
