@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from entrypoint import job, logs, services, settings, signals, zoo
 from entrypoint.errors import JobError, Stopped, UserError
+from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
@@ -40,7 +41,11 @@ def run(command: str | None, values: settings.Settings) -> int:
     """Runs the whole job, or one step of it by name."""
     if command is None:
         job.run(values)
-        print("CACLI-TRAINING-SUCCESS", flush=True)
+        # A service that puts the logs of several machines into one reads it once.
+        if Workspace(values).is_chief:
+            print("CACLI-TRAINING-SUCCESS", flush=True)
+        else:
+            logger.info("this machine's part is done; the chief evaluates, exports and publishes")
         return 0
     if command not in job.STEP_NAMES:
         raise UserError(f"{command!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, and `models`")

@@ -42,8 +42,10 @@ def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Work
     files = {path.name: workspace.file_sha256(path) for path in parts(saved.prefix)}
     manifest = {"step": saved.step, "job": job, "files": files, "history": history}
     workspace.write_json(manifest_of(saved.prefix), manifest)
-    publish_checkpoint(saved, work)
-    for folder in folders(work):
+    # Every machine of a cluster takes part in saving, and one writes the results.
+    if work.is_chief:
+        publish_checkpoint(saved, work)
+    for folder in folders(work) if work.is_chief else [work.checkpoints]:
         prune(folder, job)
     logger.info("checkpoint saved at step %d", saved.step)
 

@@ -34,6 +34,9 @@ class Cluster(BaseModel):
             raise ValueError(f"{self.task.type} {self.task.index} is none of the cluster's members")
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     @property
     def size(self) -> int:
         """The number of machines."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from entrypoint import pipeline, workspace
+from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
 LOSS = "Loss/total_loss"
@@ -39,6 +40,12 @@ class Trainer(Protocol):
     def restore(self, prefix: Path) -> None:
         """Goes back to where `save` was called; JobError where a value is missing."""
 
+    def share(self, identity: str) -> None:
+        """Gives all machines what the chief has; JobError where one trains on something else than `identity`."""
+
+    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+        """What the machines do next: stop if one is to, else so many steps as the chief, after saving if it saves."""
+
     def save(self, prefix: Path) -> None:
         """Writes PREFIX.index and PREFIX.data-*, from which `restore` and upstream's own exporters read."""
 
@@ -46,7 +53,7 @@ class Trainer(Protocol):
 class Engine(Protocol):
     """The calls of an engine; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
-    def build(self, config: Any, seed: int) -> Trainer:
+    def build(self, config: Any, settings: Settings) -> Trainer:
         """A model to train, with random weights."""
 
     def train(self, trainer: Trainer, steps: int) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Step:
     after: tuple[str, ...] = ()  # the steps whose output it works on
     background: bool = False  # starts with the job and is waited for where the plan names it
     always: bool = False  # costs little, and what it looks at can change unseen
+    chief: bool = False  # one machine of a cluster does it for all
 
 
 PLAN = (
@@ -37,10 +39,10 @@ PLAN = (
         after=("label_map", "tf_record", "checkpoint"),
     ),
     Step("train", reads=("seed",), after=("tf_record", "checkpoint", "pipeline")),
-    Step("evaluate", after=("train",)),
-    Step("export", reads=("exports",), after=("train", "label_map")),
-    Step("report", always=True),
-    Step("publish", always=True),
+    Step("evaluate", after=("train",), chief=True),
+    Step("export", reads=("exports",), after=("train", "label_map"), chief=True),
+    Step("report", always=True, chief=True),
+    Step("publish", always=True, chief=True),
 )
 STEP_NAMES = tuple(step.name for step in PLAN)
 
@@ -50,9 +52,12 @@ def run(settings: Settings) -> None:
     work = Workspace(settings)
     pipeline.find(settings)
     annotations.refuse_missing_bucket(settings.data_dir)
-    with workspace.claim(work), publish.lock(work):
-        waiting = {step.name: start(step, work) for step in PLAN if step.background}
-        for step in PLAN:
+    plan = [step for step in PLAN if work.is_chief or not step.chief]
+    with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
+        if settings.tf_config:
+            meet(settings)
+        waiting = {step.name: start(step, work) for step in plan if step.background}
+        for step in plan:
             # A download that failed for good is told at once, not after the conversion.
             for future in waiting.values():
                 if future.done():
@@ -61,6 +66,13 @@ def run(settings: Settings) -> None:
                 waiting[step.name].result()
             else:
                 run_unless_done(step, work)
+
+
+def meet(settings: Settings) -> None:
+    """Waits until all machines of the cluster are there: one that never comes is known before any work."""
+    from entrypoint import distribution
+
+    distribution.strategy_for(settings.tf_config)
 
 
 def run_alone(name: str, settings: Settings) -> None:
@@ -111,7 +123,7 @@ def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
     if not step.always:
         # The output that the old mark speaks of is about to be replaced.
         workspace.remove_mark(step.name, work)
-        if not step.background:
+        if work.is_chief and not step.background:
             publish.retract(work)
     mark: dict[str, Any] = {"input": digest, "output": module_of(step).run(work)}
     mark |= {"began": round(began, 3), "seconds": round(time.time() - began, 3)}

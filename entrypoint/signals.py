@@ -18,6 +18,11 @@ class _State:
 def raise_on_sigterm() -> None:
     """From now on SIGTERM and SIGINT raise Stopped in the main thread, inside `deferred` at its end."""
     _State.requested = _State.deferred = False
+    take_back()
+
+
+def take_back() -> None:
+    """Handles both signals again, where a library has put its own handler in the place of ours."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _handle)
 

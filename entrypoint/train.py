@@ -11,7 +11,7 @@ from typing import Any
 
 from entrypoint import checkpoint, checkpoint_store, engine, signals, workspace
 from entrypoint.engine import LOSS, Engine, Trainer
-from entrypoint.errors import UserError
+from entrypoint.errors import JobError, Stopped, UserError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -32,8 +32,9 @@ def run(work: Workspace) -> str:
     identity = identify(work)
     runner, config = engine.load(work)
     saved = checkpoint_store.newest(identity, work)
-    trainer = runner.build(config, work.settings.seed)
+    trainer = runner.build(config, work.settings)
     history = resume(trainer, saved, work)
+    trainer.share(identity)
     with Events(work.events, history) as events:
         train_to_end(runner, trainer, history, identity, events, work)
     return workspace.digest([identity, trainer.step])
@@ -91,16 +92,19 @@ def train_to_end(
     pace = Pace()
     saved_at = time.monotonic()
     with signals.deferred():
-        while not (is_stopped := signals.requested()) and trainer.step < total:
-            history = thin(
-                history + advance(runner, trainer, min(pace.steps, total - trainer.step), events, work), total
-            )
-            pace.measure()
-            if time.monotonic() - saved_at >= work.settings.checkpoint_seconds and trainer.step < total:
+        while trainer.step < total:
+            is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
+            is_stopped, steps, is_due = trainer.agree(signals.requested(), pace.steps, is_due)
+            if is_stopped:
+                break
+            if is_due:
                 checkpoint_store.save(trainer, identity, history, work)
                 saved_at = time.monotonic()
-        if is_stopped or trainer.step == total:
-            checkpoint_store.save(trainer, identity, history, work)
+            history = thin(history + advance(runner, trainer, min(steps, total - trainer.step), events, work), total)
+            pace.measure(steps)
+        checkpoint_store.save(trainer, identity, history, work)
+    if trainer.step < total:
+        raise Stopped("another machine of the cluster was stopped")
 
 
 def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: Workspace) -> list[dict[str, float]]:
@@ -120,6 +124,8 @@ def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: 
             f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
             f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
         ) from None
+    except tf.errors.UnavailableError as error:
+        raise JobError(f"another machine of the cluster has gone: {error.message.splitlines()[0]}") from None
     points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
     for point in points:
         if not math.isfinite(point[LOSS]):
@@ -146,12 +152,12 @@ class Pace:
         self.steps = 1
         self.began = time.monotonic()
 
-    def measure(self) -> None:
+    def measure(self, steps: int) -> None:
         """Fits the number of steps to the time that the last ones took."""
         now = time.monotonic()
-        seconds, self.began = (now - self.began) / self.steps, now
+        seconds, self.began = (now - self.began) / steps, now
         fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
-        self.steps = min(max(1, fitting), 2 * self.steps, MAX_STEPS_BETWEEN_LOOKS)
+        self.steps = min(max(1, fitting), 2 * steps, MAX_STEPS_BETWEEN_LOOKS)
 
 
 class Events:

@@ -31,6 +31,11 @@ class Workspace:
         return self.settings.work_dir
 
     @property
+    def is_chief(self) -> bool:
+        """Whether this machine writes the results; in a cluster one of them does."""
+        return self.settings.tf_config is None or self.settings.tf_config.is_chief
+
+    @property
     def results(self) -> Place:
         """RESULT_DIR."""
         return self.settings.result_dir

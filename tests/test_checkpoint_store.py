@@ -29,6 +29,12 @@ class Counter:
     def restore(self, prefix: Path) -> None:
         self.checkpoint.read(str(prefix)).assert_consumed()
 
+    def share(self, identity: str) -> None:
+        raise NotImplementedError
+
+    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+        raise NotImplementedError
+
     def save(self, prefix: Path) -> None:
         self.checkpoint.write(str(prefix))
 

@@ -10,29 +10,40 @@ import tensorflow as tf
 from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 
+from entrypoint import distribution
 from entrypoint.engine import LOSS
-from entrypoint.errors import JobError
+from entrypoint.errors import JobError, UserError
+from entrypoint.settings import Settings
 from entrypoint.tf2 import model as models
 
 
 class Trainer:
-    """A model in training: its weights, its optimizer and the step it is at."""
+    """A model in training: its weights, its optimizer and the step it is at; on every replica of the strategy."""
 
-    def __init__(self, config: Any, seed: int) -> None:
+    def __init__(self, config: Any, seed: int, strategy: Any) -> None:
+        refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
         self.config = config
         self.seed = seed
-        self.model = models.build(config, is_training=True)
-        self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step")
-        self.optimizer, (rate,) = optimizer_builder.build(config.train_config.optimizer, global_step=self.global_step)
-        self.learning_rate = rate if callable(rate) else lambda: rate
-        # Slots that are not made yet would not be restored.
-        self.optimizer._create_all_weights(self.model.trainable_variables)
+        self.strategy = strategy
+        with strategy.scope():
+            self._make_variables()
         self.checkpoint = tf.train.Checkpoint(step=self.global_step, model=self.model, optimizer=self.optimizer)
         # Upstream's exporters restore a save_counter, and TensorFlow makes it only when it is asked for.
         self.checkpoint.save_counter.assign(0)
         self.names: tuple[str, ...] = ()
         self.batches: Iterator[Any] | None = None
+
+    def _make_variables(self) -> None:
+        """Makes weights, optimizer and step, the same on all replicas."""
+        self.model = models.build(self.config, is_training=True)
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
+        optimizer = self.config.train_config.optimizer
+        self.optimizer, (rate,) = optimizer_builder.build(optimizer, global_step=self.global_step)
+        self.learning_rate = rate if callable(rate) else lambda: rate
+        # Slots that are not made yet would not be restored.
+        self.optimizer._create_all_weights(self.model.trainable_variables)
 
     @property
     def step(self) -> int:
@@ -54,26 +65,48 @@ class Trainer:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
         self.checkpoint.write(str(prefix))
 
+    def share(self, identity: str) -> None:
+        """Gives all machines the chief's weights, optimizer and step; JobError where one trains on something else."""
+        if not distribution.is_cluster(self.strategy):
+            return
+        number = int(identity[:12], 16)
+        if distribution.total(self.strategy, number) != number * self.strategy.num_replicas_in_sync:
+            raise JobError("the machines of the cluster differ in their photos or settings: all need the same")
+        weights = [variable for _, variable in models.named_variables(self.model)]
+        variables = [self.global_step, *weights, *self.optimizer.variables()]
+        for variable, value in zip(variables, distribution.from_chief(self.strategy, variables), strict=True):
+            variable.assign(value)
+
+    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+        """Whether any machine is to stop, how many steps the chief does next, and whether it saves before."""
+        if not distribution.is_cluster(self.strategy):
+            return is_stopped, steps, is_due
+        stopped = distribution.total(self.strategy, is_stopped) > 0
+        chosen = distribution.from_chief(self.strategy, [tf.constant([steps, is_due], tf.int64)])[0].numpy()
+        return stopped, int(chosen[0]), bool(chosen[1])
+
     @tf.function
     def run(self, batches: Iterator[Any], steps: Any) -> Any:
         """Losses and learning rate of each step, in the order of `names`: float32, [steps, len(names)]."""
         rows = tf.TensorArray(tf.float32, size=steps)
         for index in tf.range(steps):
-            features, labels = next(batches)
-            rows = rows.write(index, self._descend(features, labels))
+            row = self.strategy.run(self._descend, args=next(batches))
+            rows = rows.write(index, self.strategy.reduce("mean", row, axis=None))
             self.global_step.assign_add(1)
         return rows.stack()
 
     @tf.autograph.experimental.do_not_convert
     def _descend(self, features: dict[str, Any], labels: dict[str, Any]) -> Any:
-        """One step of gradient descent on a batch; its losses and learning rate, float32."""
+        """One step of gradient descent on a replica's part of a batch; its losses and learning rate, float32."""
         train = self.config.train_config
         models.set_training(self.model, is_training=True)
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
         with tf.GradientTape() as tape:
             losses = compute_losses(self.model, features, labels, self.global_step, train.add_regularization_loss)
+            # The optimizer adds up the gradients of all replicas.
+            part = losses[LOSS] / self.strategy.num_replicas_in_sync
         variables = self.model.trainable_variables
-        gradients = tape.gradient(losses[LOSS], variables)
+        gradients = tape.gradient(part, variables)
         if train.gradient_clipping_by_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, train.gradient_clipping_by_norm)
         rate = tf.cast(self.learning_rate(), tf.float32)
@@ -82,9 +115,16 @@ class Trainer:
         return tf.stack([*losses.values(), rate])
 
 
-def build(config: Any, seed: int) -> Trainer:
+def build(config: Any, settings: Settings) -> Trainer:
     """A model to train, with random weights."""
-    return Trainer(config, seed)
+    return Trainer(config, settings.seed, distribution.strategy_for(settings.tf_config))
+
+
+def refuse_uneven_batch(size: int, replicas: int) -> None:
+    """UserError where the photos of a batch cannot be dealt out evenly."""
+    if size % replicas:
+        fitting = max(1, round(size / replicas)) * replicas
+        raise UserError(f"BATCH_SIZE={size} cannot be divided among {replicas} devices: set BATCH_SIZE={fitting}")
 
 
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
@@ -92,14 +132,22 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     if trainer.batches is None:
         # A resumed job must not see the photos once more in the order that it saw from its start.
         tf.random.set_seed(trainer.seed + trainer.step)
-        trainer.batches = iter(make_dataset(trainer.config, trainer.model))
+        trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
     values = trainer.run(trainer.batches, tf.constant(steps)).numpy()
     return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
 
 
-def make_dataset(config: Any, model: Any) -> Any:
+def make_dataset(config: Any, model: Any, strategy: Any) -> Any:
     """Upstream's input pipeline: augmented, resized, padded batches of (features, labels), without end."""
-    return inputs.train_input(config.train_config, config.train_input_reader, config.model, model=model)
+
+    def make(context: Any) -> Any:
+        dataset = inputs.train_input(
+            config.train_config, config.train_input_reader, config.model, model=model, input_context=context
+        )
+        # What has no end has no last batch of another size, for which replicas would have to ask each other.
+        return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+    return strategy.distribute_datasets_from_function(make)
 
 
 def compute_losses(model: Any, features: dict[str, Any], labels: Any, step: Any, regularize: bool) -> dict[str, Any]:
