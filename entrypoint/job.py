@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint import annotations, pipeline, publish, workspace
+from entrypoint import annotations, machine, pipeline, publish, workspace
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
@@ -38,7 +38,7 @@ PLAN = (
         reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "exports"),
         after=("label_map", "tf_record", "checkpoint"),
     ),
-    Step("train", reads=("seed",), after=("tf_record", "checkpoint", "pipeline")),
+    Step("train", reads=("seed", "precision"), after=("tf_record", "checkpoint", "pipeline")),
     Step("evaluate", after=("train",), chief=True),
     Step("export", reads=("exports",), after=("train", "label_map"), chief=True),
     Step("report", always=True, chief=True),
@@ -52,6 +52,8 @@ def run(settings: Settings) -> None:
     work = Workspace(settings)
     pipeline.find(settings)
     annotations.refuse_missing_bucket(settings.data_dir)
+    machine.check(settings)
+    machine.watch_memory()
     plan = [step for step in PLAN if work.is_chief or not step.chief]
     with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
         if settings.tf_config:

@@ -102,6 +102,14 @@ class Settings(BaseSettings):
         description="where the zoo's archives lie: an http(s) or file address, or a folder (for sites without network)",
     )
     retry_seconds: float = Field(600, gt=0, description="how long a download is tried again before it fails")
+    device: Literal["auto", "gpu", "cpu"] = Field(
+        "auto", description="`gpu` refuses to start without one, `cpu` leaves them alone, `auto` takes what there is"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="what training computes in; `bfloat16` is mixed precision, for GPUs of compute capability 8.0 and "
+        "above, and falls back to `float32` elsewhere",
+    )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
         ("saved_model", "tflite"), description="formats of the trained model, separated by commas"
     )
@@ -179,6 +187,8 @@ def prepare_environment(values: Settings) -> None:
     # Errors alone: the rest is about how TensorFlow was built.
     # Of a cluster, it calls every machine that has ended its part a crashed one; what did fail is raised as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if values.tf_config else "2")
+    if values.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     # Matplotlib keeps its fonts' list below HOME, which a container may lack.
     os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))
 

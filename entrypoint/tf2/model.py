@@ -8,19 +8,26 @@ from typing import Any
 
 import tensorflow as tf
 from object_detection.builders import model_builder
+from object_detection.utils import ops
 
 from entrypoint.errors import JobError, UserError
 
 logger = logging.getLogger("job")
 
 
-def build(config: Any, *, is_training: bool) -> Any:
-    """The DetectionModel of a config, with all of its variables; UserError where it cannot be built."""
+def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
+    """The DetectionModel of a config, with all of its variables, which are float32 under any of Keras's policies.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    tf.keras.mixed_precision.set_global_policy(policy)
     try:
         model = model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
     skip_conversion(model)
+    compute_losses_in_float32(model)
     run_once(model)
     return model
 
@@ -29,6 +36,16 @@ def skip_conversion(model: Any) -> None:
     """Keeps AutoGraph away: upstream's models have no control flow for it, and it takes half of the tracing."""
     for name in ("preprocess", "predict", "postprocess", "loss"):
         setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
+
+
+def compute_losses_in_float32(model: Any) -> None:
+    """Casts what the model predicts: losses and boxes want more digits than mixed precision has."""
+    predict = model.predict
+
+    def predict_in_float32(*arguments: Any, **options: Any) -> Any:
+        return ops.bfloat16_to_float32_nested(predict(*arguments, **options))
+
+    model.predict = predict_in_float32
 
 
 def run_once(model: Any) -> None:

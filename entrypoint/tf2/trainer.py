@@ -10,7 +10,7 @@ import tensorflow as tf
 from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 
-from entrypoint import distribution
+from entrypoint import distribution, machine
 from entrypoint.engine import LOSS
 from entrypoint.errors import JobError, UserError
 from entrypoint.settings import Settings
@@ -20,12 +20,13 @@ from entrypoint.tf2 import model as models
 class Trainer:
     """A model in training: its weights, its optimizer and the step it is at; on every replica of the strategy."""
 
-    def __init__(self, config: Any, seed: int, strategy: Any) -> None:
+    def __init__(self, config: Any, seed: int, strategy: Any, policy: str = "float32") -> None:
         refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
         self.config = config
         self.seed = seed
         self.strategy = strategy
+        self.policy = policy
         with strategy.scope():
             self._make_variables()
         self.checkpoint = tf.train.Checkpoint(step=self.global_step, model=self.model, optimizer=self.optimizer)
@@ -36,7 +37,7 @@ class Trainer:
 
     def _make_variables(self) -> None:
         """Makes weights, optimizer and step, the same on all replicas."""
-        self.model = models.build(self.config, is_training=True)
+        self.model = models.build(self.config, is_training=True, policy=self.policy)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
         optimizer = self.config.train_config.optimizer
@@ -117,7 +118,7 @@ class Trainer:
 
 def build(config: Any, settings: Settings) -> Trainer:
     """A model to train, with random weights."""
-    return Trainer(config, settings.seed, distribution.strategy_for(settings.tf_config))
+    return Trainer(config, settings.seed, distribution.strategy_for(settings.tf_config), machine.policy(settings))
 
 
 def refuse_uneven_batch(size: int, replicas: int) -> None:

@@ -271,3 +271,31 @@ def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained:
     assert "train: done already" in result.stdout
     assert [path.name for path in (trained.results / "model_android").iterdir()] == ["notes.txt"]
     assert trained.json("job.json")["settings"]["exports"] == ["saved_model"]
+
+
+MIXED = """
+import sys
+from pathlib import Path
+from entrypoint import pipeline, settings
+settings.prepare_environment(settings.Settings())
+import tensorflow as tf
+from entrypoint.tf2 import trainer as trainers
+config = pipeline.read(Path(sys.argv[1]))
+config.train_config.batch_size = 4
+for policy in ("float32", "mixed_bfloat16"):
+    trainer = trainers.Trainer(config, 1, tf.distribute.get_strategy(), policy)
+    rows = trainers.train(trainer, 2)
+    print(policy, *(row["Loss/total_loss"] for row in rows), *{each.dtype.name for each in trainer.model.variables})
+"""
+
+
+def test_mixed_precision_computes_other_digits_and_keeps_float32_weights(trained: Demo) -> None:
+    command = [sys.executable, "-c", MIXED, str(trained.folder / "work/pipeline.config")]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = [line.split() for line in result.stdout.splitlines() if "float" in line]
+    (_, *exact, types), (_, *mixed, mixed_types) = found
+    assert types == mixed_types == "float32"
+    assert mixed != exact
+    # Batches and weights are random; both start from a loss of the same size.
+    assert abs(float(mixed[0]) - float(exact[0])) < 0.5
