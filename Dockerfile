@@ -29,6 +29,12 @@ COPY sdists/*.py sdists/source.txt /build/sdists/
 RUN /build/venv/bin/python /build/sdists/build.py --out /opt/sdists \
  && /build/venv/bin/pip install --no-deps --no-build-isolation --target /opt/object_detection /opt/sdists/*.tar.gz
 
+# What is in the image, as CycloneDX: scanners read it without running anything.
+FROM sdists AS sbom
+COPY --from=requirements /opt/venv /opt/venv
+RUN PYTHONPATH=/opt/object_detection /build/venv/bin/cyclonedx-py environment --output-reproducible --of JSON \
+    --output-file /build/sbom.cdx.json /opt/venv/bin/python
+
 FROM ${BASE_IMAGE} AS job
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 tini \
@@ -36,6 +42,7 @@ RUN apt-get update \
 COPY --from=requirements /opt/venv /opt/venv
 COPY --from=sdists /opt/sdists /opt/sdists
 COPY --from=sdists /opt/object_detection /opt/object_detection
+COPY --from=sbom /build/sbom.cdx.json /opt/job/
 COPY start.sh LICENSE README.md /opt/job/
 COPY pipelines /opt/job/pipelines
 COPY entrypoint /opt/job/entrypoint
@@ -56,5 +63,6 @@ LABEL org.opencontainers.image.title="detection training job" \
 USER 10001:0
 WORKDIR /opt/job
 STOPSIGNAL SIGTERM
-# tini passes SIGTERM on and reaps what the job leaves; services put their own words behind it, such as `train`.
-ENTRYPOINT ["/usr/bin/tini", "--", "/opt/job/start.sh"]
+# tini passes SIGTERM on and reaps what the job leaves, with -s also where it is not the first process, as in Apptainer;
+# services put their own words behind it, such as `train`.
+ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/opt/job/start.sh"]

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test lint format sdists lock size image image-test clean
+.PHONY: install install-dev demo test lint format sdists lock audit size image image-test training-zip jobs-test clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -53,7 +53,7 @@ demo: install
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
 test: install-dev
-	.venv/bin/python -m pytest --ignore tests/image
+	.venv/bin/python -m pytest --ignore tests/image --ignore tests/jobs
 
 # BuildKit without the buildx plugin is what Debian's own client has.
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
@@ -65,10 +65,50 @@ image:
 image-test: install-dev
 	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
 
+# What services get: jobs/NAME, with the names in it taken from the command line or the environment, and then NAME's
+# own client. `make submit-kubernetes IMAGE=... BUCKET=...`; what is missing is told.
+FILL := $(PYTHON) jobs/fill.py
+submit-sagemaker:
+	manifest=$$($(FILL) jobs/sagemaker.json) && aws sagemaker create-training-job --cli-input-json "file://$$manifest"
+submit-vertex-ai:
+	manifest=$$($(FILL) jobs/vertex-ai.yaml) && gcloud ai custom-jobs create --region='$(REGION)' \
+	  --display-name=detector --config="$$manifest"
+submit-azure-ml:
+	manifest=$$($(FILL) jobs/azure-ml.yaml) && az ml job create --file "$$manifest"
+submit-kubernetes submit-kubeflow: submit-%:
+	manifest=$$($(FILL) jobs/$*.yaml) && kubectl create --filename "$$manifest"
+submit-slurm:
+	manifest=$$($(FILL) jobs/slurm.sh) && sbatch "$$manifest"
+submit-watson-machine-learning:
+	manifest=$$($(FILL) jobs/watson-machine-learning.json) && curl --fail-with-body --json "@$$manifest" \
+	  --header @<(echo "Authorization: Bearer $$IBM_TOKEN") '$(WML_URL)/ml/v4/trainings?version=2024-10-10'
+
+# The job for services that run no image: start.sh installs what it needs, then trains.
+training-zip: dist/training.zip
+dist/training.zip: start.sh LICENSE $(REQUIREMENTS) $(SDISTS) $(wildcard entrypoint/*.* entrypoint/*/*.py pipelines/*)
+	$(PYTHON) jobs/training_zip.py $(REQUIREMENTS) $@
+
+# The manifests against the schemas of their services, and what the services promise against the job.
+jobs-test: install-dev .jobs-venv/installed dist/training.zip
+	.venv/bin/python -m pytest tests/jobs
+
+.jobs-venv/installed: jobs/requirements.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .jobs-venv
+	.jobs-venv/bin/python $(PIP_INSTALL) --require-hashes -r jobs/requirements.txt
+	touch $@
+
 lint: install-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/hadolint --ignore DL3008 Dockerfile
+	.venv/bin/shellcheck start.sh .ci/run
+
+# Known vulnerabilities of what is in the images, from PyPI's advisories; what is not known there is an error too.
+audit: .jobs-venv/installed
+	.jobs-venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.txt
+	.jobs-venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-cpu.txt
 
 format: install-dev
 	.venv/bin/ruff check --fix .
@@ -84,10 +124,11 @@ lock:
 	$(LOCK) requirements-cpu.in -o requirements-cpu.txt $(EXCLUDED) --excludes <(echo tensorflow)
 	$(LOCK) sdists/requirements.in -o sdists/requirements.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
+	$(LOCK) jobs/requirements.in -o jobs/requirements.txt
 
 # The size of the environment and what fills it.
 size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .build-venv dist demo
+	rm -rf .venv .build-venv .jobs-venv .audit-venv .submitted dist demo

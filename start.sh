@@ -5,6 +5,9 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
+# Training.zip brings its packages along as a list.
+[[ ! -f $here/install.sh ]] || bash "$here/install.sh"
+
 # An environment that `make install` made comes before the system's Python, which the image has.
 python=$here/.venv/bin/python
 [[ -x $python ]] || python=python3

@@ -26,11 +26,12 @@ NAME = re.compile(r"ckpt-(\d+)\.json")
 
 @dataclass
 class Saved:
-    """A whole checkpoint: where it is, its step, and the losses up to it."""
+    """A whole checkpoint: where it is, its step, the losses up to it, and the folder that it was found in."""
 
     prefix: Path
     step: int
     history: list[dict[str, float]] = field(default_factory=list)
+    source: Place | None = None
 
 
 def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Workspace) -> None:
@@ -93,7 +94,7 @@ def read(path: Place, job: str, local: Path) -> Saved | None:
         if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(local / path.stem, step, history)
+    return Saved(local / path.stem, step, history, path.parent)
 
 
 def is_brought(source: Place, target: Path, sha256: str) -> bool:

@@ -65,7 +65,7 @@ def resume(trainer: Trainer, saved: checkpoint_store.Saved | None, work: Workspa
     """Fills the weights from this job's own checkpoint, or the one it starts from; the losses so far."""
     if saved:
         trainer.restore(saved.prefix)
-        logger.info("resumed at step %d from %s", trainer.step, saved.prefix)
+        logger.info("resumed at step %d from %s", trainer.step, saved.source)
         return saved.history
     start = checkpoint.load(work)
     if start:

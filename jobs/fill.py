@@ -1,0 +1,68 @@
+"""Fills in a manifest: `python3 jobs/fill.py jobs/kubernetes.yaml`, with its ${NAMES} in the environment.
+
+Prints where the filled manifest lies. It needs no package, so that a machine that only submits needs none either.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+OUT = Path(".submitted")
+# What could end a string of JSON, YAML or the shell and begin something else.
+FORBIDDEN = set("\"'`\\$\n")
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the filled manifest below .submitted; 2 where a value is missing or cannot stand in it."""
+    try:
+        path = Path(arguments[0])
+        filled = fill(path.read_text(encoding="utf-8"), defaults() | os.environ)
+    except (IndexError, OSError) as error:
+        print(f"name a manifest, such as jobs/kubernetes.yaml ({error})", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 2
+    target = OUT / path.name
+    target.parent.mkdir(exist_ok=True)
+    # A manifest can hold the keys of a bucket.
+    target.touch(mode=0o600)
+    target.write_text(filled, encoding="utf-8")
+    print(target)
+    return 0
+
+
+def defaults() -> dict[str, str]:
+    """The values that need not be given; the job's name tells when it was submitted."""
+    moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    model = "ssd_mobilenet_v2_fpnlite_320x320"
+    return {"JOB_NAME": f"detector-{moment}", "NUM_STEPS": "1000", "MODEL": model}
+
+
+def fill(manifest: str, values: Mapping[str, str]) -> str:
+    """The manifest with its names replaced; ValueError tells all that are missing, or hold what cannot stand there."""
+    template = string.Template(manifest)
+    names = template.get_identifiers() if hasattr(template, "get_identifiers") else identifiers(template)
+    missing = [name for name in names if not values.get(name)]
+    if missing:
+        example = " ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"{', '.join(missing)} not given: make submit-... {example}")
+    for name in names:
+        if FORBIDDEN & set(values[name]):
+            raise ValueError(f"{name}={values[name]!r} holds a quote, a backslash, a $ or a line break")
+    return template.substitute(values)
+
+
+def identifiers(template: string.Template) -> list[str]:
+    """The names in a template, in their order; Template tells them itself from Python 3.11 on."""
+    found = (match.group("named") or match.group("braced") for match in template.pattern.finditer(template.template))
+    return list(dict.fromkeys(name for name in found if name))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

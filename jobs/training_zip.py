@@ -1,0 +1,39 @@
+"""Packs training.zip: `python jobs/training_zip.py REQUIREMENTS OUT`; equal files give equal bytes."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# The earliest time that a ZIP archive can hold.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def members(requirements: Path) -> Iterator[tuple[str, Path]]:
+    """Names in the archive and the files that go there; start.sh lies at its top, where cacli looks for it."""
+    yield "requirements.txt", requirements
+    yield "install.sh", ROOT / "jobs" / "install.sh"
+    for name in ("start.sh", "LICENSE"):
+        yield name, ROOT / name
+    for pattern in ("entrypoint/**/*", "pipelines/*", "dist/*.tar.gz"):
+        for path in sorted(ROOT.glob(pattern)):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(ROOT).as_posix(), path
+
+
+def write(requirements: Path, out: Path) -> None:
+    """Writes the archive."""
+    out.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in members(requirements):
+            member = zipfile.ZipInfo(name, EPOCH)
+            member.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, path.read_bytes())
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

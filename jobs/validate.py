@@ -1,0 +1,157 @@
+"""Holds filled manifests against the schemas of their services, offline: `python jobs/validate.py FILE ...`.
+
+Each service's own package tells what it takes; jobs/requirements.txt has them. Watson Machine Learning and Slurm
+publish none: of those the syntax is checked alone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# The oldest release of Kubernetes whose Jobs have all that the manifest uses.
+KUBERNETES = "1.31"
+
+
+class InvalidManifestError(Exception):
+    """The service would refuse the manifest; the message says why."""
+
+
+def main(arguments: list[str]) -> int:
+    """Prints a line for each manifest; 1 where one is not valid."""
+    failed = 0
+    for name in arguments:
+        path = Path(name)
+        try:
+            CHECKS[path.name](path)
+        except InvalidManifestError as error:
+            failed = 1
+            print(f"{path}: {error}", file=sys.stderr)
+        else:
+            print(f"{path}: valid")
+    return failed
+
+
+def check_sagemaker(path: Path) -> None:
+    """The input of CreateTrainingJob, by botocore's model of the service."""
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    service = botocore.session.get_session().get_service_model("sagemaker")
+    shape = service.operation_model("CreateTrainingJob").input_shape
+    document = json.loads(path.read_text())
+    report = ParamValidator().validate(document, shape)
+    if report.has_errors():
+        raise InvalidManifestError(report.generate_report())
+
+
+def check_vertex_ai(path: Path) -> None:
+    """A CustomJobSpec, by the protocol buffers of google-cloud-aiplatform."""
+    from google.cloud.aiplatform_v1.types import CustomJobSpec
+    from google.protobuf import json_format
+
+    try:
+        json_format.ParseDict(yaml.safe_load(path.read_text()), CustomJobSpec.pb(CustomJobSpec()))
+    except json_format.ParseError as error:
+        raise InvalidManifestError(str(error)) from None
+
+
+def check_azure_ml(path: Path) -> None:
+    """A command job, as azure-ai-ml loads it."""
+    from azure.ai.ml import load_job
+    from azure.ai.ml.exceptions import ValidationException
+    from marshmallow import ValidationError
+
+    try:
+        load_job(path)
+    except (ValidationException, ValidationError) as error:
+        raise InvalidManifestError(str(error)) from None
+
+
+def check_kubernetes(path: Path) -> None:
+    """A Job, by the schemas that kubernetes-validate carries; unknown fields are refused."""
+    validate_object(yaml.safe_load(path.read_text()))
+
+
+def validate_object(document: Any) -> None:
+    """Any object of Kubernetes's own."""
+    import kubernetes_validate
+
+    try:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        raise InvalidManifestError(f"{'.'.join(map(str, error.path))}: {error.message}") from None
+
+
+def check_kubeflow(path: Path) -> None:
+    """A TFJob, by the model in kubeflow-training, and the pods in it, by Kubernetes's schemas."""
+    from kubeflow.training import models
+
+    document = yaml.safe_load(path.read_text())
+    refuse_unknown(document, models.KubeflowOrgV1TFJob, models, path.stem)
+    for replica in document["spec"]["tfReplicaSpecs"].values():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **replica["template"]}
+        validate_object(pod)
+        if "tensorflow" not in [container["name"] for container in pod["spec"]["containers"]]:
+            raise InvalidManifestError("no container is called tensorflow, which the operator gives TF_CONFIG")
+
+
+def refuse_unknown(value: Any, model: Any, models: Any, where: str) -> None:
+    """Raises for a field that a generated model does not have; what is not a model of Kubeflow's is passed over."""
+    names = {json_name: name for name, json_name in model.attribute_map.items()}
+    for key, child in value.items():
+        if key not in names:
+            raise InvalidManifestError(f"{where}.{key} is no field of {model.__name__}")
+        kind = model.openapi_types[names[key]]
+        is_map = kind.startswith("dict(str, ")
+        nested = getattr(models, kind.removeprefix("dict(str, ").removesuffix(")"), None)
+        if nested is not None and nested.__name__.startswith("KubeflowOrg"):
+            children = child if is_map else {"": child}
+            for name, each in children.items():
+                refuse_unknown(each, nested, models, f"{where}.{key}.{name}".rstrip("."))
+
+
+def check_github_actions(path: Path) -> None:
+    """A workflow, by the schema that check-jsonschema carries."""
+    run(["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)])
+
+
+def check_slurm(path: Path) -> None:
+    """A batch script, by ShellCheck."""
+    run(["shellcheck", str(path)])
+
+
+def check_watson(path: Path) -> None:
+    """A training of the v4 interface; no schema is published, so that its syntax and its command are all there is."""
+    document = json.loads(path.read_text())
+    if "./start.sh" not in document["model_definition"]["command"]:
+        raise InvalidManifestError("model_definition.command does not run start.sh")
+
+
+def run(command: list[str]) -> None:
+    """Runs a checker that lies beside this Python."""
+    program = Path(sys.executable).with_name(command[0])
+    result = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        raise InvalidManifestError(result.stdout.strip())
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "sagemaker.json": check_sagemaker,
+    "vertex-ai.yaml": check_vertex_ai,
+    "azure-ml.yaml": check_azure_ml,
+    "kubernetes.yaml": check_kubernetes,
+    "kubeflow.yaml": check_kubeflow,
+    "github-actions.yml": check_github_actions,
+    "slurm.sh": check_slurm,
+    "watson-machine-learning.json": check_watson,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
