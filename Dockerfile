@@ -5,6 +5,8 @@
 ARG BASE_IMAGE=nvidia/cuda:12.9.1-base-ubuntu24.04
 
 FROM ${BASE_IMAGE} AS build
+# The pinned base decides the release; its archive keeps no older versions that a pin could name.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
@@ -36,6 +38,7 @@ RUN PYTHONPATH=/opt/object_detection /build/venv/bin/cyclonedx-py environment --
     --output-file /build/sbom.cdx.json /opt/venv/bin/python
 
 FROM ${BASE_IMAGE} AS job
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 tini \
  && rm -rf /var/lib/apt/lists/*

@@ -102,8 +102,9 @@ lint: install-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/hadolint --ignore DL3008 Dockerfile
-	.venv/bin/shellcheck start.sh .ci/run
+	.venv/bin/hadolint Dockerfile
+	.venv/bin/shellcheck start.sh .ci/run jobs/install.sh
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Known vulnerabilities of what is in the images, from PyPI's advisories; what is not known there is an error too.
 audit: .jobs-venv/installed

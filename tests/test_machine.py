@@ -78,7 +78,7 @@ def test_missing_driver_is_told() -> None:
     assert "there is no NVIDIA driver" in machine.ask_driver().reason
 
 
-def test_case_24_gpu_asked_for_and_absent_is_one_clear_line_before_any_work(tmp_path: Path) -> None:
+def test_gpu_asked_for_and_absent_is_one_clear_line_before_any_work(tmp_path: Path) -> None:
     if not machine.is_cpu_build():
         pytest.skip("needs the CPU build")
     (tmp_path / "bucket").mkdir()
@@ -90,14 +90,12 @@ def test_case_24_gpu_asked_for_and_absent_is_one_clear_line_before_any_work(tmp_
     assert not (tmp_path / "results").exists()
 
 
-def test_case_24_old_driver_stops_a_job_that_would_train_on_the_cpu_instead() -> None:
+def test_old_driver_stops_a_job_that_would_train_on_the_cpu_instead() -> None:
     with pytest.raises(UserError, match="no GPU can be used: old; set DEVICE=cpu to train without"):
         machine.tell("auto", Gpus(reason="old", is_driver_old=True))
 
 
-def test_case_24_precision_without_hardware_falls_back_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_precision_without_hardware_falls_back_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="job"):
         assert machine.policy(make_settings(tmp_path, precision="bfloat16", device="cpu")) == "float32"
     assert "PRECISION=bfloat16 gains nothing here (DEVICE=cpu): training in float32" in caplog.text

@@ -51,3 +51,11 @@ def test_start_script_passes_its_words_and_the_exit_code_on() -> None:
     )
     assert result.returncode == 2
     assert "The nearest is BATCH_SIZE" in result.stdout
+
+
+def test_failure_behind_a_pipe_is_no_success() -> None:
+    words = f"set -o pipefail; {ROOT}/start.sh nonsense | cat"
+    result = subprocess.run(["bash", "-c", words], env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
+    assert "SUCCESS" not in result.stdout

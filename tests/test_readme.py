@@ -29,6 +29,23 @@ def test_pictures_and_links_lead_somewhere() -> None:
 
 
 def test_commands_of_make_are_targets() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
     used = set(re.findall(r"\bmake ([a-z][a-z-]+)", README))
     assert {"demo", "test", "install"} <= used <= targets
+
+
+def test_every_manifest_is_in_the_table_of_services() -> None:
+    for path in (ROOT / "jobs").iterdir():
+        is_manifest = path.is_file() and path.suffix in (".json", ".yaml", ".yml")
+        assert not is_manifest or f"`{path.name}`" in README, path
+
+
+def test_every_fault_names_tests_that_there_are() -> None:
+    rows = re.findall(r"^\| \d+ \|.*", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 9
+    for row in rows:
+        tests = re.findall(r"`(tests/\S+\.py)::(\w+)`", row)
+        assert tests, row
+        for path, name in tests:
+            assert f"def {name}(" in (ROOT / path).read_text(), (path, name)

@@ -109,6 +109,28 @@ def test_second_container_on_the_same_results_refuses(image: str, name: str, buc
     assert "belongs to a running job" in second.stdout
 
 
+def test_no_space_for_the_work_is_one_clear_message(image: str, bucket: Path) -> None:
+    small = ("--tmpfs=/work:size=100k,mode=777", "--env=WORK_DIR=/work/job")
+    result = run(image, *SMOKE, *small, f"--volume={bucket}:/data", "--", "3", check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout
+    assert re.search(
+        r"/work/job/.*No space left on device.*: free some space, or name another place in WORK_DIR",
+        result.stdout.splitlines()[-2],
+    )
+    assert not (bucket / "results" / "job.json").exists()
+
+
+def test_no_space_for_the_results_is_one_clear_message(image: str, bucket: Path) -> None:
+    small = ("--tmpfs=/results:size=200k,mode=777", "--env=RESULT_DIR=/results/job")
+    result = run(image, *SMOKE, *small, f"--volume={bucket}:/data", "--", "3", check=False)
+    assert result.returncode == 1
+    assert re.search(
+        r"No space left on device, writing [\d,]+ bytes: '/results/job/.*': free some space",
+        result.stdout.splitlines()[-2],
+    )
+
+
 def test_commands_that_need_no_bucket(image: str) -> None:
     assert "ssd_mobilenet_v2_fpnlite_320x320" in run(image, "--", "models").stdout
     assert "--num_steps" in run(image, "--", "--help").stdout

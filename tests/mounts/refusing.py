@@ -1,6 +1,7 @@
 """A filesystem over a folder that refuses what bucket mounts refuse: `python -m tests.mounts.refusing ROOT MOUNT WHAT`.
 
-WHAT is any of rename, append, random-write, overwrite, chmod, fsync, and close, which fails each file's first close.
+WHAT is any of rename, append, random-write, overwrite, chmod, fsync, close, which fails each file's first close, and
+close-of-report, which fails every close of report.html.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class Refusing(fuse.Operations):
         return 0
 
     def flush(self, path: str, fh: int) -> int:
+        if path.endswith("/report.html"):
+            self.refuse("close-of-report", errno.EIO)
         if path not in self.closed:
             self.closed.add(path)
             self.refuse("close", errno.EIO)

@@ -105,3 +105,16 @@ def test_failure_that_stays_leaves_no_manifest(tmp_path: Path, demo_bucket: Path
     assert "report.html" in result.stdout.splitlines()[-2]
     assert result.stdout.rstrip().endswith("CACLI-TRAINING-FAILED")
     assert not (results / "job.json").exists()
+
+
+def test_close_that_always_fails_is_tried_again_and_leaves_no_manifest(
+    tmp_path: Path, mount: Mount, demo_bucket: Path
+) -> None:
+    results = mount("close-of-report") / "results"
+    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
+    result = run_job("2", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", **places)
+    assert result.returncode == 1
+    assert result.stdout.count("report.html'; trying again in") == 5
+    assert "Input/output error, writing" in result.stdout.splitlines()[-2]
+    assert result.stdout.rstrip().endswith("CACLI-TRAINING-FAILED")
+    assert not (results / "job.json").exists()
