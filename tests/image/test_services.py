@@ -175,7 +175,7 @@ def test_kubernetes_s_contract(image: str, opened: Path, bucket: Path, terminati
     assert (bucket / "results" / "job.json").exists()
     assert termination_log.read_text() == ""
     # The same pod may start twice: what was done is done.
-    assert "train: 0" in run(*QUICK[1:], *options, image, *arguments)
+    assert "resumed at step 3" in run(*QUICK[1:], *options, image, *arguments)
 
 
 def test_kubernetes_s_termination_log_tells_why(image: str, opened: Path, bucket: Path, termination_log: Path) -> None:
