@@ -62,8 +62,10 @@ RUN export MPLCONFIGDIR=/tmp/matplotlib \
 LABEL org.opencontainers.image.title="detection training job" \
       org.opencontainers.image.description="A bucket of labelled photos in, a trained object detector out" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Any other user works too: nothing outside of DATA_DIR, RESULT_DIR and WORK_DIR is written.
-USER 10001:0
+# Any other user works too: nothing outside of DATA_DIR, RESULT_DIR and WORK_DIR is written. Services that make folders
+# as root and let nobody choose the user, as SageMaker does, want --build-arg JOB_USER=0:0.
+ARG JOB_USER=10001:0
+USER ${JOB_USER}
 WORKDIR /opt/job
 STOPSIGNAL SIGTERM
 # tini passes SIGTERM on and reaps what the job leaves, with -s also where it is not the first process, as in Apptainer;

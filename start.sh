@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 # Training.zip brings its packages along as a list.
-[[ ! -f $here/install.sh ]] || bash "$here/install.sh"
+[[ ! -f $here/install.sh ]] || bash "$here/install.sh" || { echo CACLI-TRAINING-FAILED; exit 1; }
 
 # An environment that `make install` made comes before the system's Python, which the image has.
 python=$here/.venv/bin/python

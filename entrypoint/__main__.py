@@ -41,6 +41,8 @@ def run(command: str | None, values: settings.Settings) -> int:
     """Runs the whole job, or one step of it by name."""
     if command is None:
         job.run(values)
+        # Memory may have been about to run out, and did not.
+        services.forget_failure()
         # A service that puts the logs of several machines into one reads it once.
         if Workspace(values).is_chief:
             print("CACLI-TRAINING-SUCCESS", flush=True)

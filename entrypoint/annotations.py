@@ -120,7 +120,8 @@ def refuse_missing_bucket(root: Place) -> None:
     try:
         is_there = bucket.is_folder(root)
     except PermissionError as error:
-        raise UserError(f"DATA_DIR={root} may not be read ({error.strerror}): {bucket.MEND}") from None
+        mend = bucket.MEND if bucket.is_remote(root) else "let this user read it, or start the container as its owner"
+        raise UserError(f"DATA_DIR={root} may not be read ({error.strerror}): {mend}") from None
     if not is_there and bucket.is_remote(root):
         raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
     if not is_there:

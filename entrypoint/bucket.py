@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from entrypoint import logs
 Place = Path
 # IBM's Cloud Object Storage speaks S3, at an endpoint of its own.
 PROTOCOLS = {"s3": "s3", "cos": "s3", "gs": "gs"}
+ATTEMPTS = 6
 # No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
 FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
@@ -64,14 +66,15 @@ def named_errors(place: Place) -> Iterator[None]:
     except Exception as error:
         if not is_remote(place):
             raise
-        kind = type(error) if isinstance(error, OSError) else OSError
         number = getattr(error, "errno", None) or number_of(error)
-        raise kind(number, str(error) or type(error).__name__, str(place)) from error
+        # Python makes the subclass of the number.
+        raise OSError(number, str(error) or type(error).__name__, str(place)) from error
 
 
 def number_of(error: Exception) -> int:
-    """The errno that comes nearest to a client's error."""
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+    """The errno that comes nearest to a client's error: s3fs has Python's classes, gcsfs HTTP's codes and words."""
+    is_refused = str(getattr(error, "code", "")) in ("401", "403") or str(error).startswith("Forbidden")
+    if is_refused or isinstance(error, PermissionError) or re.search("Credentials|RefreshError", type(error).__name__):
         return errno.EACCES
     if isinstance(error, FileNotFoundError):
         return errno.ENOENT
@@ -81,11 +84,11 @@ def number_of(error: Exception) -> int:
 
 
 def retrying() -> Retrying:
-    """Six attempts over half a minute, for errors that pass."""
+    """ATTEMPTS over half a minute, for errors that pass."""
     return Retrying(
         retry=retry_if_exception(is_transient),
         wait=wait_exponential_jitter(initial=1, max=15),
-        stop=stop_after_attempt(6),
+        stop=stop_after_attempt(ATTEMPTS),
         before_sleep=logs.log_retry,
         reraise=True,
     )
@@ -109,17 +112,55 @@ def fetch(place: Place, target: Path) -> None:
     """Copies a file to local disk, whole or not at all."""
     part = target.with_name(f"{target.name}.part")
     for attempt in retrying():
-        with attempt, named_errors(place), place.open("rb") as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        with attempt, part.open("wb") as file:
+            for block in blocks(place):
+                file.write(block)
     part.replace(target)
+
+
+def blocks(place: Place) -> Iterator[bytes]:
+    """The content of a file, a megabyte at a time; OSError names the place."""
+    with named_errors(place), place.open("rb") as source:
+        while block := source.read(1 << 20):
+            yield block
 
 
 def is_folder(place: Place) -> bool:
     """Whether the folder exists, or the bucket has anything below the address."""
     for attempt in retrying():
         with attempt, named_errors(place):
-            return bool(place.is_dir())
+            return has_files(place) if is_remote(place) else place.is_dir()
     raise AssertionError("the last attempt raises")
+
+
+def has_files(place: Place) -> bool:
+    """Whether a bucket has anything below the address; unlike fsspec's own answer, an outage is none."""
+    try:
+        return bool(filesystem(place).ls(path_in(place), detail=False))
+    except FileNotFoundError:
+        return False
+
+
+def matching(folder: Place, pattern: str) -> list[Place]:
+    """The files of a folder, which need not be there, that fit a pattern of names; the folder's name is none itself."""
+    for attempt in retrying():
+        with attempt, named_errors(folder):
+            if not is_remote(folder):
+                return [path for path in folder.glob("*") if fnmatch(path.name, pattern)]
+            names = filesystem(folder).ls(path_in(folder), detail=False) if has_files(folder) else []
+            found = [str(name).rpartition("/")[2] for name in names]
+            return [folder / name for name in found if fnmatch(name, pattern)]
+    raise AssertionError("the last attempt raises")
+
+
+def remove(place: Place) -> None:
+    """Deletes a file that may be gone already."""
+    with named_errors(place), suppress(FileNotFoundError):
+        if is_remote(place):
+            # Deleting by pathlib's word would take the key for a pattern.
+            filesystem(place).rm_file(path_in(place))
+        else:
+            place.unlink()
 
 
 def listing(root: Place, exclude: Place | None = None) -> dict[str, Entry]:

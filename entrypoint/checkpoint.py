@@ -123,10 +123,14 @@ def find_source(work: Workspace) -> str | None:
 
 def refuse_own(place: Path, work: Workspace) -> Path:
     """The place; UserError where this job would save its own checkpoints into it, and remove what it started from."""
-    own = [folder.resolve() for folder in (work.results, work.root) if not bucket.is_remote(folder)]
-    if any(place.resolve().is_relative_to(folder) for folder in own):
+    ours = (work.results, work.root, work.settings.checkpoint_dir)
+    own = [folder.resolve() for folder in ours if folder and not bucket.is_remote(folder)]
+    found = place.resolve()
+    # A folder is read with the checkpoint/ in it.
+    if any(found.is_relative_to(folder) or (found / "checkpoint") == folder for folder in own):
         raise UserError(
-            f"CHECKPOINT={place} lies in RESULT_DIR or WORK_DIR, where this job's own go: copy it elsewhere"
+            f"CHECKPOINT={place} lies in RESULT_DIR, CHECKPOINT_DIR or WORK_DIR, where this job's own go: "
+            "copy it elsewhere"
         )
     return place
 
@@ -185,6 +189,8 @@ def bring(source: str, work: Workspace) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         bucket.fetch(bucket.parse(source), target)
+    except ValueError as error:
+        raise UserError(f"CHECKPOINT or ZOO_URL: {source}: {error}") from None
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"CHECKPOINT or ZOO_URL: {source} cannot be read ({error.strerror}): {bucket.MEND}") from None
     verify(target, work.settings.checkpoint_sha256, source, UserError)

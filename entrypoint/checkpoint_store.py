@@ -39,16 +39,21 @@ def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Work
     work.checkpoints.mkdir(parents=True, exist_ok=True)
     saved = Saved(work.checkpoints / f"ckpt-{trainer.step}", trainer.step, history)
     trainer.save(saved.prefix)
+    adopt(saved, job, work)
+    logger.info("checkpoint saved at step %d", saved.step)
+
+
+def adopt(saved: Saved, job: str, work: Workspace) -> None:
+    """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces."""
     write_state(work.checkpoints, saved)
     files = {path.name: workspace.file_sha256(path) for path in parts(saved.prefix)}
-    manifest = {"step": saved.step, "job": job, "files": files, "history": history}
+    manifest = {"step": saved.step, "job": job, "files": files, "history": saved.history}
     workspace.write_json(manifest_of(saved.prefix), manifest)
-    # Every machine of a cluster takes part in saving, and one writes the results.
+    # Of a cluster's machines one writes the results.
     if work.is_chief:
         publish_checkpoint(saved, work)
     for folder in folders(work) if work.is_chief else [work.checkpoints]:
-        prune(folder, job)
-    logger.info("checkpoint saved at step %d", saved.step)
+        prune(folder, job, is_ours=folder != work.settings.checkpoint_dir)
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
@@ -56,7 +61,7 @@ def newest(job: str, work: Workspace) -> Saved | None:
 
     One that is damaged is named in the log, and the one before it taken.
     """
-    found = [path for folder in folders(work) for path in named(folder, "ckpt-*.json")]
+    found = [path for folder in folders(work) for path in bucket.matching(folder, "ckpt-*.json")]
     # At equal steps the local one is taken, being nearer.
     for path in sorted(found, key=lambda path: (step_of(path), path.parent == work.checkpoints), reverse=True):
         saved = read(path, job, work.checkpoints)
@@ -71,20 +76,12 @@ def folders(work: Workspace) -> list[Place]:
     return [work.checkpoints, *([kept] if kept else []), work.results / "checkpoint"]
 
 
-def named(folder: Place, pattern: str) -> list[Place]:
-    """The files of a folder, which need not be there, that fit the pattern."""
-    for attempt in bucket.retrying():
-        with attempt, bucket.named_errors(folder):
-            return list(folder.glob(pattern))
-    raise AssertionError("the last attempt raises")
-
-
 def read(path: Place, job: str, local: Path) -> Saved | None:
     """The checkpoint of a manifest, copied to the local folder; None where it is damaged, or another job's."""
     try:
         manifest = json.loads(bucket.read(path))
         step, owner, files, history = (manifest[key] for key in ("step", "job", "files", "history"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         logger.warning("checkpoint %s is damaged and is not used", path)
         return None
     if owner != job:
@@ -120,24 +117,30 @@ def publish_checkpoint(saved: Saved, work: Workspace) -> None:
     publish.publish_events(work)
 
 
-def prune(folder: Place, job: str) -> None:
-    """Removes all but the newest KEPT checkpoints of this job, each manifest first."""
-    manifests = sorted(named(folder, "ckpt-*.json"), key=step_of, reverse=True)
-    mine = [path for path in manifests if owner_of(path) == job]
-    kept = {path.stem for path in mine[:KEPT]}
+def prune(folder: Place, job: str, *, is_ours: bool) -> None:
+    """Removes all but the newest KEPT checkpoints of this job, each manifest first.
+
+    Those of other jobs go too, and what was never finished, where the folder is this job's alone.
+    """
+    manifests = sorted(bucket.matching(folder, "ckpt-*.json"), key=step_of, reverse=True)
+    owners = {path.stem: owner_of(path) for path in manifests}
+    kept = [path.stem for path in manifests if owners[path.stem] == job][:KEPT]
+    if not is_ours:
+        kept += [name for name, owner in owners.items() if owner != job]
     for path in manifests:
         if path.stem not in kept:
-            publish.remove(path)
-    for path in named(folder, "ckpt-*"):
-        if path.name.partition(".")[0] not in kept:
-            publish.remove(path)
+            bucket.remove(path)
+    for path in bucket.matching(folder, "ckpt-*"):
+        name = path.name.partition(".")[0]
+        if name not in kept and (is_ours or name in owners):
+            bucket.remove(path)
 
 
 def owner_of(path: Place) -> Any:
-    """The job that a manifest names; None where it cannot be read."""
+    """The job that a manifest names; None where it names none."""
     try:
         return json.loads(bucket.read(path))["job"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

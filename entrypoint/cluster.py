@@ -27,7 +27,7 @@ class Cluster(BaseModel):
     @model_validator(mode="after")
     def refuse_foreign_tasks(self) -> Cluster:
         """Every member trains in step with the others: there are no parameter servers and no evaluators."""
-        for name in (*self.cluster, self.task.type):
+        for name in (*(name for name, members in self.cluster.items() if members), self.task.type):
             if name not in TYPES:
                 raise ValueError(f"a task of type {name!r}; members are of type {' or '.join(TYPES)} alone")
         if not 0 <= self.task.index < len(self.cluster.get(self.task.type, [])):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 import tensorflow as tf
@@ -19,7 +22,8 @@ logger = logging.getLogger("job")
 def strategy_for(cluster: Cluster | None) -> Any:
     """The tf.distribute.Strategy: one device, all GPUs of this machine, or those of all machines of a cluster.
 
-    TensorFlow wants a cluster to be complete before anything else runs: the call waits for the other machines.
+    A cluster is complete when this returns: the call waits for the other machines. TensorFlow makes one a process, and
+    none where anything was computed eagerly before.
     """
     if cluster:
         return join(cluster)
@@ -31,11 +35,8 @@ def strategy_for(cluster: Cluster | None) -> Any:
 def join(cluster: Cluster) -> Any:
     """The strategy of a cluster, when all of its machines are there; JobError where that fails."""
     logger.info("machine %d of %d: waiting for the others", cluster.rank + 1, cluster.size)
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(cluster.cluster), task_type=cluster.task.type, task_id=cluster.task.index, rpc_layer="grpc"
-    )
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        strategy = in_background(lambda: make(cluster))
     except tf.errors.OpError as error:
         members = ", ".join(address for each in cluster.cluster.values() for address in each)
         raise JobError(f"the machines of TF_CONFIG ({members}) did not find each other: {error.message}") from None
@@ -43,6 +44,33 @@ def join(cluster: Cluster) -> Any:
     signals.take_back()
     logger.info("all %d machines are there, %d devices in all", cluster.size, strategy.num_replicas_in_sync)
     return strategy
+
+
+def make(cluster: Cluster) -> Any:
+    """TensorFlow's strategy of a cluster."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(cluster.cluster),
+        task_type=cluster.task.type,
+        task_id=cluster.task.index,
+        rpc_layer="grpc",
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+def in_background(work: Callable[[], Any]) -> Any:
+    """The result of a call that hears no signal while it waits, so that SIGTERM can end this thread meanwhile."""
+    future: Future[Any] = Future()
+
+    def target() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=target, daemon=True, name="cluster").start()
+    while not future.done():
+        wait([future], timeout=0.5)
+    return future.result()
 
 
 def is_cluster(strategy: Any) -> bool:

@@ -53,8 +53,14 @@ class Trainer(Protocol):
 class Engine(Protocol):
     """The calls of an engine; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
-    def build(self, config: Any, settings: Settings) -> Trainer:
-        """A model to train, with random weights."""
+    def extractors(self) -> set[str]:
+        """The types of feature extractors that upstream has for this engine."""
+
+    def build(self, config: Any, settings: Settings, step: int) -> Trainer:
+        """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+
+        A job that resumes at that step must not see the photos once more in the order that it saw from its start.
+        """
 
     def train(self, trainer: Trainer, steps: int) -> list[dict[str, float]]:
         """Trains exactly so many steps; for each its losses, LOSS among them, and its `learning_rate`."""
@@ -72,5 +78,9 @@ class Engine(Protocol):
 def load(work: Workspace) -> tuple[Engine, Any]:
     """The engine of this job's pipeline.config, and the config."""
     generation = workspace.read_json(work.changes, "pipeline")["generation"]
-    engine = importlib.import_module(f"entrypoint.{generation}")
-    return cast(Engine, engine), pipeline.read(work.pipeline)
+    return of(generation), pipeline.read(work.pipeline)
+
+
+def of(generation: str) -> Engine:
+    """The engine of a generation, `tf1` or `tf2`; a process uses one, since they differ in TensorFlow's mode."""
+    return cast(Engine, importlib.import_module(f"entrypoint.{generation}"))

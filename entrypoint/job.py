@@ -56,8 +56,6 @@ def run(settings: Settings) -> None:
     machine.watch_memory()
     plan = [step for step in PLAN if work.is_chief or not step.chief]
     with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
-        if settings.tf_config:
-            meet(settings)
         waiting = {step.name: start(step, work) for step in plan if step.background}
         for step in plan:
             # A download that failed for good is told at once, not after the conversion.
@@ -70,18 +68,12 @@ def run(settings: Settings) -> None:
                 run_unless_done(step, work)
 
 
-def meet(settings: Settings) -> None:
-    """Waits until all machines of the cluster are there: one that never comes is known before any work."""
-    from entrypoint import distribution
-
-    distribution.strategy_for(settings.tf_config)
-
-
 def run_alone(name: str, settings: Settings) -> None:
     """Runs one step on what earlier steps left in WORK_DIR."""
     work = Workspace(settings)
     annotations.refuse_missing_bucket(settings.data_dir)
-    with workspace.claim(work), publish.lock(work):
+    machine.check(settings)
+    with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
         step = find(name)
         run_and_mark(step, input_digest(step, work), work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entrypoint import checkpoint, tf_record, workspace, zoo
+from entrypoint import checkpoint, engine, tf_record, workspace, zoo
 from entrypoint.errors import UserError
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
@@ -54,17 +55,21 @@ def run(work: Workspace) -> str:
     Raises:
         UserError: the config is not upstream's, or asks for what this job does not train.
     """
-    path = find(work.settings)
+    path = source(work)
     config = read(path)
     generation = generation_of(config, path)
-    refuse_exports(config, work.settings)
+    refuse_unknown_model(config, generation, path)
+    exports = choose_exports(config, work.settings)
     changes = Changes()
     inject_data(config, work, changes)
-    inject_start(config, checkpoint.load(work), changes)
-    inject_schedule(config.train_config, work.settings, changes)
+    inject_start(config, generation, checkpoint.load(work), changes)
+    inject_precision(config, changes)
+    is_published = find(work.settings) is None
+    batch = published_batch(config.train_config) if is_published else config.train_config.batch_size
+    inject_schedule(config.train_config, work.settings, batch, changes)
     log_changes(path, changes)
     workspace.write_text(work.pipeline, write(config))
-    facts = {"generation": generation, "rows": changes.rows, **summarise(config.train_config)}
+    facts = {"generation": generation, "exports": exports, "rows": changes.rows, **summarise(config.train_config)}
     workspace.write_json(work.changes, {"source": str(path), **facts})
     return identify(config)
 
@@ -76,23 +81,44 @@ def outputs(work: Workspace) -> list[Path]:
 
 def fingerprint(work: Workspace) -> str:
     """The bytes of the config that the job starts from, and where WORK_DIR is, which is written into it."""
-    return workspace.digest([find(work.settings).read_text(encoding="utf-8"), str(work.root)])
+    return workspace.digest([source(work).read_text(encoding="utf-8"), str(work.root)])
 
 
-def find(settings: Settings) -> Path:
-    """The config to start from; UserError where neither the user nor this project has one for the model."""
+def find(settings: Settings) -> Path | None:
+    """The config to start from, as far as it is known before anything is fetched; None for the archive's own.
+
+    Raises:
+        UserError: the model finds more than boxes, or there can be no config for it.
+    """
     if settings.pipeline_config:
         if not settings.pipeline_config.is_file():
             raise UserError(f"PIPELINE_CONFIG={settings.pipeline_config} is no file")
         return settings.pipeline_config
     model = zoo.find(settings.model)
-    if model.pipeline is None:
+    zoo.refuse_beyond_boxes(model)
+    if model.pipeline is None and settings.checkpoint == "none":
         tuned = ", ".join(each.name for each in zoo.load().values() if each.pipeline)
         raise UserError(
-            f"MODEL={model.name} has no tuned pipeline yet; these have: {tuned}. Name one of them, or give your own "
-            "pipeline.config with PIPELINE_CONFIG"
+            f"MODEL={model.name} is described by the pipeline.config in its archive, which CHECKPOINT=none leaves out: "
+            f"take one that has a pipeline of ours ({tuned}), or give a pipeline.config with PIPELINE_CONFIG"
         )
     return model.pipeline
+
+
+def source(work: Workspace) -> Path:
+    """The config to start from; UserError where the checkpoint should have brought it and did not."""
+    path = find(work.settings)
+    if path:
+        return path
+    start = checkpoint.load(work)
+    prefix = Path(start["prefix"]) if start else work.zoo
+    for folder in (prefix.parent, prefix.parent.parent):
+        if (folder / "pipeline.config").is_file():
+            return folder / "pipeline.config"
+    raise UserError(
+        f"no pipeline.config lies beside the checkpoint {prefix}, and MODEL={work.settings.model} has none of ours: "
+        "give one with PIPELINE_CONFIG"
+    )
 
 
 def read(path: Path) -> Any:
@@ -120,11 +146,11 @@ def write(config: Any) -> str:
 def generation_of(config: Any, path: Path) -> str:
     """The zoo's generation that the model is of, which names its engine.
 
+    Upstream's names tell: feature extractors of Keras end in `_keras`, and CenterNet came with TF2.
+
     Raises:
         UserError: with the line of what this job cannot train: anything but boxes, or a model that is not there.
     """
-    from object_detection.builders import model_builder
-
     architecture = config.model.WhichOneof("model")
     if architecture not in META_ARCHITECTURES:
         raise UserError(
@@ -136,25 +162,39 @@ def generation_of(config: Any, path: Path) -> str:
         if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?:false|0\b))", text, re.MULTILINE):
             raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
     extractor = getattr(config.model, architecture).feature_extractor.type
-    known = set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
+    return "tf2" if architecture == "center_net" or extractor.endswith("_keras") else "tf1"
+
+
+def refuse_unknown_model(config: Any, generation: str, path: Path) -> None:
+    """UserError, with the nearest names, for a feature extractor that upstream does not have."""
+    architecture = config.model.WhichOneof("model")
+    extractor = getattr(config.model, architecture).feature_extractor.type
+    known = engine.of(generation).extractors()
     if extractor not in known:
-        hint = f"; there is {extractor}_keras" if f"{extractor}_keras" in known else ""
+        near = ", ".join(difflib.get_close_matches(extractor, known, n=3, cutoff=0.3))
         raise UserError(
-            f"{path}:{line_of(path, extractor)}: feature_extractor.type {extractor!r} is no TF2 model of the Object "
-            f"Detection API{hint}"
+            f"{path}:{line_of(path, extractor)}: feature_extractor.type {extractor!r} is no model of the Object "
+            f"Detection API; the nearest are {near or 'none'}"
         )
-    return "tf2"
 
 
-def refuse_exports(config: Any, settings: Settings) -> None:
-    """UserError, before any training, for a format that the model cannot be exported to."""
+def choose_exports(config: Any, settings: Settings) -> list[str]:
+    """The formats to export to; without EXPORTS those that the model can be exported to.
+
+    Raises:
+        UserError: before any training, where EXPORTS names one that is not possible.
+    """
     resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
-    if "tflite" in settings.exports and resizer != "fixed_shape_resizer":
-        rest = ",".join(name for name in settings.exports if name != "tflite")
+    if "tflite" not in settings.exports or resizer == "fixed_shape_resizer":
+        return list(settings.exports)
+    rest: list[str] = [name for name in settings.exports if name != "tflite"]
+    if "exports" in settings.model_fields_set:
         raise UserError(
             "EXPORTS=tflite: TensorFlow Lite has operations for SSD models alone, with a fixed_shape_resizer; "
-            f"set EXPORTS={rest or 'saved_model'}"
+            f"set EXPORTS={','.join(rest) or 'saved_model'}"
         )
+    logger.info("exports: %s; TensorFlow Lite has operations for SSD models alone", ", ".join(rest))
+    return rest
 
 
 def line_of(path: Path, text: str) -> int:
@@ -193,29 +233,47 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
     changes.set(train, "train_config", "max_number_of_boxes", max(1, manifest["max_boxes"]))
 
 
-def inject_start(config: Any, start: dict[str, str] | None, changes: Changes) -> None:
+def inject_start(config: Any, generation: str, start: dict[str, str] | None, changes: Changes) -> None:
     """The checkpoint that training starts from, of which the weights up to the heads fit any labels."""
     from object_detection.protos import train_pb2
 
     train = config.train_config
-    if start and start["layout"] != "tf2":
+    if start and start["layout"] != generation:
+        layout, wanted = start["layout"].upper(), generation.upper()
         raise UserError(
-            f"{start['prefix']} is a TF1 checkpoint, which a TF2 model cannot start from: name a TF2 model's, "
-            "or set CHECKPOINT=none"
+            f"{start['prefix']} is a {layout} checkpoint, which a {wanted} model cannot start from: name a {wanted} "
+            "model's, or set CHECKPOINT=none"
         )
     changes.set(train, "train_config", "fine_tune_checkpoint", start["prefix"] if start else "")
     if start:
         if train.fine_tune_checkpoint_type not in ("detection", "fine_tune", "classification"):
             changes.set(train, "train_config", "fine_tune_checkpoint_type", "detection")
-        changes.set(train, "train_config", "fine_tune_checkpoint_version", train_pb2.CheckpointVersion.V2)
-    # Both are for TPUs; the precision of this job is its own setting, and averaged weights are not evaluated.
+        version = {"tf1": train_pb2.CheckpointVersion.V1, "tf2": train_pb2.CheckpointVersion.V2}[generation]
+        changes.set(train, "train_config", "fine_tune_checkpoint_version", version)
+
+
+def inject_precision(config: Any, changes: Changes) -> None:
+    """Weights as they are trained, in the precision of this job's own setting: neither averaged nor quantised.
+
+    A quantised model of the zoo is an ordinary one with operations that imitate integers put around its layers, by a
+    part of TensorFlow that left with contrib; its checkpoint holds the weights themselves.
+    """
+    train = config.train_config
+    if config.HasField("graph_rewriter"):
+        changes.rows.append(("graph_rewriter", "quantization", "trained in float32"))
+        config.ClearField("graph_rewriter")
     changes.set(train, "train_config", "use_bfloat16", False)
     changes.set(train.optimizer, "train_config.optimizer", "use_moving_average", False)
     changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
 
 
-def inject_schedule(train: Any, settings: Settings, changes: Changes) -> None:
-    """Number of steps, batch size and learning rate, and the schedule stretched to them.
+def published_batch(train: Any) -> int:
+    """One device's part of a published batch, which is for as many replicas as the config aggregates."""
+    return int(max(1, train.batch_size // max(1, train.replicas_to_aggregate)))
+
+
+def inject_schedule(train: Any, settings: Settings, batch: int, changes: Changes) -> None:
+    """Number of steps, batch size (`batch` without BATCH_SIZE) and learning rate, and the schedule stretched to them.
 
     A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
     arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
@@ -228,7 +286,7 @@ def inject_schedule(train: Any, settings: Settings, changes: Changes) -> None:
     schedule = optimizer.learning_rate.WhichOneof("learning_rate")
     if schedule is None:
         raise UserError(f"the pipeline.config has no learning_rate in train_config.optimizer.{kind}")
-    batch = settings.batch_size or train.batch_size
+    batch = settings.batch_size or batch
     ratio = batch / train.batch_size
     rate = getattr(optimizer.learning_rate, schedule)
     peak = getattr(rate, PEAK_FIELDS[schedule])

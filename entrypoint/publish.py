@@ -59,10 +59,10 @@ def run(work: Workspace) -> str:
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
     for path in replaced_files(work):
         if path not in published:
-            remove(path)
+            bucket.remove(path)
     content = json.dumps({**manifest(work), "files": names}, indent=1, default=str).encode()
     write_file(work.results / MANIFEST, content)
-    remove(work.replaced)
+    bucket.remove(work.replaced)
     return workspace.digest(content.decode())
 
 
@@ -80,7 +80,7 @@ def retract(work: Workspace) -> None:
     except FileNotFoundError:
         return
     workspace.write_json(work.replaced, {"results": str(work.results), "manifest": content})
-    remove(path)
+    bucket.remove(path)
 
 
 def replaced_files(work: Workspace) -> list[Place]:
@@ -105,7 +105,7 @@ def replaced_files(work: Workspace) -> list[Place]:
 
 def export_folders(work: Workspace) -> list[Path]:
     """The folders of the formats that were asked for."""
-    return [work.root / export.FOLDERS[name] for name in work.settings.exports]
+    return [work.root / export.FOLDERS[name] for name in export.chosen(work)]
 
 
 def manifest(work: Workspace) -> dict[str, Any]:
@@ -148,6 +148,8 @@ def copy_tree(source: Path, target: Place) -> list[Place]:
 
 def copy_file(source: Path, target: Place) -> Place:
     """Copies a file; tried again where that can help, and complete when this returns the target."""
+    if not bucket.is_remote(target) and target.exists() and target.samefile(source):
+        raise JobError(f"{target} would be copied onto itself")
     for attempt in bucket.retrying():
         with attempt, source.open("rb") as reader:
             write_once(reader, target, source.stat().st_size)
@@ -193,12 +195,6 @@ def open_for_writing(target: Place) -> Any:
         return target.open("wb")
 
 
-def remove(path: Place) -> None:
-    """Deletes a file that may be gone already."""
-    with bucket.named_errors(path):
-        path.unlink(missing_ok=True)
-
-
 class _Lost:
     """Who has RESULT_DIR now, where this job lost it, such as while its machine was suspended."""
 
@@ -209,7 +205,10 @@ class _Lost:
 def lock(work: Workspace) -> Iterator[None]:
     """Keeps RESULT_DIR to this job; UserError where another job, which is alive, has it."""
     path = work.results / LOCK
-    make_writable(work.results)
+    places = {"RESULT_DIR": work.results, "CHECKPOINT_DIR": work.settings.checkpoint_dir}
+    for name, place in {**places, "TENSORBOARD_DIR": work.settings.tensorboard_dir}.items():
+        if place:
+            make_writable(name, place)
     mine = {**place_of_process(), "pid": os.getpid(), "token": uuid.uuid4().hex}
     acquire(path, mine, work.results)
     stop = threading.Event()
@@ -222,7 +221,7 @@ def lock(work: Workspace) -> Iterator[None]:
         renewal.join(timeout=RENEWAL_SECONDS)
         with contextlib.suppress(OSError):
             if is_mine(read_claim(path), mine):
-                remove(path)
+                bucket.remove(path)
 
 
 def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
@@ -231,7 +230,7 @@ def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
         claim = read_claim(path)
         if claim is not None:
             wait_for_dead_owner(path, claim, results)
-            remove(path)
+            bucket.remove(path)
         try:
             with bucket.named_errors(path), path.open("xb") as file:
                 file.write(encode_claim(mine))
@@ -248,29 +247,29 @@ def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
     refuse_other_owner(read_claim(path), mine, results)
 
 
-def make_writable(folder: Place) -> None:
-    """UserError where RESULT_DIR cannot be made or written to."""
+def make_writable(name: str, folder: Place) -> None:
+    """UserError where the folder of that setting cannot be made or written to."""
     if bucket.is_remote(folder):
-        probe(folder)
+        probe(name, folder)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"RESULT_DIR={folder} cannot be made ({error.strerror}): {mend_for_user()}") from None
+        raise UserError(f"{name}={folder} cannot be made ({error.strerror}): {mend_for_user()}") from None
     if not os.access(folder, os.W_OK):
-        raise UserError(f"RESULT_DIR={folder} cannot be written to: {mend_for_user()}")
+        raise UserError(f"{name}={folder} cannot be written to: {mend_for_user()}")
 
 
-def probe(results: Place) -> None:
+def probe(name: str, folder: Place) -> None:
     """UserError where a bucket does not take what is written; the file that was tried is removed again."""
-    path = results / f"{LOCK}.{uuid.uuid4().hex}"
+    path = folder / f"{LOCK}.{uuid.uuid4().hex}"
     try:
         write_file(path, b"written to see whether it can be")
-        remove(path)
+        bucket.remove(path)
     except FileNotFoundError:
-        raise UserError(f"RESULT_DIR={results}: there is no such bucket") from None
+        raise UserError(f"{name}={folder}: there is no such bucket") from None
     except PermissionError as error:
-        raise UserError(f"RESULT_DIR={results} cannot be written to ({error.strerror}): {bucket.MEND}") from None
+        raise UserError(f"{name}={folder} cannot be written to ({error.strerror}): {bucket.MEND}") from None
 
 
 def mend_for_user() -> str:
@@ -298,7 +297,8 @@ def encode_claim(claim: dict[str, Any]) -> bytes:
 def renew(path: Place, mine: dict[str, Any], stop: threading.Event) -> None:
     """Shows that the job is alive until it ends; stops it where another job took its place."""
     while not stop.wait(RENEWAL_SECONDS):
-        with contextlib.suppress(OSError):
+        # Whatever a bucket's client raises, the next renewal may go well.
+        with contextlib.suppress(Exception):
             claim = read_claim(path)
             if claim and not is_mine(claim, mine):
                 _Lost.to = f"process {claim.get('pid')} on {claim.get('host')}"

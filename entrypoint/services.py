@@ -63,17 +63,20 @@ class Promise:
 
 
 def channel(container: Container) -> str | None:
-    """SageMaker's only channel, or the one that is named like data; UserError where there is no telling."""
+    """SageMaker's only channel, or the one that is named like data."""
     names = list(container.document(CHANNELS))
-    if not names:
-        return None
     chosen = names[0] if len(names) == 1 else next((name for name in DATA_CHANNELS if name in names), None)
-    if chosen is None and "data_dir" not in settings_in(container.document(HYPERPARAMETERS)):
+    return str(container.root / "opt/ml/input/data" / chosen) if chosen else None
+
+
+def refuse_unclear_channels(given: set[str]) -> None:
+    """UserError where SageMaker has several channels, and neither a name nor DATA_DIR tells where the photos are."""
+    names = list(Container({}, ROOT).document(CHANNELS))
+    if names and "data_dir" not in given:
         raise UserError(
             f"the channels {', '.join(names)}: none is called {' or '.join(DATA_CHANNELS)}; name the one with the "
             "photos in the hyperparameter data_dir, as /opt/ml/input/data/CHANNEL"
         )
-    return str(container.root / "opt/ml/input/data" / chosen) if chosen else None
 
 
 def folder(path: str) -> Callable[[Container], str | None]:
@@ -139,8 +142,16 @@ def offered(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that the service of this container decides, if any; its own file of settings comes first."""
     container = Container(environment, ROOT)
     given = settings_in(container.document(HYPERPARAMETERS))
-    found = {promise.ours: value for promise in PROMISES if (value := promise.read(container)) is not None}
+    found = {promise.ours: value for promise in PROMISES if (value := keep(promise, container)) is not None}
     return found | given
+
+
+def keep(promise: Promise, container: Container) -> Any:
+    """What the service gives for a promise; UserError where it is not what the service documents."""
+    try:
+        return promise.read(container)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{promise.theirs} is not what {promise.service} documents: {error!r}") from None
 
 
 def settings_in(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,4 +168,13 @@ def tell_failure(message: str) -> None:
         if path.exists():
             # The message itself is in the log, whatever becomes of its copy.
             with contextlib.suppress(OSError):
-                (path / name).write_bytes(message.encode()[:limit].decode(errors="ignore").encode())
+                (path / name if name else path).write_bytes(message.encode()[:limit].decode(errors="ignore").encode())
+
+
+def forget_failure() -> None:
+    """Takes back what was told of a failure that did not come."""
+    for place, name, _ in FAILURES:
+        path = ROOT / place / name if name else ROOT / place
+        with contextlib.suppress(OSError):
+            if path.stat().st_size:
+                path.write_bytes(b"")

@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         "Default: `DATA_DIR/results`",
     )
     checkpoint_dir: Place | None = Field(
-        None, description="where checkpoints are kept while training. Default: `RESULT_DIR/checkpoint`"
+        None,
+        description="where checkpoints are kept while training. Default: `RESULT_DIR/checkpoint`, which gets the last "
+        "two in any case",
     )
     tensorboard_dir: Place | None = Field(
         None, description="where TensorBoard's events are copied to as well, with every checkpoint"
@@ -92,7 +94,7 @@ class Settings(BaseSettings):
     seed: int = Field(42, ge=0, description="seed of the split, the order of the records and the training")
     checkpoint: str = Field(
         "zoo",
-        description="what training starts from: `zoo`, `none` (from scratch), a folder or archive, or an address",
+        description="what training starts from: `zoo`, `none` (from scratch), a folder, an archive or its address",
     )
     checkpoint_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the downloaded archive must have"
@@ -135,8 +137,11 @@ class Settings(BaseSettings):
         """The document in a text; None for one without a cluster, or of a single machine, which is none."""
         document = json.loads(value) if isinstance(value, str) else value
         members = document.get("cluster") if isinstance(document, dict) else document
-        is_cluster = isinstance(members, Cluster) or (isinstance(members, dict) and sum(map(len, members.values())) > 1)
-        return document if is_cluster else None
+        if not isinstance(members, dict):
+            return members
+        if not all(isinstance(each, list) for each in members.values()):
+            raise ValueError("`cluster` must hold a list of addresses for each type of task")
+        return document if sum(map(len, members.values())) > 1 else None
 
     @field_validator("work_dir", "pipeline_config")
     @classmethod
@@ -146,12 +151,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def refuse_nested_places(self) -> Settings:
-        """Publishing copies from WORK_DIR to RESULT_DIR, so that neither may lie in the other."""
-        if bucket.is_remote(self.result_dir):
-            return self
-        places = self.work_dir.resolve(), self.result_dir.resolve()
-        if any(one.is_relative_to(other) for one, other in (places, places[::-1])):
-            raise ValueError(f"WORK_DIR={self.work_dir} and RESULT_DIR={self.result_dir} lie in one another")
+        """Publishing copies out of WORK_DIR, so that neither it nor where that goes may lie in the other."""
+        work = self.work_dir.resolve()
+        for name in ("result_dir", "checkpoint_dir", "tensorboard_dir"):
+            place = getattr(self, name)
+            other = place.resolve() if place and not bucket.is_remote(place) else None
+            if other and (work.is_relative_to(other) or other.is_relative_to(work)):
+                raise ValueError(f"WORK_DIR={self.work_dir} and {name.upper()}={place} lie in one another")
         return self
 
     @classmethod
@@ -175,9 +181,13 @@ def load(arguments: Sequence[str]) -> tuple[str | None, Settings]:
     command, flags = parse_arguments(arguments)
     refuse_misspelt_environment(os.environ)
     try:
-        return command, Settings(**flags)
+        values = Settings(**flags)
     except ValidationError as error:
-        raise UserError("\n".join(explain(item) for item in error.errors())) from None
+        # What is made out of a value that is refused is no error of its own.
+        found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+        raise UserError("\n".join(explain(item) for item in found)) from None
+    services.refuse_unclear_channels(values.model_fields_set)
+    return command, values
 
 
 def prepare_environment(values: Settings) -> None:

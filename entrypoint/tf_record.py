@@ -4,6 +4,7 @@ The records are a function of the bucket and the settings alone: the same bytes 
 and the number of workers.
 """
 
+import functools
 import hashlib
 import logging
 import os
@@ -204,7 +205,9 @@ def read_photo(root: Place, key: str) -> images.Photo:
     try:
         return images.load(bucket.read(root / key))
     except OSError as error:
-        if error.errno not in bucket.FINAL:
+        # Of a bucket by address only a missing file is the photo's own fault: credentials can run out in the middle.
+        is_photo = isinstance(error, FileNotFoundError) or not bucket.is_remote(root)
+        if error.errno not in bucket.FINAL or not is_photo:
             raise
         raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
 
@@ -213,11 +216,23 @@ def is_decodable(photo: images.Photo) -> bool:
     """Whether TensorFlow reads the photo too: its decoders refuse some damage that Pillow's pass over."""
     import tensorflow as tf
 
+    session, encoded, pixels = decoder()
     try:
-        tf.io.decode_image(photo.encoded, channels=3)
+        session.run(pixels, {encoded: photo.encoded})
     except tf.errors.InvalidArgumentError:
         return False
     return True
+
+
+@functools.lru_cache(maxsize=1)
+def decoder() -> tuple[Any, Any, Any]:
+    """A session, and the tensors of encoded bytes and of pixels in it; it leaves TensorFlow's mode to the engine."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default():
+        encoded = tf.placeholder(tf.string, [])
+        pixels = tf.io.decode_image(encoded, channels=3)
+        return tf.Session(), encoded, pixels.op
 
 
 def shard_count(size: int, photos: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from entrypoint import checkpoint, checkpoint_store, engine, signals, workspace
 from entrypoint.engine import LOSS, Engine, Trainer
-from entrypoint.errors import JobError, Stopped, UserError
+from entrypoint.errors import Stopped, UserError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -30,20 +30,49 @@ def run(work: Workspace) -> str:
         Stopped: SIGTERM arrived; a checkpoint of the step it arrived at is saved.
     """
     identity = identify(work)
-    runner, config = engine.load(work)
     saved = checkpoint_store.newest(identity, work)
-    trainer = runner.build(config, work.settings)
+    if saved and is_last(saved, work):
+        logger.info("step %d is in %s: nothing is left to train", saved.step, saved.source)
+        checkpoint_store.adopt(saved, identity, work)
+        Events(work.events, saved.history).close()
+    else:
+        try:
+            train(saved, identity, work)
+        except lost_machine() as error:
+            words = error.message.splitlines()[0]
+            raise Stopped(f"another machine of the cluster has gone ({words}); the next run goes on") from None
+    return workspace.digest([identity, work.settings.num_steps])
+
+
+def is_last(saved: checkpoint_store.Saved, work: Workspace) -> bool:
+    """Whether nothing is left to train; of a cluster's machines the chief must have it, or have published it."""
+    return saved.step == work.settings.num_steps and (work.is_chief or saved.source != work.checkpoints)
+
+
+def lost_machine() -> Any:
+    """TensorFlow's errors that tell of another machine of a cluster."""
+    import tensorflow as tf
+
+    return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+
+
+def train(saved: checkpoint_store.Saved | None, identity: str, work: Workspace) -> None:
+    """Trains from a checkpoint of this job, or from the one that it starts from, to the last step."""
+    runner, config = engine.load(work)
+    trainer = runner.build(config, work.settings, saved.step if saved else 0)
     history = resume(trainer, saved, work)
     trainer.share(identity)
-    with Events(work.events, history) as events:
+    events = Events(work.events, history)
+    try:
         train_to_end(runner, trainer, history, identity, events, work)
-    return workspace.digest([identity, trainer.step])
+    finally:
+        events.close()
 
 
 def identify(work: Workspace) -> str:
-    """What makes a checkpoint one of this job: seed, records, start and pipeline.config; not the machine or a path."""
+    """What makes a checkpoint one of this job: settings, records, start and pipeline.config; not machine or path."""
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
-    return workspace.digest([work.settings.seed, *before])
+    return workspace.digest([work.settings.seed, work.settings.precision, *before])
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -83,12 +112,9 @@ def train_to_end(
 ) -> None:
     """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
     total = work.settings.num_steps
-    if trainer.step == total:
-        # Nothing is left to train, but the checkpoint may lie in RESULT_DIR alone.
-        checkpoint_store.save(trainer, identity, history, work)
-        return
     # The first step compiles the model. It may be stopped in the middle, since nothing is lost with it.
-    history = thin(history + advance(runner, trainer, 1, events, work), total)
+    if trainer.step < total:
+        history = thin(history + advance(runner, trainer, 1, events, work), total)
     pace = Pace()
     saved_at = time.monotonic()
     with signals.deferred():
@@ -103,6 +129,8 @@ def train_to_end(
             history = thin(history + advance(runner, trainer, min(steps, total - trainer.step), events, work), total)
             pace.measure(steps)
         checkpoint_store.save(trainer, identity, history, work)
+        # No machine leaves before the chief has published what a new one would go on from.
+        trainer.agree(False, 0, False)
     if trainer.step < total:
         raise Stopped("another machine of the cluster was stopped")
 
@@ -124,8 +152,6 @@ def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: 
             f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
             f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
         ) from None
-    except tf.errors.UnavailableError as error:
-        raise JobError(f"another machine of the cluster has gone: {error.message.splitlines()[0]}") from None
     points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
     for point in points:
         if not math.isfinite(point[LOSS]):
@@ -168,26 +194,31 @@ class Events:
     """
 
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
-        self.folder = folder
-        self.history = history
-
-    def __enter__(self) -> Events:
         import tensorflow as tf
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.writer: Any = tf.summary.create_file_writer(str(self.folder))
-        self.write(self.history)
-        return self
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # Of one name, so that in TENSORBOARD_DIR too it takes the place of the run before.
+        # TensorFlow's own writers are two, each for one mode of it; the format is the same (event.proto).
+        self.writer: Any = tf.io.TFRecordWriter(str(folder / "events.out.tfevents.0.job"))
+        self.writer.write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        self.write(history)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Ends the file."""
         self.writer.close()
 
     def write(self, points: list[dict[str, float]]) -> None:
         """Writes the losses and the learning rate of some steps."""
         import tensorflow as tf
 
-        with self.writer.as_default():
-            for point in points:
-                for name, value in point.items():
-                    if name != "step":
-                        tf.summary.scalar(name, value, step=point["step"])
+        for point in points:
+            values = [
+                tf.compat.v1.Summary.Value(tag=name, simple_value=value)
+                for name, value in point.items()
+                if name != "step"
+            ]
+            event = tf.compat.v1.Event(wall_time=time.time(), step=int(point["step"]))
+            event.summary.value.extend(values)
+            self.writer.write(event.SerializeToString())
+        self.writer.flush()

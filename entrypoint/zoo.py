@@ -54,6 +54,17 @@ def find(name: str) -> Model:
     return models[name]
 
 
+def refuse_beyond_boxes(model: Model) -> None:
+    """UserError for a model of masks or keypoints, with the nearest one of boxes."""
+    if model.outputs != "boxes":
+        boxes = [each.name for each in load().values() if each.outputs == "boxes" and each.archive]
+        nearest = difflib.get_close_matches(model.name.replace("mask_rcnn", "faster_rcnn"), boxes, n=1, cutoff=0)
+        raise UserError(
+            f"MODEL={model.name} finds {model.outputs}, and this job trains boxes alone, since that is what the "
+            f"annotations hold. The nearest model of boxes is {nearest[0]}"
+        )
+
+
 def listing(*, as_json: bool) -> str:
     """The catalogue as a table, or as JSON for programs."""
     models = load().values()

@@ -8,5 +8,11 @@
 #SBATCH --signal=TERM@120
 # Two minutes before its time is up the job saves a checkpoint; requeued, it goes on there.
 set -euo pipefail
-exec srun apptainer run --nv --containall --workdir "$$(mktemp --directory)" --bind "${BUCKET}:/data" \
-  --env "MODEL=${MODEL}" "docker://${IMAGE}" "${NUM_STEPS}"
+work=$$(mktemp --directory)
+trap 'rm -rf "$$work"' EXIT
+code=0
+srun apptainer run --nv --containall --workdir "$$work" --bind "${BUCKET}:/data" \
+  --env "MODEL=${MODEL}" "docker://${IMAGE}" "${NUM_STEPS}" || code=$$?
+# Stopped, with a checkpoint saved.
+[[ $$code != 143 ]] || scontrol requeue "$$SLURM_JOB_ID"
+exit "$$code"

@@ -71,6 +71,26 @@ def estimator() -> None:
     tf.estimator = module
 
 
+def contrib() -> None:
+    """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
+
+    Models that find boxes call none of them: they are for quantisation, input queues and TPUs.
+    """
+    if is_installed("tensorflow.contrib"):
+        return
+    parts = ("image", "learn", "lookup", "opt", "quantize", "tfprof", "tpu", "training")
+    nested = ("image.python", "image.python.ops", "quantize.python")
+    unavailable("tensorflow.contrib", "tensorflow.contrib left TensorFlow with 2.0", submodules=(*parts, *nested))
+
+
+def legacy_layers() -> None:
+    """tf.compat.v1.layers looks for its classes in tf_keras.legacy_tf_layers, which tf-keras keeps in tf_keras.src."""
+    if not is_installed("tf_keras") or is_installed("tf_keras.legacy_tf_layers"):
+        return
+    for part in ("", ".base", ".convolutional", ".core", ".normalization", ".pooling"):
+        alias(f"tf_keras.legacy_tf_layers{part}", f"tf_keras.src.legacy_tf_layers{part}")
+
+
 def absent_packages() -> None:
     """Packages that upstream imports at the top of a module and calls only in features outside box detection.
 
@@ -112,6 +132,8 @@ ENTRIES: tuple[Callable[[], None], ...] = (
     control_flow_ops,
     framework_ops,
     estimator,
+    contrib,
+    legacy_layers,
     absent_packages,
     numpy_aliases,
     font_getsize,

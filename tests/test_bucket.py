@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from aiohttp import ClientConnectorError
+from gcsfs.retry import HttpError
 from upath import UPath
 
-from entrypoint import bucket, publish
+from entrypoint import bucket, publish, tf_record
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 from tests import stores
@@ -43,8 +44,8 @@ def test_changed_file_has_another_version(address: str) -> None:
     first = bucket.listing(root)["changing"].version
     publish.write_file(root / "changing", b"two")
     assert bucket.listing(root)["changing"].version != first
-    publish.remove(root / "changing")
-    publish.remove(root / "changing")
+    bucket.remove(root / "changing")
+    bucket.remove(root / "changing")
     assert "changing" not in bucket.listing(root)
 
 
@@ -64,15 +65,29 @@ def test_large_file_is_published_whole(address: str, tmp_path: Path) -> None:
     assert bucket.read(bucket.parse(address) / "large" / "file") == content
 
 
-def test_lock_keeps_a_second_job_out_of_an_address(address: str, tmp_path: Path) -> None:
+def test_lock_keeps_a_second_job_out_of_an_address(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "RENEWAL_SECONDS", 0.3)
     first = Workspace(make_settings(tmp_path, result_dir=f"{address}/locked"))
+    (tmp_path / "bucket").mkdir()
     with publish.lock(first):
-        claim = json.loads(bucket.read(first.results / publish.LOCK))
-        other = {**claim, "pid": 1, "token": "another", "namespace": "another"}
-        with pytest.raises(UserError, match="belongs to a running job"):
-            publish.refuse_other_owner(publish.read_claim(first.results / publish.LOCK), other, first.results)
+        places = {"DATA_DIR": tmp_path / "bucket", "WORK_DIR": tmp_path / "other", "RESULT_DIR": first.results}
+        second = run_job("1", MODEL="smoke", **places)
+        assert second.returncode == 2
+        assert f"RESULT_DIR={first.results} belongs to a running job" in second.stdout
     assert publish.read_claim(first.results / publish.LOCK) is None
     assert list(bucket.listing(first.results)) == []
+
+
+def test_address_that_looks_like_a_pattern_is_none(address: str) -> None:
+    odd, other = bucket.parse(f"{address}/exp[1]"), bucket.parse(f"{address}/exp1")
+    for folder in (odd, other):
+        publish.write_file(folder / "ckpt-1.json", b"x")
+    assert [path.name for path in bucket.matching(odd, "ckpt-*.json")] == ["ckpt-1.json"]
+    bucket.remove(odd / "ckpt-1.json")
+    assert bucket.matching(odd, "*") == []
+    assert bucket.read(other / "ckpt-1.json") == b"x"
 
 
 def test_missing_bucket_is_named(address: str, tmp_path: Path) -> None:
@@ -83,6 +98,43 @@ def test_missing_bucket_is_named(address: str, tmp_path: Path) -> None:
         publish.lock(Workspace(make_settings(tmp_path, result_dir=f"{scheme}://no-such-bucket/x"))),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (HttpError({"code": 403, "message": "no"}), PermissionError),
+        (HttpError({"code": 401, "message": "no"}), PermissionError),
+        (OSError("Forbidden: x"), PermissionError),
+        (FileNotFoundError("x"), FileNotFoundError),
+        (ClientConnectorError(mock.Mock(), OSError(111, "refused")), OSError),
+        (RuntimeError("x"), OSError),
+    ],
+)
+def test_whatever_a_client_raises_becomes_an_error_with_the_address(error: Exception, kind: type[OSError]) -> None:
+    with pytest.raises(kind, match="s3://bucket/key"), bucket.named_errors(bucket.parse("s3://bucket/key")):
+        raise error
+
+
+def test_outage_is_not_taken_for_a_missing_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A server that is not there any more.
+    with stores.gcs() as variables:
+        pass
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", variables["STORAGE_EMULATOR_HOST"])
+    monkeypatch.setattr(bucket, "ATTEMPTS", 1)
+    stores.forget_clients()
+    with pytest.raises(OSError, match="gs://bucket/x") as caught:
+        bucket.is_folder(bucket.parse("gs://bucket/x"))
+    assert bucket.is_transient(caught.value)
+
+
+def test_photo_that_may_not_be_read_any_more_is_not_skipped() -> None:
+    # Credentials that ran out are no fault of the photo's.
+    with (
+        pytest.raises(PermissionError),
+        mock.patch.object(bucket, "read", side_effect=PermissionError(13, "expired", "s3://bucket/a.jpg")),
+    ):
+        tf_record.read_photo(bucket.parse("s3://bucket"), "a.jpg")
 
 
 def test_cloud_object_storage_is_s3_at_an_endpoint() -> None:

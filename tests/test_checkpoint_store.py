@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from entrypoint import checkpoint_store
 from entrypoint.workspace import Workspace
+from tests.conftest import make_settings
 
 
 class Counter:
@@ -131,3 +132,13 @@ def test_checkpoint_of_another_job_is_neither_used_nor_kept(work: Workspace) -> 
 
 def test_nothing_is_found_where_nothing_was_saved(work: Workspace) -> None:
     assert checkpoint_store.newest("job", work) is None
+
+
+def test_place_for_checkpoints_keeps_what_is_another_s(work: Workspace, tmp_path: Path) -> None:
+    work = Workspace(make_settings(tmp_path, checkpoint_dir=tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    for name in ("ckpt-0.index", "ckpt-0.data-00000-of-00001", "ckpt-0-notes.txt"):
+        (tmp_path / "kept" / name).write_text("the user's")
+    save_steps(work, 7, job="another")
+    save_steps(work, 1, 2, 3)
+    assert steps_in(tmp_path / "kept") == {"ckpt-0", "ckpt-0-notes", "ckpt-2", "ckpt-3", "ckpt-7"}

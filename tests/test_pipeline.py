@@ -192,10 +192,9 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
         ("train_config {}", "the model is missing"),
         ("model {\n experimental_model { name: 'x' } }", "user.config:2: the model is experimental_model"),
         (
-            user_config().replace("ssd_mobilenet_v2_fpn_keras", "ssd_mobilenet_v2_fpn"),
-            "there is ssd_mobilenet_v2_fpn_keras",
+            user_config().replace("ssd_mobilenet_v2_fpn_keras", "ssd_mobilenet_v9_fpn_keras"),
+            "'ssd_mobilenet_v9_fpn_keras' is no model of the Object Detection API; the nearest are ssd_mobilenet_v",
         ),
-        (user_config().replace("ssd_mobilenet_v2_fpn_keras", "yolo"), "'yolo' is no TF2 model"),
         (
             user_config() + "train_input_reader {\n load_instance_masks: true\n}",
             "load_instance_masks: this job trains boxes",
@@ -224,11 +223,25 @@ def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
         pipeline.find(make_settings(tmp_path, pipeline_config=tmp_path / "nowhere.config"))
 
 
-def test_model_without_a_pipeline_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="efficientdet_d0 has no tuned pipeline yet; these have: smoke, ssd_mobilenet_v2"
-    ):
-        pipeline.find(make_settings(tmp_path, model="efficientdet_d0"))
+def test_model_without_a_pipeline_of_ours_brings_its_own(tmp_path: Path) -> None:
+    assert pipeline.find(make_settings(tmp_path, model="centernet_hg104_512x512")) is None
+    with pytest.raises(UserError, match=r"in its archive, which CHECKPOINT=none leaves out: take one .*\(smoke, "):
+        pipeline.find(make_settings(tmp_path, model="centernet_hg104_512x512", checkpoint="none"))
+
+
+@pytest.mark.parametrize(
+    ("model", "nearest"),
+    [
+        ("mask_rcnn_inception_resnet_v2_1024x1024", "faster_rcnn_inception_resnet_v2_1024x1024"),
+        ("centernet_hg104_512x512_keypoints", "centernet_hg104_512x512"),
+        ("mask_rcnn_resnet50_atrous_coco", "faster_rcnn_resnet50_coco"),
+    ],
+)
+def test_model_of_masks_or_keypoints_is_refused_with_the_nearest_of_boxes(
+    tmp_path: Path, model: str, nearest: str
+) -> None:
+    with pytest.raises(UserError, match=f"MODEL={model} finds .* The nearest model of boxes is {nearest}$"):
+        pipeline.find(make_settings(tmp_path, model=model))
 
 
 def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -> None:

@@ -65,6 +65,22 @@ def test_hyperparameter_names_the_channel(root: Path) -> None:
     assert settings.load([])[1].data_dir == Path("/opt/ml/input/data/two")
 
 
+def test_flag_names_the_channel(root: Path) -> None:
+    sagemaker(root, channels=("one", "two"))
+    assert settings.load(["--data-dir", "/opt/ml/input/data/one"])[1].data_dir == Path("/opt/ml/input/data/one")
+
+
+def test_what_a_service_gives_malformed_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER_SPEC", "{")
+    with pytest.raises(UserError, match="CLUSTER_SPEC is not what Vertex AI documents"):
+        settings.load([])
+    monkeypatch.delenv("CLUSTER_SPEC")
+    sagemaker(root)
+    write(root / services.RESOURCES, {"hosts": ["a", "b"]})
+    with pytest.raises(UserError, match=r"resourceconfig\.json is not what SageMaker documents: KeyError"):
+        settings.load([])
+
+
 def test_unknown_hyperparameter_is_refused_with_the_nearest_name(root: Path) -> None:
     sagemaker(root, batchsize="4")
     with pytest.raises(UserError, match=r"batchsize in /opt/ml.* is no setting of this job. The nearest is BATCH_SIZE"):
@@ -144,6 +160,7 @@ def test_tf_config_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
         (json.dumps({**CLUSTER, "task": {"type": "ps", "index": 0}}), "a task of type 'ps'"),
         (json.dumps({**CLUSTER, "task": {"type": "worker", "index": 1}}), "worker 1 is none of the cluster's members"),
         (json.dumps({"cluster": CLUSTER["cluster"]}), "TF_CONFIG"),
+        ('{"cluster": {"worker": 5}}', "must hold a list of addresses"),
     ],
 )
 def test_tf_config_that_cannot_be_is_refused(text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +176,13 @@ def test_failure_is_told_where_the_service_reads_it(root: Path) -> None:
     services.tell_failure("ü" * 5000)
     assert len((root / "opt/ml/output/failure").read_text()) <= 1024
     assert len((root / "dev/termination-log").read_bytes()) == 4096
+
+
+def test_failure_that_did_not_come_is_taken_back(root: Path) -> None:
+    (root / "opt/ml/output").mkdir(parents=True)
+    services.tell_failure("memory is about to run out")
+    services.forget_failure()
+    assert (root / "opt/ml/output/failure").read_text() == ""
 
 
 def test_failure_is_told_to_nobody_where_nobody_reads_it(root: Path) -> None:

@@ -112,3 +112,18 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_table_of_the_readme_is_the_one_made_from_the_settings() -> None:
     assert settings.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_wrong_place_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", "ftp://host/x")
+    with pytest.raises(UserError) as caught:
+        settings.load([])
+    assert str(caught.value) == "DATA_DIR='ftp://host/x': neither a folder nor one of s3://, cos://, gs://"
+
+
+@pytest.mark.parametrize("name", ["RESULT_DIR", "CHECKPOINT_DIR", "TENSORBOARD_DIR"])
+def test_nothing_is_published_into_the_work(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+    monkeypatch.setenv(name, str(tmp_path / "checkpoint"))
+    with pytest.raises(UserError, match=f"WORK_DIR=.* and {name}=.* lie in one another"):
+        settings.load([])

@@ -2,6 +2,7 @@
 
 from entrypoint.tf2.detector import evaluate
 from entrypoint.tf2.exporter import export, export_tflite_source
+from entrypoint.tf2.model import extractors
 from entrypoint.tf2.trainer import build, train
 
-__all__ = ["build", "evaluate", "export", "export_tflite_source", "train"]
+__all__ = ["build", "evaluate", "export", "export_tflite_source", "extractors", "train"]

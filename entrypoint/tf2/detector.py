@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from entrypoint import decoding
 from entrypoint.engine import Detections
 from entrypoint.tf2 import model as models
-
-BATCH = 8
 
 
 def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
@@ -22,32 +20,8 @@ def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Dete
     @tf.function(autograph=False)
     def detect(images: Any, shapes: Any) -> dict[str, Any]:
         found = model.postprocess(model.predict(images, shapes), shapes)
-        return {name: found[name] for name in ("detection_boxes", "detection_classes", "detection_scores")}
+        return {name: found[name] for name in decoding.FOUND}
 
-    def prepare(serialized: Any) -> tuple[Any, ...]:
-        key, image = parse(serialized)
-        resized, shape = model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
-        return key, tf.shape(image)[:2], resized[0], shape[0]
-
-    dataset = tf.data.TFRecordDataset(records).map(prepare, tf.data.AUTOTUNE)
-    size = BATCH if dataset.element_spec[2].shape.is_fully_defined() else 1
-    for keys, sizes, images, shapes in dataset.batch(size).prefetch(tf.data.AUTOTUNE):
+    for keys, sizes, images, shapes in decoding.batches(model, records):
         found = {name: value.numpy() for name, value in detect(images, shapes).items()}
-        for row, key in enumerate(keys.numpy()):
-            height, width = map(int, sizes[row])
-            yield Detections(
-                key.decode(errors="surrogateescape"),
-                height,
-                width,
-                found["detection_boxes"][row],
-                found["detection_classes"][row].astype(np.int64) + 1,
-                found["detection_scores"][row],
-            )
-
-
-def parse(serialized: Any) -> tuple[Any, Any]:
-    """Key and pixels (uint8 [height, width, 3]) of a record."""
-    text = tf.io.FixedLenFeature([], tf.string)
-    features = tf.io.parse_single_example(serialized, {"image/source_id": text, "image/encoded": text})
-    image = tf.io.decode_image(features["image/encoded"], channels=3, expand_animations=False)
-    return features["image/source_id"], tf.ensure_shape(image, [None, None, 3])
+        yield from decoding.detections(keys.numpy(), sizes.numpy(), found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -11,8 +9,12 @@ from object_detection.builders import model_builder
 from object_detection.utils import ops
 
 from entrypoint.errors import JobError, UserError
+from entrypoint.restored import Restored, report
 
-logger = logging.getLogger("job")
+
+def extractors() -> set[str]:
+    """The types of feature extractors that upstream has for this engine."""
+    return set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
 
 
 def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
@@ -62,14 +64,6 @@ def set_training(model: Any, *, is_training: bool) -> None:
     tf.keras.backend.set_learning_phase(is_training)
 
 
-@dataclass(frozen=True)
-class Restored:
-    """How much of a model a checkpoint filled."""
-
-    restored: list[str]
-    missing: list[str]
-
-
 def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
     """Fills the model with a zoo checkpoint, of another number of classes as a rule; what does not fit stays random.
 
@@ -88,7 +82,7 @@ def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
         [name for name, variable in variables if id(variable) in matched],
         [name for name, variable in variables if id(variable) not in matched],
     )
-    report_restored(result, prefix)
+    report(result, prefix)
     return result
 
 
@@ -97,21 +91,6 @@ def named_variables(model: Any) -> list[tuple[str, Any]]:
     # Keras's own `variables` misses those of layers that upstream keeps in plain containers; tf.Module's does not.
     variables = tf.Module.variables.fget(model)
     return sorted(((each.name, each) for each in variables), key=lambda pair: pair[0])
-
-
-def report_restored(result: Restored, prefix: str) -> None:
-    """Logs the counts, and the names by layer; UserError where nothing was restored."""
-    total = len(result.restored) + len(result.missing)
-    logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
-    if not result.restored:
-        raise UserError(f"no variable of the model is in the checkpoint {prefix}: it belongs to another model")
-    layers: dict[str, list[str]] = {}
-    for name in result.missing:
-        layer, _, variable = name.rpartition("/")
-        layers.setdefault(layer, []).append(variable.removesuffix(":0"))
-    if layers:
-        lines = "\n".join(f"  {layer}: {', '.join(names)}" for layer, names in layers.items())
-        logger.info("checkpoint: not restored, trained from random values:\n%s", lines)
 
 
 def load_trained(config: Any, prefix: str) -> Any:

@@ -13,6 +13,7 @@ from object_detection.builders import optimizer_builder
 from entrypoint import distribution, machine
 from entrypoint.engine import LOSS
 from entrypoint.errors import JobError, UserError
+from entrypoint.restored import Restored
 from entrypoint.settings import Settings
 from entrypoint.tf2 import model as models
 
@@ -51,7 +52,7 @@ class Trainer:
         """The number of steps done."""
         return int(self.global_step.numpy())
 
-    def start_from(self, prefix: str) -> models.Restored:
+    def start_from(self, prefix: str) -> Restored:
         """Fills the weights with a checkpoint of the zoo."""
         return models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
 
@@ -116,9 +117,22 @@ class Trainer:
         return tf.stack([*losses.values(), rate])
 
 
-def build(config: Any, settings: Settings) -> Trainer:
-    """A model to train, with random weights."""
-    return Trainer(config, settings.seed, distribution.strategy_for(settings.tf_config), machine.policy(settings))
+def build(config: Any, settings: Settings, step: int) -> Trainer:
+    """A model to train, with random weights, and photos in an order that follows from the seed and the step."""
+    refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
+    strategy = distribution.strategy_for(settings.tf_config)
+    return Trainer(config, settings.seed + step, strategy, machine.policy(settings))
+
+
+def refuse_few_files(config: Any, machines: int) -> None:
+    """UserError where machines would be left without photos: upstream deals out whole files of records."""
+    patterns = config.train_input_reader.tf_record_input_reader.input_path
+    files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
+    if len(files) < machines:
+        raise UserError(
+            f"TF_CONFIG names {machines} machines, and the photos for training are in {len(files)} files of records: "
+            "take no more machines than that"
+        )
 
 
 def refuse_uneven_batch(size: int, replicas: int) -> None:
@@ -131,8 +145,7 @@ def refuse_uneven_batch(size: int, replicas: int) -> None:
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
     if trainer.batches is None:
-        # A resumed job must not see the photos once more in the order that it saw from its start.
-        tf.random.set_seed(trainer.seed + trainer.step)
+        tf.random.set_seed(trainer.seed)
         trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
     values = trainer.run(trainer.batches, tf.constant(steps)).numpy()
     return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]

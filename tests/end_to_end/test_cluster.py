@@ -100,6 +100,34 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert json.loads((cluster.folder / "results/job.json").read_text())["settings"]["num_steps"] == 60
     assert not (cluster.folder / "nothing").exists()
 
+    # The chief's machine is lost after training: another one needs nobody to evaluate and publish once more.
+    cluster.runs += 1
+    chief = cluster.start_member(0, ["127.0.0.1:1", "127.0.0.1:2"], "60")
+    log = chief.communicate(timeout=300)[0]
+    assert chief.returncode == 0, log
+    assert "nothing is left to train" in log
+    assert "waiting for the others" not in log
+
+
+def test_machine_that_waits_for_others_can_be_stopped(cluster: Cluster) -> None:
+    cluster.runs += 1
+    worker = cluster.start_member(1, [f"127.0.0.1:{free_port()}" for _ in range(2)], "70")
+    read_until(worker, lambda line: "machine 2 of 2: waiting for the others" in line)
+    worker.send_signal(signal.SIGTERM)
+    log = worker.communicate(timeout=30)[0]
+    assert worker.returncode == 143, log
+
+
+def test_machine_that_is_lost_stops_the_others_ready_to_be_resumed(cluster: Cluster) -> None:
+    chief, worker = cluster.start("80")
+    read_until(chief, lambda line: "step = 4" in line)
+    worker.kill()
+    log = chief.communicate(timeout=300)[0]
+    worker.communicate()
+    assert chief.returncode == 143, log
+    assert "another machine of the cluster has gone" in log
+    assert "CACLI" not in log
+
 
 def test_two_devices_of_one_machine_train_one_model(cluster: Cluster, tmp_path: Path) -> None:
     config = cluster.folder / "work-2-0/pipeline.config"

@@ -285,7 +285,8 @@ config.train_config.batch_size = 4
 for policy in ("float32", "mixed_bfloat16"):
     trainer = trainers.Trainer(config, 1, tf.distribute.get_strategy(), policy)
     rows = trainers.train(trainer, 2)
-    print(policy, *(row["Loss/total_loss"] for row in rows), *{each.dtype.name for each in trainer.model.variables})
+    types = {each.dtype.name for each in trainer.model.trainable_variables}
+    print(policy, *(row["Loss/total_loss"] for row in rows), *types)
 """
 
 

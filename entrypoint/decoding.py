@@ -1,0 +1,52 @@
+"""Records as evaluation reads them, and what a model found as the job's own Detections; for both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from entrypoint.engine import Detections
+
+BATCH = 8
+FOUND = ("detection_boxes", "detection_classes", "detection_scores")
+
+
+def batches(model: Any, records: list[str]) -> Any:
+    """A dataset of (keys, sizes, images, shapes) in the records' order; images are as the model's `predict` wants them.
+
+    Photos that the model resizes to sizes of their own come one at a time.
+    """
+
+    def prepare(serialized: Any) -> tuple[Any, ...]:
+        key, image = parse(serialized)
+        resized, shape = model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
+        return key, tf.shape(image)[:2], resized[0], shape[0]
+
+    dataset = tf.data.TFRecordDataset(records).map(prepare, tf.data.AUTOTUNE)
+    size = BATCH if dataset.element_spec[2].shape.is_fully_defined() else 1
+    return dataset.batch(size).prefetch(tf.data.AUTOTUNE)
+
+
+def parse(serialized: Any) -> tuple[Any, Any]:
+    """Key and pixels (uint8 [height, width, 3]) of a record."""
+    text = tf.io.FixedLenFeature([], tf.string)
+    features = tf.io.parse_single_example(serialized, {"image/source_id": text, "image/encoded": text})
+    image = tf.io.decode_image(features["image/encoded"], channels=3, expand_animations=False)
+    return features["image/source_id"], tf.ensure_shape(image, [None, None, 3])
+
+
+def detections(keys: Any, sizes: Any, found: Mapping[str, Any]) -> Iterator[Detections]:
+    """The detections of a batch, out of arrays; upstream counts labels from 0, label maps from 1."""
+    for row, key in enumerate(keys):
+        height, width = map(int, sizes[row])
+        yield Detections(
+            key.decode(errors="surrogateescape"),
+            height,
+            width,
+            found["detection_boxes"][row],
+            found["detection_classes"][row].astype(np.int64) + 1,
+            found["detection_scores"][row],
+        )

@@ -1,0 +1,155 @@
+"""Models of the first generation of the zoo, which train as graphs; nobody should notice but by the model's name."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from tests.conftest import SHARED, read_until, run_job, start_job
+from tests.server import serve
+
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the zoo's indexes in ../shared")
+SSD = "ssd_mobilenet_v1_coco_2018_01_28"
+FASTER_RCNN = "faster_rcnn_inception_v2_coco_2018_01_28"
+SIGNATURE = {"detection_boxes", "detection_classes", "detection_scores", "num_detections", "raw_detection_boxes"}
+
+
+def make_archive(name: str, folder: Path) -> Path:
+    """An archive of the zoo: the published names and shapes, with random weights, and the published pipeline.config."""
+    source = SHARED / "zoo" / "tf1" / name
+    rng = np.random.default_rng(1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        for variable, shape in tf.train.list_variables(str(source / "model.ckpt")):
+            value = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+            tf.get_variable(variable, initializer=value, use_resource=True)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(folder / "model.ckpt"), write_state=False)
+    archive = folder / f"{name}.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(source / "pipeline.config", f"{name}/pipeline.config")
+        for path in folder.glob("model.ckpt.*"):
+            tar.add(path, f"{name}/{path.name}")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of ssd_mobilenet_v1_coco."""
+    return make_archive(SSD, tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, demo_bucket: Path) -> dict[str, Any]:
+    """A job on the demo's bucket."""
+    places = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": tmp_path / "results"}
+    return {"MODEL": "ssd_mobilenet_v1_coco", "BATCH_SIZE": 4, **places}
+
+
+def values(prefix: Path) -> Iterator[tuple[str, Any]]:
+    """Names and values of a checkpoint."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name in reader.get_variable_to_shape_map():
+        yield name, reader.get_tensor(name)
+
+
+def test_name_alone_trains_from_the_zoo_and_exports(archive: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    with serve(archive.read_bytes()) as server:
+        result = run_job("1", **settings, LEARNING_RATE="1e-12", ZOO_URL=server.address)
+    assert result.returncode == 0, result.stdout
+    assert "pipeline.config from " in result.stdout
+    # The heads of 90 classes do not fit three labels; everything else does.
+    found = re.search(r"checkpoint: (\d+) of (\d+) variables restored", result.stdout)
+    assert found is not None
+    assert (int(found.group(1)), int(found.group(2))) == (187, 199)
+    assert "BoxPredictor_0/ClassPredictor: biases, weights" in result.stdout
+    trained = dict(values(tmp_path / "results/checkpoint/ckpt-1"))
+    for name, value in values(archive.parent / "model.ckpt"):
+        # The averages of batch norm move with the first photo, at any learning rate.
+        if "ClassPredictor" not in name and "moving_" not in name and name != "global_step":
+            np.testing.assert_allclose(trained[name], value, rtol=1e-5, err_msg=name)
+    check_exports(tmp_path / "results")
+
+
+def check_exports(results: Path) -> None:
+    """Both formats load in TensorFlow as it is used today, and find something on a photo."""
+    program = """
+import sys, numpy as np, tensorflow as tf
+found = tf.saved_model.load(f"{sys.argv[1]}/model").signatures["serving_default"](
+    input_tensor=tf.zeros([1, 120, 200, 3], tf.uint8))
+print("serving", *sorted(found))
+lite = tf.lite.Interpreter(f"{sys.argv[1]}/model_android/model.tflite")
+for name, signature in lite.get_signature_list().items():
+    runner = lite.get_signature_runner(name)
+    found = runner(input=np.zeros(runner.get_input_details()["input"]["shape"], np.float32))
+    print(name, *(f"{key}:{'x'.join(map(str, value.shape))}" for key, value in sorted(found.items())))
+"""
+    lines = dict(line.split(" ", 1) for line in run_python(program, str(results)).splitlines())
+    assert set(lines["serving"].split()) >= SIGNATURE
+    anchors = len(json.loads((results / "model_android/anchors.json").read_text()))
+    assert lines["raw"].split() == [f"box_encodings:1x{anchors}x4", f"class_predictions:1x{anchors}x4"]
+    assert lines["detect"].split()[0] == "detection_boxes:1x10x4"
+
+
+def run_python(program: str, *arguments: str) -> str:
+    """What a program prints, run in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_killed_job_resumes_at_the_same_step(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = SHARED / "zoo" / "tf1" / SSD / "pipeline.config"
+    settings |= {"PIPELINE_CONFIG": config, "CHECKPOINT": "none", "CHECKPOINT_SECONDS": 0, "EXPORTS": "saved_model"}
+    process = start_job("8", **settings)
+    log = read_until(process, lambda line: "checkpoint saved at step 2" in line)
+    process.kill()
+    process.communicate()
+    again = run_job("8", **settings)
+    assert again.returncode == 0, again.stdout
+    resumed = re.search(r"resumed at step (\d+)", again.stdout)
+    assert resumed is not None
+    assert int(resumed.group(1)) >= 2
+    steps = [int(step) for step in re.findall(r"step = (\d+)", again.stdout)]
+    assert steps[0] > int(resumed.group(1))
+    assert steps[-1] == 8
+    assert "CACLI" not in log
+    history = json.loads((tmp_path / "results/checkpoint/ckpt-8.json").read_text())["history"]
+    assert [point["step"] for point in history] == list(range(1, 9))
+
+
+def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: dict[str, Any], tmp_path: Path) -> None:
+    archive = make_archive(FASTER_RCNN, tmp_path)
+    settings |= {"MODEL": "faster_rcnn_inception_v2_coco", "BATCH_SIZE": 1, "ZOO_URL": archive.parent}
+    result = run_job("2", **settings)
+    assert result.returncode == 0, result.stdout
+    assert "checkpoint: 352 of 356 variables restored" in result.stdout
+    assert "exports: saved_model; TensorFlow Lite has operations for SSD models alone" in result.stdout
+    assert (tmp_path / "results/model/saved_model.pb").exists()
+    assert not (tmp_path / "results/model_android").exists()
+
+
+def test_checkpoint_of_the_other_generation_is_refused(archive: Path, settings: dict[str, Any]) -> None:
+    result = run_job("1", **settings | {"MODEL": "ssd_mobilenet_v2_fpnlite_320x320"}, CHECKPOINT=archive)
+    assert result.returncode == 2
+    assert "is a TF1 checkpoint, which a TF2 model cannot start from" in result.stdout
+
+
+def test_unknown_model_is_a_named_error_with_its_line(settings: dict[str, Any], tmp_path: Path) -> None:
+    text = (SHARED / "zoo" / "tf1" / SSD / "pipeline.config").read_text()
+    (tmp_path / "user.config").write_text(text.replace('"ssd_mobilenet_v1"', '"ssd_mobilenet_v9"'))
+    result = run_job("1", **settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
+    assert result.returncode == 2
+    line = next(number for number, each in enumerate(text.splitlines(), start=1) if '"ssd_mobilenet_v1"' in each)
+    assert f"user.config:{line}: feature_extractor.type 'ssd_mobilenet_v9' is no model" in result.stdout
+    assert "ssd_mobilenet_v1" in result.stdout
