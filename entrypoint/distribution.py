@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
 from typing import Any
 
 import tensorflow as tf
@@ -36,11 +33,11 @@ def join(cluster: Cluster) -> Any:
     """The strategy of a cluster, when all of its machines are there; JobError where that fails."""
     logger.info("machine %d of %d: waiting for the others", cluster.rank + 1, cluster.size)
     try:
-        strategy = in_background(lambda: make(cluster))
+        # It hears no SIGTERM, having taken the signal and Python's lock: SIGKILL ends it, and nothing is lost by that.
+        strategy = make(cluster)
     except tf.errors.OpError as error:
         members = ", ".join(address for each in cluster.cluster.values() for address in each)
         raise JobError(f"the machines of TF_CONFIG ({members}) did not find each other: {error.message}") from None
-    # TensorFlow's coordination of a cluster takes SIGTERM for itself, and does nothing with it.
     signals.take_back()
     logger.info("all %d machines are there, %d devices in all", cluster.size, strategy.num_replicas_in_sync)
     return strategy
@@ -55,22 +52,6 @@ def make(cluster: Cluster) -> Any:
         rpc_layer="grpc",
     )
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-
-
-def in_background(work: Callable[[], Any]) -> Any:
-    """The result of a call that hears no signal while it waits, so that SIGTERM can end this thread meanwhile."""
-    future: Future[Any] = Future()
-
-    def target() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=target, daemon=True, name="cluster").start()
-    while not future.done():
-        wait([future], timeout=0.5)
-    return future.result()
 
 
 def is_cluster(strategy: Any) -> bool:

@@ -17,6 +17,8 @@ from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
+# As upstream's own configs have it where they mean all of them.
+LEAST_SCORE = 1e-8
 META_ARCHITECTURES = ("ssd", "faster_rcnn", "center_net")
 # What a config asks for beyond boxes; the records hold none of it.
 BEYOND_BOXES = (
@@ -63,6 +65,7 @@ def run(work: Workspace) -> str:
     changes = Changes()
     inject_data(config, work, changes)
     inject_start(config, generation, checkpoint.load(work), changes)
+    inject_threshold(config, changes)
     inject_precision(config, changes)
     is_published = find(work.settings) is None
     batch = published_batch(config.train_config) if is_published else config.train_config.batch_size
@@ -250,6 +253,17 @@ def inject_start(config: Any, generation: str, start: dict[str, str] | None, cha
             changes.set(train, "train_config", "fine_tune_checkpoint_type", "detection")
         version = {"tf1": train_pb2.CheckpointVersion.V1, "tf2": train_pb2.CheckpointVersion.V2}[generation]
         changes.set(train, "train_config", "fine_tune_checkpoint_version", version)
+
+
+def inject_threshold(config: Any, changes: Changes) -> None:
+    """Lets unsure detections through: COCO's metrics are averages over all scores, and clients cut where they like."""
+    architecture = config.model.WhichOneof("model")
+    field = {"ssd": "post_processing", "faster_rcnn": "second_stage_post_processing"}.get(architecture)
+    if field:
+        suppression = getattr(getattr(config.model, architecture), field).batch_non_max_suppression
+        if suppression.score_threshold > LEAST_SCORE:
+            path = f"model.{architecture}.{field}.batch_non_max_suppression"
+            changes.set(suppression, path, "score_threshold", LEAST_SCORE)
 
 
 def inject_precision(config: Any, changes: Changes) -> None:

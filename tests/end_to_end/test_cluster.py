@@ -109,15 +109,6 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert "waiting for the others" not in log
 
 
-def test_machine_that_waits_for_others_can_be_stopped(cluster: Cluster) -> None:
-    cluster.runs += 1
-    worker = cluster.start_member(1, [f"127.0.0.1:{free_port()}" for _ in range(2)], "70")
-    read_until(worker, lambda line: "machine 2 of 2: waiting for the others" in line)
-    worker.send_signal(signal.SIGTERM)
-    log = worker.communicate(timeout=30)[0]
-    assert worker.returncode == 143, log
-
-
 def test_machine_that_is_lost_stops_the_others_ready_to_be_resumed(cluster: Cluster) -> None:
     chief, worker = cluster.start("80")
     read_until(chief, lambda line: "step = 4" in line)

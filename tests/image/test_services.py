@@ -44,13 +44,14 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 class SageMaker:
-    """The folder /opt/ml of a training job."""
+    """The folder /opt/ml of a training job: root's, as the image is that was built with JOB_USER=0:0."""
 
     def __init__(self, root: Path, bucket: Path, **hyperparameters: str) -> None:
         self.root = root
         self.options = [f"--volume={root}:/opt/ml", f"--volume={bucket}:/opt/ml/input/data/training:ro", *QUICK[1:]]
-        open_folders(root, *(root / name for name in ("input/data/training", "model", "output/data", "checkpoints")))
-        (root / "output").chmod(0o777)
+        self.options.append("--user=0:0")
+        for name in ("input/data/training", "model", "output/data", "checkpoints"):
+            (root / name).mkdir(parents=True)
         config = root / "input" / "config"
         config.mkdir(parents=True)
         for name, content in (
@@ -79,7 +80,7 @@ def test_sagemaker_s_contract(image: str, opened: Path, bucket: Path) -> None:
     assert process.returncode == 143, log
     # The instance and its model folder are gone; the checkpoints were synchronised and are there again.
     stopped = max(int(path.stem.partition("-")[2]) for path in (service.root / "checkpoints").glob("ckpt-*.json"))
-    again = run(*service.options, "--tmpfs=/opt/ml/model:mode=777", image, "train")
+    again = run(*service.options, "--tmpfs=/opt/ml/model", image, "train")
     assert f"resumed at step {stopped} from /opt/ml/checkpoints" in again
     # Nothing was written into the folder of the data.
     assert not (bucket / "results").exists()
