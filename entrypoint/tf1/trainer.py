@@ -15,6 +15,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engine import LOSS
 from entrypoint.errors import UserError
+from entrypoint.losses import compute
 from entrypoint.restored import Restored, report
 from entrypoint.settings import Settings
 from entrypoint.tf1 import model as models
@@ -45,7 +46,7 @@ class Trainer:
         self.batches = tf.data.make_initializable_iterator(dataset)
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
-        losses = compute_losses(self.model, features, labels, train.add_regularization_loss)
+        losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
         # What a checkpoint of the zoo can fill: neither the step nor what the optimizer adds.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
         optimizer, (rate, *_) = optimizer_builder.build(train.optimizer, global_step=self.global_step)
@@ -120,19 +121,6 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
     values = np.stack([trainer.run_step() for _ in range(steps)])
     return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
-
-
-def compute_losses(model: Any, features: dict[str, Any], labels: Any, regularize: bool) -> dict[str, Any]:
-    """Upstream's losses of a batch, their sum as Loss/total_loss."""
-    model_lib.provide_groundtruth(model, labels)
-    shapes = features["true_image_shape"]
-    predictions = model.predict(features["image"], shapes, **model.get_side_inputs(features))
-    losses = dict(model.loss(predictions, shapes))
-    penalties = model.regularization_losses() if regularize else []
-    if penalties:
-        losses["Loss/regularization_loss"] = tf.add_n(penalties)
-    losses[LOSS] = tf.add_n(list(losses.values()))
-    return losses
 
 
 def descend(optimizer: Any, loss: Any, train: Any, step: Any) -> Any:

@@ -13,6 +13,7 @@ from object_detection.builders import optimizer_builder
 from entrypoint import distribution, machine
 from entrypoint.engine import LOSS
 from entrypoint.errors import JobError, UserError
+from entrypoint.losses import compute
 from entrypoint.restored import Restored
 from entrypoint.settings import Settings
 from entrypoint.tf2 import model as models
@@ -104,7 +105,7 @@ class Trainer:
         models.set_training(self.model, is_training=True)
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
         with tf.GradientTape() as tape:
-            losses = compute_losses(self.model, features, labels, self.global_step, train.add_regularization_loss)
+            losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
             # The optimizer adds up the gradients of all replicas.
             part = losses[LOSS] / self.strategy.num_replicas_in_sync
         variables = self.model.trainable_variables
@@ -162,16 +163,3 @@ def make_dataset(config: Any, model: Any, strategy: Any) -> Any:
         return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(make)
-
-
-def compute_losses(model: Any, features: dict[str, Any], labels: Any, step: Any, regularize: bool) -> dict[str, Any]:
-    """Upstream's losses of a batch, their sum as Loss/total_loss."""
-    model_lib.provide_groundtruth(model, labels, training_step=step)
-    shapes = features["true_image_shape"]
-    predictions = model.predict(features["image"], shapes, **model.get_side_inputs(features))
-    losses = dict(model.loss(predictions, shapes))
-    penalties = model.regularization_losses() if regularize else []
-    if penalties:
-        losses["Loss/regularization_loss"] = tf.add_n(penalties)
-    losses[LOSS] = tf.add_n(list(losses.values()))
-    return losses
