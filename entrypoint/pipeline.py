@@ -70,6 +70,7 @@ def run(work: Workspace) -> str:
     is_published = find(work.settings) is None
     batch = published_batch(config.train_config) if is_published else config.train_config.batch_size
     inject_schedule(config.train_config, work.settings, batch, changes)
+    inject_padding(config, changes)
     log_changes(path, changes)
     workspace.write_text(work.pipeline, write(config))
     facts = {"generation": generation, "exports": exports, "rows": changes.rows, **summarise(config.train_config)}
@@ -253,6 +254,15 @@ def inject_start(config: Any, generation: str, start: dict[str, str] | None, cha
             changes.set(train, "train_config", "fine_tune_checkpoint_type", "detection")
         version = {"tf1": train_pb2.CheckpointVersion.V1, "tf2": train_pb2.CheckpointVersion.V2}[generation]
         changes.set(train, "train_config", "fine_tune_checkpoint_version", version)
+
+
+def inject_padding(config: Any, changes: Changes) -> None:
+    """Pads photos that keep their shapes to one size where a batch holds several of them."""
+    architecture = config.model.WhichOneof("model")
+    resizer = getattr(config.model, architecture).image_resizer
+    if config.train_config.batch_size > 1 and resizer.HasField("keep_aspect_ratio_resizer"):
+        path = f"model.{architecture}.image_resizer.keep_aspect_ratio_resizer"
+        changes.set(resizer.keep_aspect_ratio_resizer, path, "pad_to_max_dimension", True)
 
 
 def inject_threshold(config: Any, changes: Changes) -> None:
