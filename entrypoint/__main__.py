@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from entrypoint import job, logs, services, settings, signals, zoo
+from entrypoint import check, job, logs, services, settings, signals, zoo
 from entrypoint.errors import JobError, Stopped, UserError
 from entrypoint.workspace import Workspace
 
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str]) -> int:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             print(zoo.listing(as_json="--json" in arguments))
             return 0
+        if command == "check":
+            return check.run(values, as_json="--json" in arguments)
         settings.prepare_environment(values)
         signals.raise_on_sigterm()
         return run(command, values)
@@ -50,7 +52,9 @@ def run(command: str | None, values: settings.Settings) -> int:
             logger.info("this machine's part is done; the chief evaluates, exports and publishes")
         return 0
     if command not in job.STEP_NAMES:
-        raise UserError(f"{command!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, and `models`")
+        raise UserError(
+            f"{command!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, `check` and `models`"
+        )
     job.run_alone(command, values)
     return 0
 

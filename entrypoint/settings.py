@@ -231,10 +231,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=None,
     )
-    parser.add_argument("command", nargs="?", help="number of steps, a single step of the job, or `models`")
+    parser.add_argument("command", nargs="?", help="number of steps, a single step of the job, `check` or `models`")
     for name, field in Settings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
-    parser.add_argument("--json", action="store_true", help="with `models`: for programs")
+    parser.add_argument("--json", action="store_true", help="with `check` and `models`: for programs")
     return parser
 
 

@@ -136,6 +136,12 @@ def test_commands_that_need_no_bucket(image: str) -> None:
     assert "--num_steps" in run(image, "--", "--help").stdout
 
 
+def test_bucket_is_checked_without_training(image: str, bucket: Path) -> None:
+    result = run(image, f"--volume={bucket}:/data:ro", "--", "check")
+    assert "40 labelled photos" in result.stdout
+    assert result.stdout.rstrip().endswith("the job can start")
+
+
 def test_sagemaker_s_word_means_the_whole_job(image: str, bucket: Path) -> None:
     run(image, *SMOKE, "--env=NUM_STEPS=2", f"--volume={bucket}:/data", "--", "train")
     assert is_finished(bucket / "results")

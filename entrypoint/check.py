@@ -1,0 +1,94 @@
+"""`check`: what the job would find in the bucket, told before any GPU is paid for; without TensorFlow.
+
+It reads the annotations and decodes every photo, as the conversion does, and writes nothing.
+"""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from entrypoint import annotations, images, logs, tf_record
+from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.settings import Settings
+
+SHOWN = 5
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Prints what was found; 0 where the job can start, 2 where it would stop.
+
+    Raises:
+        UserError: the bucket or its annotations cannot be read.
+    """
+    dataset = annotations.read_bucket(settings.data_dir, exclude=settings.result_dir)
+    facts = describe(dataset, settings)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else as_text(facts))
+    return 2 if facts["stops"] else 0
+
+
+def describe(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+    """Counts, what was found in annotations and photos with the keys it was found on, and what would stop the job."""
+    skipped, changed = read_photos(dataset.images, settings)
+    lost = sum(len(dataset.findings.kinds.get(kind, [])) for kind in (annotations.MISSING, annotations.OUTSIDE)) + sum(
+        map(len, skipped.values())
+    )
+    kept = [image for image in dataset.images if all(image.key not in keys for keys in skipped.values())]
+    parts = tf_record.split(kept, settings.validation_fraction, settings.seed)
+    total = len(dataset.images) + lost - sum(map(len, skipped.values()))
+    stops = []
+    if lost > settings.max_skipped * total:
+        stops.append(f"{lost} of {total} photos cannot be read, more than MAX_SKIPPED={settings.max_skipped} allows")
+    if not parts["train"]:
+        stops.append("no photo is left to train on")
+    return {
+        "photos": {"labelled": len(dataset.images), "empty": sum(not image.boxes for image in kept)}
+        | {name: len(part) for name, part in parts.items()}
+        | {"without annotation": dataset.unlabelled},
+        "labels": {label: {name: count(part, label) for name, part in parts.items()} for label in dataset.labels},
+        "found": dataset.findings.kinds | skipped | changed,
+        "stops": stops,
+    }
+
+
+def read_photos(photos: list[LabelledImage], settings: Settings) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Decodes every photo; what was wrong and what the job will do to it, each with the keys."""
+    skipped: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
+
+    def read(image: LabelledImage) -> tuple[str, tuple[str, ...], str | None]:
+        try:
+            return image.key, tf_record.read_photo(settings.data_dir, image.key).changes, None
+        except images.UnusablePhotoError as error:
+            return image.key, (), str(error)
+
+    with ThreadPoolExecutor(settings.workers) as pool:
+        found = tf_record.map_in_order(pool, read, photos, in_flight=2 * settings.workers)
+        for key, changes, reason in logs.progress(found, len(photos), "photos"):
+            if reason:
+                skipped.setdefault(f"photo skipped: {reason}", []).append(key)
+            for change in changes:
+                changed.setdefault(f"photo {change}", []).append(key)
+    return skipped, changed
+
+
+def count(photos: list[LabelledImage], label: str) -> int:
+    """The boxes of a label."""
+    return Counter(box.label for image in photos for box in image.boxes)[label]
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """What was found, for a person."""
+    photos = facts["photos"]
+    lines = [
+        f"{photos['labelled']} labelled photos: {photos['train']} to train on, {photos['validation']} for validation, "
+        f"{photos['empty']} of them without a box",
+        f"{photos['without annotation']} photos of the bucket carry no annotation and are not used",
+        f"{len(facts['labels'])} labels, boxes to train on and for validation:",
+        *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),
+    ]
+    for kind, keys in facts["found"].items():
+        rest = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        lines.append(f"{kind}: {len(keys)} ({', '.join(keys[:SHOWN])}{rest})")
+    lines += [f"the job would stop: {reason}" for reason in facts["stops"]]
+    return "\n".join(lines if facts["stops"] else [*lines, "the job can start"])

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import BOX, ROOT, environment, run_job, write_bucket
+
+
+def settings(folder: Path) -> dict[str, Path]:
+    return {"DATA_DIR": folder / "bucket", "RESULT_DIR": folder / "results", "WORK_DIR": folder / "work"}
+
+
+def test_demo_bucket_can_be_trained_on_and_what_is_odd_is_told(demo_bucket: Path, tmp_path: Path) -> None:
+    result = run_job("check", **settings(tmp_path) | {"DATA_DIR": demo_bucket})
+    assert result.returncode == 0, result.stdout
+    assert "40 labelled photos: 34 to train on, 6 for validation" in result.stdout
+    assert "box with corners swapped, put in order: 1 (photo-0000.jpg)" in result.stdout
+    assert result.stdout.rstrip().endswith("the job can start")
+    # Nothing is written anywhere.
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_stop_the_job_is_told_with_its_exit_code(tmp_path: Path) -> None:
+    keys = [f"{number}.png" for number in range(10)]
+    write_bucket(tmp_path / "bucket", {key: [BOX] for key in (*keys, "gone.png")}, photos=tuple(keys))
+    for key in keys[:2]:
+        (tmp_path / "bucket" / key).write_bytes(b"no photo")
+    result = run_job("check", "--json", **settings(tmp_path))
+    assert result.returncode == 2
+    facts = json.loads(result.stdout)
+    assert facts["stops"] == ["3 of 11 photos cannot be read, more than MAX_SKIPPED=0.1 allows"]
+    assert facts["found"]["photo skipped: no photo, whatever its name"] == ["0.png", "1.png"]
+    assert facts["photos"]["train"] + facts["photos"]["validation"] == 8
+    # The job says the same.
+    job = run_job("tf_record", **settings(tmp_path))
+    assert "run the step `annotations` first" in job.stdout
+    whole = run_job("1", MODEL="smoke", **settings(tmp_path))
+    assert whole.returncode == 2
+    assert "3 of 11 photos cannot be read, more than MAX_SKIPPED=0.1 allows" in whole.stdout
+
+
+def test_bucket_without_annotations_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    result = run_job("check", **settings(tmp_path))
+    assert result.returncode == 2
+    assert "_annotations.json is missing" in result.stdout
+
+
+def test_check_does_without_tensorflow(demo_bucket: Path, tmp_path: Path) -> None:
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise ImportError('not for this')")
+    given = environment(**settings(tmp_path) | {"DATA_DIR": demo_bucket})
+    command = [sys.executable, "-m", "entrypoint", "check"]
+    paths = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    result = subprocess.run(command, env=given | paths, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
