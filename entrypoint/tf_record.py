@@ -232,7 +232,8 @@ def decoder() -> tuple[Any, Any, Any]:
     with tf.Graph().as_default():
         encoded = tf.placeholder(tf.string, [])
         pixels = tf.io.decode_image(encoded, channels=3)
-        return tf.Session(), encoded, pixels.op
+        # A session takes all of a GPU's memory where it is let.
+        return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels.op
 
 
 def shard_count(size: int, photos: int) -> int:
