@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -30,4 +33,20 @@ def test_every_model_but_ours_has_an_archive() -> None:
 def test_catalogue_has_the_published_facts() -> None:
     with (SHARED / "zoo" / "zoo.csv").open(newline="") as file:
         published = {row["model"]: zoo.read_row(row) for row in csv.DictReader(file)}
-    assert {name: model for name, model in zoo.load().items() if name != "smoke"} == published
+    ours = {name: dataclasses.replace(model, input_size="") for name, model in zoo.load().items() if name != "smoke"}
+    assert ours == published
+
+
+def test_size_in_a_name_is_the_size_of_the_input() -> None:
+    for model in zoo.load().values():
+        named = re.search(r"\d{3,4}x\d{3,4}", model.name) or re.search(r"_(\d{3}x\d{3})_", model.archive)
+        assert re.fullmatch(r"\d+[x-]\d+", model.input_size), model.name
+        assert named is None or named.group().strip("_") == model.input_size, model.name
+
+
+@pytest.mark.parametrize("path", sorted(zoo.PIPELINES.glob("*.config")), ids=lambda path: path.stem)
+def test_tuned_pipeline_has_the_input_size_of_the_catalogue(path: Path) -> None:
+    sizes = re.search(r"fixed_shape_resizer \{ height: (\d+) width: (\d+)", path.read_text())
+    sides = re.search(r"min_dimension: (\d+) max_dimension: (\d+)", path.read_text())
+    found = "x".join(sizes.groups()) if sizes else "-".join(sides.groups() if sides else ())
+    assert found == zoo.load()[path.stem].input_size
