@@ -58,7 +58,8 @@ def run(work: Workspace) -> str:
         UserError: the config is not upstream's, or asks for what this job does not train.
     """
     path = source(work)
-    config = read(path)
+    is_published = find(work.settings) is None
+    config = read_published(path) if is_published else read(path)
     generation = generation_of(config, path)
     refuse_unknown_model(config, generation, path)
     exports = choose_exports(config, work.settings)
@@ -67,7 +68,6 @@ def run(work: Workspace) -> str:
     inject_start(config, generation, checkpoint.load(work), changes)
     inject_threshold(config, changes)
     inject_precision(config, changes)
-    is_published = find(work.settings) is None
     batch = published_batch(config.train_config) if is_published else config.train_config.batch_size
     inject_schedule(config.train_config, work.settings, batch, changes)
     inject_padding(config, changes)
@@ -138,6 +138,47 @@ def read(path: Path) -> Any:
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 (byte {error.start})") from None
+
+
+def read_published(path: Path) -> Any:
+    """The config of an archive of the zoo; fields that upstream has removed since are left out, and named in the log.
+
+    Raises:
+        UserError: with the line of what is no config at all.
+    """
+    from google.protobuf import text_format
+    from object_detection.protos import pipeline_pb2
+
+    text = path.read_text(encoding="utf-8")
+    removed = []
+    while True:
+        try:
+            config = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+            break
+        except text_format.ParseError as error:
+            unknown = re.search(r'has no field named "(\w+)"', str(error))
+            if unknown is None:
+                return read(path)
+            line = error.GetLine() or 1
+            removed.append(f"{unknown.group(1)} (line {line})")
+            text = without_field(text, unknown.group(1), line)
+    if removed:
+        logger.warning("%s: upstream has removed %s since; left out", path, ", ".join(removed))
+    return config
+
+
+def without_field(text: str, name: str, line: int) -> str:
+    """The text without a field that begins in that line, a value or a message in braces; lines stay where they are."""
+    before = text.split("\n")[: line - 1]
+    begin = text.index(name, sum(len(each) + 1 for each in before))
+    message = re.compile(r"\w+\s*:?\s*\{").match(text, begin)
+    value = re.compile(r"""\w+\s*:\s*("[^"]*"|'[^']*'|[^\s}]+)""").match(text, begin)
+    end = message.end() if message else value.end() if value else begin + len(name)
+    depth = 1 if message else 0
+    while depth and end < len(text):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    return text[:begin] + "\n" * text[begin:end].count("\n") + text[end:]
 
 
 def write(config: Any) -> str:

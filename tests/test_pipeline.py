@@ -266,3 +266,22 @@ def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
     workspace.write_json(work.start, START)
     assert checkpoint.load(work) == START
+
+
+def test_fields_that_upstream_has_removed_are_left_out_of_a_published_config_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = user_config().replace("num_classes", "gone_value: 3 gone_message {\n a { b: 1 }\n}\n num_classes", 1)
+    (tmp_path / "pipeline.config").write_text(text + "\nlast_gone: true")
+    config = pipeline.read_published(tmp_path / "pipeline.config")
+    (tmp_path / "plain.config").write_text(user_config())
+    assert config == pipeline.read(tmp_path / "plain.config")
+    lines = {name: next(n for n, line in enumerate(text.split("\n"), 1) if name in line) for name in ("gone_value",)}
+    assert f"upstream has removed gone_value (line {lines['gone_value']}), gone_message (line" in caplog.text
+    assert "last_gone" in caplog.text
+
+
+def test_published_config_that_is_none_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.config").write_text("model {\n ssd {\n num_classes: many\n")
+    with pytest.raises(UserError, match=r"pipeline.config:3:"):
+        pipeline.read_published(tmp_path / "pipeline.config")
