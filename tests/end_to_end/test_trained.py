@@ -102,10 +102,10 @@ def test_checkpoint_is_of_the_last_step(trained: Demo) -> None:
 def test_tensorboard_has_every_step(trained: Demo) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(trained.results / "checkpoint" / "events"), size_guidance={"tensors": 0})
+    events = EventAccumulator(str(trained.results / "checkpoint" / "events"), size_guidance={"scalars": 0})
     events.Reload()
     for name in ("Loss/total_loss", "learning_rate"):
-        assert [event.step for event in events.Tensors(name)] == list(range(1, STEPS + 1))
+        assert [event.step for event in events.Scalars(name)] == list(range(1, STEPS + 1))
 
 
 def test_what_was_repaired_is_told(trained: Demo) -> None:
