@@ -238,7 +238,7 @@ def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_checkpoint_in_the_place_of_this_job_s_own_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lies in RESULT_DIR or WORK_DIR"):
+    with pytest.raises(UserError, match="lies in RESULT_DIR, CHECKPOINT_DIR or WORK_DIR"):
         checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "results" / "checkpoint")))
 
 
