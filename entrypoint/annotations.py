@@ -68,6 +68,11 @@ class Dataset:
     findings: Findings = field(default_factory=Findings)
     unlabelled: int = 0
 
+    @property
+    def lost(self) -> list[str]:
+        """The keys that the annotations name and the bucket does not hold."""
+        return [key for kind in (MISSING, OUTSIDE) for key in self.findings.kinds.get(kind, [])]
+
 
 def run(work: Workspace) -> str:
     """Reads and checks the annotations and writes dataset.json; returns its SHA-256.

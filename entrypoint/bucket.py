@@ -101,11 +101,20 @@ def is_transient(error: BaseException) -> bool:
 
 def read(place: Place) -> bytes:
     """The content of a file, tried again where that can help; OSError names the place."""
-    for attempt in retrying():
-        with attempt, named_errors(place):
-            # One request, where opening would be a second.
-            return bytes(filesystem(place).cat_file(path_in(place))) if is_remote(place) else place.read_bytes()
-    raise AssertionError("the last attempt raises")
+    if not is_remote(place):
+        return retrying()(place.read_bytes)
+    # One request, where opening would be a second.
+    return bytes(asked(place, "cat_file"))
+
+
+def asked(place: Place, method: str, **options: Any) -> Any:
+    """What fsspec's method of that name says of an address, tried again where that helps; OSError names the place."""
+
+    def ask() -> Any:
+        with named_errors(place):
+            return getattr(filesystem(place), method)(path_in(place), **options)
+
+    return retrying()(ask)
 
 
 def fetch(place: Place, target: Path) -> None:
@@ -127,30 +136,21 @@ def blocks(place: Place) -> Iterator[bytes]:
 
 def is_folder(place: Place) -> bool:
     """Whether the folder exists, or the bucket has anything below the address."""
-    for attempt in retrying():
-        with attempt, named_errors(place):
-            return has_files(place) if is_remote(place) else place.is_dir()
-    raise AssertionError("the last attempt raises")
+    return bool(names_below(place)) if is_remote(place) else place.is_dir()
 
 
-def has_files(place: Place) -> bool:
-    """Whether a bucket has anything below the address; unlike fsspec's own answer, an outage is none."""
+def names_below(place: Place) -> list[str]:
+    """The names right below an address, none where nothing is there; unlike fsspec's own answers, an outage is none."""
     try:
-        return bool(filesystem(place).ls(path_in(place), detail=False))
+        return [str(name).rpartition("/")[2] for name in asked(place, "ls", detail=False)]
     except FileNotFoundError:
-        return False
+        return []
 
 
 def matching(folder: Place, pattern: str) -> list[Place]:
     """The files of a folder, which need not be there, that fit a pattern of names; the folder's name is none itself."""
-    for attempt in retrying():
-        with attempt, named_errors(folder):
-            if not is_remote(folder):
-                return [path for path in folder.glob("*") if fnmatch(path.name, pattern)]
-            names = filesystem(folder).ls(path_in(folder), detail=False) if has_files(folder) else []
-            found = [str(name).rpartition("/")[2] for name in names]
-            return [folder / name for name in found if fnmatch(name, pattern)]
-    raise AssertionError("the last attempt raises")
+    names = names_below(folder) if is_remote(folder) else [path.name for path in folder.glob("*")]
+    return [folder / name for name in names if fnmatch(name, pattern)]
 
 
 def remove(place: Place) -> None:
@@ -165,12 +165,7 @@ def remove(place: Place) -> None:
 
 def listing(root: Place, exclude: Place | None = None) -> dict[str, Entry]:
     """Every file below the root by its key; without hidden folders, and without `exclude`."""
-    if not is_remote(root):
-        return dict(list_folder(root, exclude))
-    for attempt in retrying():
-        with attempt, named_errors(root):
-            return dict(list_remote(root, exclude))
-    raise AssertionError("the last attempt raises")
+    return dict(list_remote(root, exclude) if is_remote(root) else list_folder(root, exclude))
 
 
 def list_folder(root: Path, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
@@ -187,7 +182,7 @@ def list_folder(root: Path, exclude: Place | None) -> Iterator[tuple[str, Entry]
 
 def list_remote(root: Place, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
     """The files below an address, by the bucket's own listing, a thousand keys a request."""
-    for name, facts in filesystem(root).find(path_in(root), detail=True).items():
+    for name, facts in asked(root, "find", detail=True).items():
         key = name.removeprefix(f"{path_in(root).rstrip('/')}/")
         is_hidden = any(part.startswith(".") for part in key.split("/")[:-1])
         if not is_hidden and not (exclude is not None and (root / key).is_relative_to(exclude)):

@@ -30,24 +30,24 @@ def run(settings: Settings, *, as_json: bool) -> int:
 def describe(dataset: Dataset, settings: Settings) -> dict[str, Any]:
     """Counts, what was found in annotations and photos with the keys it was found on, and what would stop the job."""
     skipped, changed = read_photos(dataset.images, settings)
-    lost = sum(len(dataset.findings.kinds.get(kind, [])) for kind in (annotations.MISSING, annotations.OUTSIDE)) + sum(
-        map(len, skipped.values())
-    )
-    kept = [image for image in dataset.images if all(image.key not in keys for keys in skipped.values())]
-    parts = tf_record.split(kept, settings.validation_fraction, settings.seed)
-    total = len(dataset.images) + lost - sum(map(len, skipped.values()))
-    stops = []
-    if lost > settings.max_skipped * total:
-        stops.append(f"{lost} of {total} photos cannot be read, more than MAX_SKIPPED={settings.max_skipped} allows")
-    if not parts["train"]:
-        stops.append("no photo is left to train on")
+    unusable = {key for keys in skipped.values() for key in keys}
+    # As the job does: photos are dealt out first, so that one that cannot be read moves no other.
+    parts = {
+        name: [image for image in part if image.key not in unusable]
+        for name, part in tf_record.split(dataset.images, settings.validation_fraction, settings.seed).items()
+    }
+    boxes = {name: Counter(box.label for image in part for box in image.boxes) for name, part in parts.items()}
+    told = tf_record.too_many_lost(dataset, len(unusable), settings.max_skipped)
     return {
-        "photos": {"labelled": len(dataset.images), "empty": sum(not image.boxes for image in kept)}
-        | {name: len(part) for name, part in parts.items()}
-        | {"without annotation": dataset.unlabelled},
-        "labels": {label: {name: count(part, label) for name, part in parts.items()} for label in dataset.labels},
+        "photos": {
+            "labelled": len(dataset.images),
+            "empty": sum(not image.boxes for part in parts.values() for image in part),
+            **{name: len(part) for name, part in parts.items()},
+            "without annotation": dataset.unlabelled,
+        },
+        "labels": {label: {name: count[label] for name, count in boxes.items()} for label in dataset.labels},
         "found": dataset.findings.kinds | skipped | changed,
-        "stops": stops,
+        "stops": ([told] if told else []) + ([] if parts["train"] else ["no photo is left to train on"]),
     }
 
 
@@ -70,11 +70,6 @@ def read_photos(photos: list[LabelledImage], settings: Settings) -> tuple[dict[s
             for change in changes:
                 changed.setdefault(f"photo {change}", []).append(key)
     return skipped, changed
-
-
-def count(photos: list[LabelledImage], label: str) -> int:
-    """The boxes of a label."""
-    return Counter(box.label for image in photos for box in image.boxes)[label]
 
 
 def as_text(facts: dict[str, Any]) -> str:

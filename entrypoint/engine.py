@@ -13,6 +13,7 @@ from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
 LOSS = "Loss/total_loss"
+MAX_DETECTIONS = 10  # on a phone; as upstream's own converter has it
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import importlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +50,9 @@ STEP_NAMES = tuple(step.name for step in PLAN)
 
 def run(settings: Settings) -> None:
     """Runs every step that is not done yet, with RESULT_DIR to itself; a model without a pipeline is refused first."""
-    work = Workspace(settings)
     pipeline.find(settings)
-    annotations.refuse_missing_bucket(settings.data_dir)
-    machine.check(settings)
-    machine.watch_memory()
-    plan = [step for step in PLAN if work.is_chief or not step.chief]
-    with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
+    with claimed(settings) as work:
+        plan = [step for step in PLAN if work.is_chief or not step.chief]
         waiting = {step.name: start(step, work) for step in plan if step.background}
         for step in plan:
             # A download that failed for good is told at once, not after the conversion.
@@ -70,12 +67,21 @@ def run(settings: Settings) -> None:
 
 def run_alone(name: str, settings: Settings) -> None:
     """Runs one step on what earlier steps left in WORK_DIR."""
+    with claimed(settings) as work:
+        step = find(name)
+        run_and_mark(step, input_digest(step, work), work)
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[Workspace]:
+    """WORK_DIR, and RESULT_DIR, to this job alone, when bucket and machine were found fit for it."""
     work = Workspace(settings)
     annotations.refuse_missing_bucket(settings.data_dir)
     machine.check(settings)
+    machine.watch_memory()
+    # Of a cluster's machines one writes the results.
     with workspace.claim(work), publish.lock(work) if work.is_chief else nullcontext():
-        step = find(name)
-        run_and_mark(step, input_digest(step, work), work)
+        yield work
 
 
 def find(name: str) -> Step:

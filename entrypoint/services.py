@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,18 +163,23 @@ def settings_in(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def tell_failure(message: str) -> None:
     """Writes why the job failed to where a service shows it to the user."""
-    for place, name, limit in FAILURES:
-        path = ROOT / place
-        if path.exists():
-            # The message itself is in the log, whatever becomes of its copy.
-            with contextlib.suppress(OSError):
-                (path / name if name else path).write_bytes(message.encode()[:limit].decode(errors="ignore").encode())
+    for path, limit in failure_files():
+        # The message itself is in the log, whatever becomes of its copy.
+        with contextlib.suppress(OSError):
+            path.write_bytes(message.encode()[:limit].decode(errors="ignore").encode())
 
 
 def forget_failure() -> None:
     """Takes back what was told of a failure that did not come."""
-    for place, name, _ in FAILURES:
-        path = ROOT / place / name if name else ROOT / place
+    for path, _ in failure_files():
         with contextlib.suppress(OSError):
             if path.stat().st_size:
                 path.write_bytes(b"")
+
+
+def failure_files() -> Iterator[tuple[Path, int]]:
+    """The files in which the service of this container looks for a failure, and how much of them it reads."""
+    for place, name, limit in FAILURES:
+        if (ROOT / place).exists():
+            # Without a name the place is the file itself.
+            yield ROOT / place / name, limit

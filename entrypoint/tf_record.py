@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from entrypoint import annotations, bucket, images, logs, workspace
-from entrypoint.annotations import LabelledImage
+from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
@@ -45,10 +45,7 @@ def run(work: Workspace) -> str:
     with workspace.new_folder(work.records) as folder:
         for name in SPLITS:
             writer.write(folder, name, parts[name])
-        lost = [
-            key for kind in (annotations.MISSING, annotations.OUTSIDE) for key in dataset.findings.kinds.get(kind, [])
-        ]
-        refuse_losses(writer, lost, len(dataset.images) + len(lost), settings.max_skipped)
+        refuse_losses(writer, dataset, settings.max_skipped)
         manifest = {
             "labels": dataset.labels,
             "splits": writer.splits,
@@ -85,19 +82,24 @@ def load_manifest(work: Workspace) -> dict[str, Any]:
     return dict(workspace.read_json(work.records / "manifest.json", "tf_record"))
 
 
-def refuse_losses(writer: "RecordWriter", lost: list[str], photos: int, max_skipped: float) -> None:
+def refuse_losses(writer: "RecordWriter", dataset: Dataset, max_skipped: float) -> None:
     """UserError where more photos are missing or unreadable than MAX_SKIPPED allows, or none is left to train on."""
     for key, reason in sorted(writer.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
-    skipped = writer.skipped | dict.fromkeys(lost, "not in the bucket")
-    if len(skipped) > max_skipped * photos:
-        key, reason = min(skipped.items())
-        raise UserError(
-            f"{len(skipped)} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows; "
-            f"the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED"
-        )
+    told = too_many_lost(dataset, len(writer.skipped), max_skipped)
+    if told:
+        key, reason = min((writer.skipped | dict.fromkeys(dataset.lost, "not in the bucket")).items())
+        raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
     if not writer.splits["train"]["photos"]:
         raise UserError("no photo is left to train on: label more photos, or lower VALIDATION_FRACTION")
+
+
+def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | None:
+    """That more photos are missing or unreadable than MAX_SKIPPED allows, or None."""
+    lost, photos = len(dataset.lost) + skipped, len(dataset.images) + len(dataset.lost)
+    if lost <= max_skipped * photos:
+        return None
+    return f"{lost} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows"
 
 
 def split(photos: list[LabelledImage], fraction: float, seed: int) -> dict[str, list[LabelledImage]]:

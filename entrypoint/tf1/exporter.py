@@ -9,9 +9,10 @@ import tensorflow.compat.v1 as tf
 from object_detection import export_tflite_graph_lib_tf2
 from object_detection.builders import post_processing_builder
 
+from entrypoint import anchors
+from entrypoint.engine import MAX_DETECTIONS
 from entrypoint.tf1 import model as models
 
-MAX_DETECTIONS = 10  # on a phone; as upstream's own converter has it
 # The outputs of TFLite's operation, in its order.
 POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
@@ -24,12 +25,8 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
         images, shapes = model.preprocess(tf.cast(photos, tf.float32))
         outputs = to_outputs(model.postprocess(model.predict(images, shapes), shapes))
         with models.restored_session(checkpoint) as session:
-            signature = tf.saved_model.predict_signature_def({"input_tensor": photos}, outputs)
-            builder = tf.saved_model.Builder(str(folder))
-            builder.add_meta_graph_and_variables(
-                session, [tf.saved_model.SERVING], {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature}
-            )
-            builder.save()
+            serving = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+            write_signatures(session, folder, {"input_tensor": photos}, {serving: outputs})
 
 
 def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
@@ -51,13 +48,13 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
             "class_predictions": to_scores(predictions["class_predictions_with_background"]),
         }
         with models.restored_session(checkpoint) as session:
-            anchors = session.run(to_centers(predictions["anchors"]))
-            found = detect(module.postprocess_implements_signature(), raw, tf.constant(anchors, name="anchors"))
-            write_signatures(session, folder, photos, {"detect": found, "raw": raw})
-    return [[round(float(value), 7) for value in anchor] for anchor in anchors]
+            centers = session.run(anchors.to_centers(predictions["anchors"]))
+            found = detect(module.postprocess_implements_signature(), raw, tf.constant(centers, name="anchors"))
+            write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
+    return anchors.rounded(centers)
 
 
-def detect(implements: str, raw: dict[str, Any], anchors: Any) -> dict[str, Any]:
+def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:
     """The operation that TFLite decodes boxes and drops doubles with, known to its converter by a function's mark."""
 
     @tf.function(experimental_implements=implements)
@@ -65,18 +62,12 @@ def detect(implements: str, raw: dict[str, Any], anchors: Any) -> dict[str, Any]
         del box_encodings, class_predictions, anchors
         return tuple(tf.constant(0.0) for _ in POST_PROCESSED)
 
-    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], anchors), strict=True))
+    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
 
 
-def to_centers(corners: Any) -> Any:
-    """Anchors [ymin, xmin, ymax, xmax] as [ycenter, xcenter, height, width]."""
-    ymin, xmin, ymax, xmax = tf.unstack(corners, axis=1)
-    return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=1)
-
-
-def write_signatures(session: Any, folder: Path, photos: Any, outputs: dict[str, dict[str, Any]]) -> None:
-    """Writes a SavedModel that takes the photos as `input`, with a signature for each set of outputs."""
+def write_signatures(session: Any, folder: Path, inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> None:
+    """Writes a SavedModel with a signature of these inputs for each set of outputs."""
     builder = tf.saved_model.Builder(str(folder))
-    signatures = {name: tf.saved_model.predict_signature_def({"input": photos}, each) for name, each in outputs.items()}
+    signatures = {name: tf.saved_model.predict_signature_def(inputs, each) for name, each in outputs.items()}
     builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
     builder.save()

@@ -10,9 +10,9 @@ import tensorflow as tf
 from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
 from object_detection.builders import post_processing_builder
 
+from entrypoint import anchors
+from entrypoint.engine import MAX_DETECTIONS
 from entrypoint.tf2 import model as models
-
-MAX_DETECTIONS = 10  # on a phone; as upstream's own converter has it
 
 
 class Exported(tf.Module):
@@ -64,12 +64,5 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
 
     functions = {"detect": detect, "raw": raw}
     tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
-    return anchors(model, module.input_shape())
-
-
-def anchors(model: Any, shape: list[int]) -> list[list[float]]:
-    """Centre and size of every anchor of an SSD."""
-    predictions = model.predict(tf.zeros(shape), true_image_shapes=None)
-    ymin, xmin, ymax, xmax = tf.unstack(predictions["anchors"], axis=1)
-    centers = tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=1)
-    return [[round(float(value), 7) for value in anchor] for anchor in centers.numpy()]
+    predictions = model.predict(tf.zeros(module.input_shape()), true_image_shapes=None)
+    return anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())
