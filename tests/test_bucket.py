@@ -15,6 +15,7 @@ from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 from tests import stores
 from tests.conftest import make_settings, run_job
+from tests.server import Answer, serve
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -128,13 +129,15 @@ def test_outage_is_not_taken_for_a_missing_bucket(monkeypatch: pytest.MonkeyPatc
     assert bucket.is_transient(caught.value)
 
 
-def test_photo_that_may_not_be_read_any_more_is_not_skipped() -> None:
-    # Credentials that ran out are no fault of the photo's.
-    with (
-        pytest.raises(PermissionError),
-        mock.patch.object(bucket, "read", side_effect=PermissionError(13, "expired", "s3://bucket/a.jpg")),
-    ):
-        tf_record.read_photo(bucket.parse("s3://bucket"), "a.jpg")
+def test_photo_that_may_not_be_read_any_more_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A server that refuses everything: credentials that ran out are no fault of the photo's.
+    with serve(b"", *(Answer(status=403) for _ in range(20))) as server:
+        for name, value in {"AWS_ENDPOINT_URL": server.address, **stores.S3_KEYS}.items():
+            monkeypatch.setenv(name, value)
+        stores.forget_clients()
+        with pytest.raises(PermissionError, match=r"s3://bucket/a\.jpg"):
+            tf_record.read_photo(bucket.parse("s3://bucket"), "a.jpg")
+        assert server.requests
 
 
 def test_cloud_object_storage_is_s3_at_an_endpoint() -> None:

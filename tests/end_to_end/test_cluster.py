@@ -45,18 +45,18 @@ class Cluster:
         self.bucket = bucket
         self.runs = 0
 
-    def start(self, steps: str) -> list[subprocess.Popen[str]]:
+    def start(self, steps: str, **settings: Any) -> list[subprocess.Popen[str]]:
         """Starts both, on machines that have nothing of the runs before."""
         members = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         self.runs += 1
-        return [self.start_member(index, members, steps) for index in range(2)]
+        return [self.start_member(index, members, steps, **settings) for index in range(2)]
 
-    def start_member(self, index: int, members: list[str], steps: str) -> subprocess.Popen[str]:
+    def start_member(self, index: int, members: list[str], steps: str, **settings: Any) -> subprocess.Popen[str]:
         """Starts one of the machines."""
         task = {"type": "worker", "index": index}
         return start_job(
             steps,
-            **SMOKE,
+            **{**SMOKE, **settings},
             TF_CONFIG=json.dumps({"cluster": {"worker": members}, "task": task}),
             DATA_DIR=self.bucket,
             WORK_DIR=self.folder / f"work-{self.runs}-{index}",
@@ -132,11 +132,7 @@ def test_two_devices_of_one_machine_train_one_model(cluster: Cluster, tmp_path: 
 
 
 def test_batch_that_cannot_be_dealt_out_is_a_named_error(cluster: Cluster) -> None:
-    SMOKE["BATCH_SIZE"] = 3
-    try:
-        processes = cluster.start("2")
-    finally:
-        SMOKE["BATCH_SIZE"] = 4
+    processes = cluster.start("2", BATCH_SIZE=3)
     logs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert "BATCH_SIZE=3 cannot be divided among 2 devices: set BATCH_SIZE=4" in logs[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_until
 
 DOCKER = os.environ.get("DOCKER", "docker")
 BASE = "detection-training-job-base"
 IMAGE = "detection-training-job-cpu"
+# What makes a job quick.
+SMOKE = ("--env=MODEL=smoke", "--env=BATCH_SIZE=4", "--env=EXPORTS=saved_model")
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -28,6 +31,29 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
         text=True,
         check=check,
     )
+
+
+def start(image: str, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a container in the foreground, whose log can be read; the last argument is the job's own word."""
+    command = [DOCKER, "run", "--name", name, *arguments[:-1], image, arguments[-1]]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def stop_in_training(process: subprocess.Popen[str], name: str, checkpoints: Path, seconds: int) -> int:
+    """Stops a container after some steps, as `docker stop` does, and returns the step that it saved."""
+    read_until(process, lambda line: re.search(r"step = \d\d", line) is not None)
+    docker("stop", f"--time={seconds}", name)
+    log = process.communicate()[0]
+    assert process.returncode == 143, log
+    return max(int(path.stem.partition("-")[2]) for path in checkpoints.glob("ckpt-*.json"))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A container's name; whatever bears it is gone after the test."""
+    name = re.sub(r"\W+", "-", request.node.name)[:60]
+    yield name
+    docker("rm", "--force", name, check=False)
 
 
 @pytest.fixture(scope="session")

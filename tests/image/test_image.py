@@ -6,14 +6,9 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.image.conftest import DOCKER, docker
-
-SMOKE = ("--env=MODEL=smoke", "--env=BATCH_SIZE=4", "--env=EXPORTS=saved_model")
+from tests.image.conftest import SMOKE, docker, start, stop_in_training
 
 
 def run(image: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -25,20 +20,6 @@ def run(image: str, *arguments: str, check: bool = True) -> subprocess.Completed
 def is_finished(results: Path) -> bool:
     """Whether the results hold a finished job."""
     return "tf_record" in json.loads((results / "job.json").read_text())["steps"]
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A container's name; whatever bears it is gone after the test."""
-    name = re.sub(r"\W+", "-", request.node.name)[:60]
-    yield name
-    docker("rm", "--force", name, check=False)
-
-
-def start(image: str, name: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a container in the foreground, whose log can be read."""
-    command = [DOCKER, "run", "--name", name, *arguments[:-1], image, arguments[-1]]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_bucket_alone_is_enough(image: str, bucket: Path) -> None:
@@ -83,14 +64,7 @@ def test_bucket_that_cannot_be_written_is_a_named_error(image: str, bucket: Path
 
 def test_stopped_container_is_resumed_by_the_next(image: str, name: str, bucket: Path) -> None:
     process = start(image, name, *SMOKE, f"--volume={bucket}:/data", "150")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.search(r"step = \d\d", line):
-            break
-    docker("stop", "--time=60", name)
-    log = process.communicate()[0]
-    assert process.returncode == 143, log
-    stopped = max(int(path.stem.partition("-")[2]) for path in (bucket / "results" / "checkpoint").glob("ckpt-*.json"))
+    stopped = stop_in_training(process, name, bucket / "results" / "checkpoint", seconds=60)
     result = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "150")
     assert f"resumed at step {stopped}" in result.stdout
     assert is_finished(bucket / "results")

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.image.conftest import DOCKER, docker
+from tests.image.conftest import DOCKER, SMOKE, docker, start, stop_in_training
 from tests.jobs.test_manifests import fill
 
-# What a quick job needs on top of what a service gives.
-QUICK = ("--env=MODEL=smoke", "--env=BATCH_SIZE=4", "--env=EXPORTS=saved_model")
+# What makes a job quick where the service names the model.
+QUICK = SMOKE[1:]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ class SageMaker:
 
     def __init__(self, root: Path, bucket: Path, **hyperparameters: str) -> None:
         self.root = root
-        self.options = [f"--volume={root}:/opt/ml", f"--volume={bucket}:/opt/ml/input/data/training:ro", *QUICK[1:]]
+        self.options = [f"--volume={root}:/opt/ml", f"--volume={bucket}:/opt/ml/input/data/training:ro", *QUICK]
         self.options.append("--user=0:0")
         for name in ("input/data/training", "model", "output/data", "checkpoints"):
             (root / name).mkdir(parents=True)
@@ -62,24 +62,12 @@ class SageMaker:
             (config / f"{name}.json").write_text(json.dumps(content))
 
 
-def test_sagemaker_s_contract(image: str, opened: Path, bucket: Path) -> None:
+def test_sagemaker_s_contract(image: str, name: str, opened: Path, bucket: Path) -> None:
     service = SageMaker(opened / "ml", bucket, num_steps="200")
-    name = "sagemaker-test"
-    command = [DOCKER, "run", "--name", name, *service.options, image, "train"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if re.search(r"step = \d\d", line):
-                break
-        # It stops a job, also a spot instance's, with SIGTERM and waits for two minutes.
-        docker("stop", "--time=120", name)
-        log = process.communicate()[0]
-    finally:
-        docker("rm", "--force", name, check=False)
-    assert process.returncode == 143, log
+    process = start(image, name, *service.options, "train")
+    # It stops a job, also a spot instance's, with SIGTERM and waits for two minutes.
+    stopped = stop_in_training(process, name, service.root / "checkpoints", seconds=120)
     # The instance and its model folder are gone; the checkpoints were synchronised and are there again.
-    stopped = max(int(path.stem.partition("-")[2]) for path in (service.root / "checkpoints").glob("ckpt-*.json"))
     again = run(*service.options, "--tmpfs=/opt/ml/model", image, "train")
     assert f"resumed at step {stopped} from /opt/ml/checkpoints" in again
     # Nothing was written into the folder of the data.
@@ -100,7 +88,7 @@ def test_vertex_ai_s_contract(image: str, opened: Path, bucket: Path) -> None:
     container = manifest["workerPoolSpecs"][0]["containerSpec"]
     open_folders(opened / "results")
     log = run(
-        *QUICK[1:],
+        *QUICK,
         f"--volume={bucket}:/gcs/photos:ro",
         f"--volume={opened / 'results'}:/gcs/results",
         f"--env=AIP_MODEL_DIR={base}/model/",
@@ -125,7 +113,7 @@ def test_azure_ml_s_contract(image: str, opened: Path, bucket: Path) -> None:
         command = command.replace(name, place)
     open_folders(opened / "results", opened / "code")
     run(
-        *QUICK[1:],
+        *QUICK,
         f"--volume={bucket}:/mnt/inputs/bucket:ro",
         f"--volume={opened / 'results'}:/mnt/outputs/results",
         f"--volume={opened / 'code'}:/mnt/code",
@@ -172,19 +160,17 @@ def test_kubernetes_s_contract(image: str, opened: Path, bucket: Path, terminati
     manifest = yaml.safe_load(fill("kubernetes.yaml", opened, MODEL="smoke", NUM_STEPS="3").read_text())
     arguments = manifest["spec"]["template"]["spec"]["containers"][0]["args"]
     options = pod_options(manifest, opened, bucket)
-    run(*QUICK[1:], *options, image, *arguments)
+    run(*QUICK, *options, image, *arguments)
     assert (bucket / "results" / "job.json").exists()
     assert termination_log.read_text() == ""
     # The same pod may start twice: what was done is done.
-    assert "step 3 is in /data/results/checkpoint: nothing is left to train" in run(
-        *QUICK[1:], *options, image, *arguments
-    )
+    assert "step 3 is in /data/results/checkpoint: nothing is left to train" in run(*QUICK, *options, image, *arguments)
 
 
 def test_kubernetes_s_termination_log_tells_why(image: str, opened: Path, bucket: Path, termination_log: Path) -> None:
     manifest = yaml.safe_load(fill("kubernetes.yaml", opened, MODEL="smoke", NUM_STEPS="3").read_text())
     (bucket / "_annotations.json").unlink()
-    run(*QUICK[1:], *pod_options(manifest, opened, bucket), image, "3", code=2)
+    run(*QUICK, *pod_options(manifest, opened, bucket), image, "3", code=2)
     assert "/data/_annotations.json is missing: DATA_DIR must name the bucket's root" in termination_log.read_text()
 
 
@@ -215,7 +201,7 @@ def test_kubeflow_s_cluster_of_two_containers(image: str, opened: Path, bucket: 
             f"--network={network}",
             f"--env=TF_CONFIG={json.dumps(config)}",
         ]
-        command = [DOCKER, "run", "--rm", *options, *QUICK, f"--volume={bucket}:/data", image, *container["args"]]
+        command = [DOCKER, "run", "--rm", *options, *SMOKE, f"--volume={bucket}:/data", image, *container["args"]]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     logs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
@@ -232,7 +218,7 @@ def test_slurm_s_words_with_apptainer(image: str, opened: Path, bucket: Path) ->
     volume = words[words.index("--bind") + 1]
     settings = words[words.index("--env") + 1]
     options = ["--init", "--user=12345:12345", "--read-only", "--tmpfs=/tmp:exec,mode=1777"]
-    log = run(*QUICK[1:], *options, f"--env={settings}", f"--volume={volume}", image, words[-1])
+    log = run(*QUICK, *options, f"--env={settings}", f"--volume={volume}", image, words[-1])
     assert log.rstrip().endswith("CACLI-TRAINING-SUCCESS")
     assert "tini" not in log.lower()
 
@@ -251,13 +237,13 @@ def test_workflow_of_a_repository_of_one_s_own(image: str, opened: Path, bucket:
 
 def test_little_memory_is_a_clear_message(image: str, bucket: Path) -> None:
     limits = ("--memory=512m", "--memory-swap=512m")
-    log = run(*QUICK, *limits, f"--volume={bucket}:/data", image, "3", code=2)
+    log = run(*SMOKE, *limits, f"--volume={bucket}:/data", image, "3", code=2)
     assert "may use 512 MiB of memory, and the smallest job needs 768: raise the limit" in log
 
 
 def test_memory_that_runs_out_is_told_before_the_kernel_kills(image: str, bucket: Path) -> None:
     limits = ("--memory=800m", "--memory-swap=800m", "--env=BATCH_SIZE=64")
-    log = run(*QUICK, *limits, f"--volume={bucket}:/data", image, "100", code=137)
+    log = run(*SMOKE, *limits, f"--volume={bucket}:/data", image, "100", code=137)
     assert "800 MiB that this container may use are in use; beyond them it is killed (exit code 137)" in log
 
 
@@ -274,7 +260,7 @@ def test_image_tells_what_is_in_it(image: str) -> None:
 
 def test_no_secret_is_in_the_log_or_the_results(image: str, bucket: Path) -> None:
     secrets = ("--env=AWS_SECRET_ACCESS_KEY=topsecret", "--env=ZOO_URL=https://user:topsecret@mirror.example/zoo")
-    log = run(*QUICK, *secrets, f"--volume={bucket}:/data", image, "2")
+    log = run(*SMOKE, *secrets, f"--volume={bucket}:/data", image, "2")
     assert "topsecret" not in log
     for path in (bucket / "results").rglob("*"):
         assert path.is_dir() or b"topsecret" not in path.read_bytes()
