@@ -103,8 +103,9 @@ def read(place: Place) -> bytes:
     """The content of a file, tried again where that can help; OSError names the place."""
     if not is_remote(place):
         return retrying()(place.read_bytes)
-    # One request, where opening would be a second.
-    return bytes(asked(place, "cat_file"))
+    # S3's client would ask for the size first, to fetch a large file in parts; many files are in flight here anyway.
+    options = {"max_concurrency": 1} if scheme_of(place) == "s3" else {}
+    return bytes(asked(place, "cat_file", **options))
 
 
 def asked(place: Place, method: str, **options: Any) -> Any:
@@ -193,6 +194,11 @@ def list_remote(root: Place, exclude: Place | None) -> Iterator[tuple[str, Entry
 def filesystem(place: Any) -> Any:
     """Fsspec's filesystem of an address."""
     return place.fs
+
+
+def scheme_of(place: Any) -> str:
+    """The kind of an address, one of PROTOCOLS's values."""
+    return str(place.protocol)
 
 
 def path_in(place: Any) -> str:

@@ -129,6 +129,15 @@ def test_outage_is_not_taken_for_a_missing_bucket(monkeypatch: pytest.MonkeyPatc
     assert bucket.is_transient(caught.value)
 
 
+def test_file_of_s3_is_read_by_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(b"content") as server:
+        for name, value in {"AWS_ENDPOINT_URL": server.address, **stores.S3_KEYS}.items():
+            monkeypatch.setenv(name, value)
+        stores.forget_clients()
+        assert bucket.read(bucket.parse("s3://bucket/a.jpg")) == b"content"
+        assert [path for path, _ in server.requests] == ["/bucket/a.jpg"]
+
+
 def test_photo_that_may_not_be_read_any_more_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     # A server that refuses everything: credentials that ran out are no fault of the photo's.
     with serve(b"", *(Answer(status=403) for _ in range(20))) as server:
