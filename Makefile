@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test lint format sdists lock audit size image image-test training-zip jobs-test clean
+.PHONY: install install-dev demo test test-zoo lint format sdists lock audit size image image-test training-zip jobs-test clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -54,6 +54,10 @@ demo: install
 
 test: install-dev
 	.venv/bin/python -m pytest --ignore tests/image --ignore tests/jobs
+
+# Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
+test-zoo: install-dev
+	.venv/bin/python -m tests.zoo.sweep
 
 # BuildKit without the buildx plugin is what Debian's own client has.
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)

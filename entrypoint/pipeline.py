@@ -229,17 +229,30 @@ def choose_exports(config: Any, settings: Settings) -> list[str]:
     Raises:
         UserError: before any training, where EXPORTS names one that is not possible.
     """
-    resizer = config.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
-    if "tflite" not in settings.exports or resizer == "fixed_shape_resizer":
+    if "tflite" not in settings.exports or input_size(config):
         return list(settings.exports)
     rest: list[str] = [name for name in settings.exports if name != "tflite"]
     if "exports" in settings.model_fields_set:
         raise UserError(
-            "EXPORTS=tflite: TensorFlow Lite has operations for SSD models alone, with a fixed_shape_resizer; "
+            "EXPORTS=tflite: TensorFlow Lite has operations for SSD models alone, of an input that is one size; "
             f"set EXPORTS={','.join(rest) or 'saved_model'}"
         )
     logger.info("exports: %s; TensorFlow Lite has operations for SSD models alone", ", ".join(rest))
     return rest
+
+
+def input_size(config: Any) -> tuple[int, int] | None:
+    """Height and width of an SSD's input, where all photos get one size; None where they do not, or for another model.
+
+    Photos that keep their shapes and are padded to a square are of one size too.
+    """
+    resizer = config.model.ssd.image_resizer
+    if resizer.HasField("fixed_shape_resizer"):
+        return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
+    padded = resizer.keep_aspect_ratio_resizer
+    if padded.pad_to_max_dimension and padded.min_dimension == padded.max_dimension:
+        return padded.max_dimension, padded.max_dimension
+    return None
 
 
 def line_of(path: Path, text: str) -> int:
@@ -291,10 +304,23 @@ def inject_start(config: Any, generation: str, start: dict[str, str] | None, cha
         )
     changes.set(train, "train_config", "fine_tune_checkpoint", start["prefix"] if start else "")
     if start:
-        if train.fine_tune_checkpoint_type not in ("detection", "fine_tune", "classification"):
-            changes.set(train, "train_config", "fine_tune_checkpoint_type", "detection")
+        changes.set(train, "train_config", "fine_tune_checkpoint_type", start_type(train, start["prefix"]))
         version = {"tf1": train_pb2.CheckpointVersion.V1, "tf2": train_pb2.CheckpointVersion.V2}[generation]
         changes.set(train, "train_config", "fine_tune_checkpoint_version", version)
+
+
+def start_type(train: Any, prefix: str) -> str:
+    """What the checkpoint is one of: `detection`, or `classification` where a user's config and checkpoint say so.
+
+    The zoo's configs say what its authors started from, a classifier as a rule, and not what lies beside them. A
+    detector's variables are below `model/` in TF2, and have FeatureExtractor in their names in TF1.
+    """
+    import tensorflow as tf
+
+    if train.fine_tune_checkpoint_type != "classification":
+        return "detection"
+    names = [name for name, _ in tf.train.list_variables(prefix)]
+    return "detection" if any(re.search("^model/|FeatureExtractor/", name) for name in names) else "classification"
 
 
 def inject_padding(config: Any, changes: Changes) -> None:

@@ -35,20 +35,30 @@ def keras_applications() -> None:
 
 
 def control_flow_ops() -> None:
-    """tf-slim 1.1.0 finds case, cond and while_loop in control_flow_ops, which lost them in TensorFlow 2.13."""
+    """tf-slim 1.1.0 finds case, cond, while_loop and Assert in control_flow_ops, which lost them in TensorFlow 2.13."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_ops
 
-    for name in ("case", "cond", "while_loop"):
+    for name in ("case", "cond", "while_loop", "Assert"):
         set_missing(control_flow_ops, name, getattr(tf.compat.v1, name))
 
 
+def array_ops() -> None:
+    """tf-slim 1.1.0 finds stack and unstack in array_ops, which lost them in TensorFlow 2.14."""
+    import tensorflow as tf
+    from tensorflow.python.ops import array_ops as module
+
+    for name in ("stack", "unstack"):
+        set_missing(module, name, getattr(tf, name))
+
+
 def framework_ops() -> None:
-    """tf-slim 1.1.0 finds IndexedSlices in framework.ops, which lost it in TensorFlow 2.13."""
+    """tf-slim 1.1.0 finds IndexedSlices and Tensor in framework.ops, which lost them in TensorFlow 2.13 and 2.14."""
     import tensorflow as tf
     from tensorflow.python.framework import ops
 
-    set_missing(ops, "IndexedSlices", tf.IndexedSlices)
+    for name in ("IndexedSlices", "Tensor"):
+        set_missing(ops, name, getattr(tf, name))
 
 
 def estimator() -> None:
@@ -130,6 +140,7 @@ ENTRIES: tuple[Callable[[], None], ...] = (
     legacy_keras,
     keras_applications,
     control_flow_ops,
+    array_ops,
     framework_ops,
     estimator,
     contrib,

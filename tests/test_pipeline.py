@@ -7,6 +7,7 @@ import pytest
 
 from entrypoint import checkpoint, pipeline, workspace
 from entrypoint.errors import UserError
+from entrypoint.export import tflite
 from entrypoint.workspace import Workspace
 from tests.conftest import SHARED, make_settings
 
@@ -70,6 +71,18 @@ def test_data_is_injected_into_every_meta_architecture(tmp_path: Path, model: st
 def test_checkpoint_of_the_config_is_dropped_when_training_from_scratch(tmp_path: Path) -> None:
     text = user_config().replace("batch_size: 64", 'batch_size: 64 fine_tune_checkpoint: "/home/someone/ckpt-0"')
     assert run(tmp_path, text).train_config.fine_tune_checkpoint == ""
+
+
+@pytest.mark.parametrize(("root", "kind"), [("model", "detection"), ("feature_extractor", "classification")])
+def test_start_is_what_lies_in_the_checkpoint_and_not_what_its_config_was_trained_from(
+    tmp_path: Path, root: str, kind: str
+) -> None:
+    import tensorflow as tf
+
+    tf.train.Checkpoint(**{root: tf.train.Checkpoint(x=tf.Variable(1.0))}).write(str(tmp_path / "ckpt-0"))
+    text = user_config().replace("batch_size: 64", 'batch_size: 64 fine_tune_checkpoint_type: "classification"')
+    config = run(tmp_path, text, {**START, "prefix": str(tmp_path / "ckpt-0")})
+    assert config.train_config.fine_tune_checkpoint_type == kind
 
 
 def test_tf1_checkpoint_is_refused_for_a_tf2_model(tmp_path: Path) -> None:
@@ -211,6 +224,15 @@ def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: 
 
 def test_model_of_a_phone_may_be_exported_to_tflite(tmp_path: Path) -> None:
     assert run(tmp_path, user_config("ssd"), exports="saved_model,tflite").model.ssd.num_classes == 3
+
+
+def test_model_whose_photos_are_padded_to_a_square_may_be_exported_to_tflite(tmp_path: Path) -> None:
+    padded = "keep_aspect_ratio_resizer { min_dimension: 512 max_dimension: 512 pad_to_max_dimension: true }"
+    text = user_config("ssd").replace("fixed_shape_resizer { height: 320 width: 320 }", padded)
+    fixed = tflite.of_fixed_size(run(tmp_path, text, exports="tflite")).model.ssd.image_resizer.fixed_shape_resizer
+    assert (fixed.height, fixed.width) == (512, 512)
+    with pytest.raises(UserError, match="of an input that is one size"):
+        run(tmp_path, text.replace("pad_to_max_dimension: true", ""), exports="tflite")
 
 
 def test_export_that_the_model_has_not_is_refused_before_any_training(tmp_path: Path) -> None:

@@ -48,5 +48,6 @@ def test_size_in_a_name_is_the_size_of_the_input() -> None:
 def test_tuned_pipeline_has_the_input_size_of_the_catalogue(path: Path) -> None:
     sizes = re.search(r"fixed_shape_resizer \{ height: (\d+) width: (\d+)", path.read_text())
     sides = re.search(r"min_dimension: (\d+) max_dimension: (\d+)", path.read_text())
-    found = "x".join(sizes.groups()) if sizes else "-".join(sides.groups() if sides else ())
+    is_square = sides is not None and len(set(sides.groups())) == 1
+    found = "x".join(sizes.groups()) if sizes else ("x" if is_square else "-").join(sides.groups() if sides else ())
     assert found == zoo.load()[path.stem].input_size

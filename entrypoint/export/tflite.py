@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from entrypoint import engine, train, workspace
+from entrypoint import engine, pipeline, train, workspace
 from entrypoint.workspace import Workspace
 
 
@@ -15,7 +16,7 @@ def write(work: Workspace, folder: Path) -> None:
 
     runner, config = engine.load(work)
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
-        anchors = runner.export_tflite_source(config, train.last_checkpoint(work), Path(scratch))
+        anchors = runner.export_tflite_source(of_fixed_size(config), train.last_checkpoint(work), Path(scratch))
         # The converter of several signatures wants eager execution, which the engine of TF1 models turns off.
         with tf.__internal__.eager_context.eager_mode():
             # The first signature is what a client gets that does not ask for one by name.
@@ -24,3 +25,13 @@ def write(work: Workspace, folder: Path) -> None:
             converter.allow_custom_ops = True
             (folder / "model.tflite").write_bytes(converter.convert())
     workspace.write_json(folder / "anchors.json", anchors)
+
+
+def of_fixed_size(config: Any) -> Any:
+    """The config with an input of one size: a phone's client pads photos itself where the job does."""
+    fixed = type(config)()
+    fixed.CopyFrom(config)
+    height, width = pipeline.input_size(config) or (0, 0)
+    resizer = fixed.model.ssd.image_resizer.fixed_shape_resizer
+    resizer.height, resizer.width = height, width
+    return fixed

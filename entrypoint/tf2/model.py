@@ -7,9 +7,13 @@ from typing import Any
 import tensorflow as tf
 from object_detection.builders import model_builder
 from object_detection.utils import ops
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from entrypoint.errors import JobError, UserError
 from entrypoint.restored import Restored, report
+
+# Where a checkpoint of objects keeps which of its values belongs where.
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def extractors() -> set[str]:
@@ -67,23 +71,38 @@ def set_training(model: Any, *, is_training: bool) -> None:
 def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
     """Fills the model with a zoo checkpoint, of another number of classes as a rule; what does not fit stays random.
 
+    Of a detector upstream takes the feature extractor alone. Here every variable is taken that has the same place and
+    shape in both: a box is a box whatever its label, so the heads for boxes, their layers and the proposals stay.
+
     Raises:
         UserError: the checkpoint is not readable, or is one of another model.
     """
     variables = named_variables(model)
-    target = tf.train.Checkpoint(**model.restore_from_objects(fine_tune_checkpoint_type=checkpoint_type))
+    whole = {"model": model} if checkpoint_type == "detection" else model.restore_from_objects(checkpoint_type)
     try:
-        # Which variables the checkpoint has values for is asked first: restoring itself only tells that some had none.
-        matched = {id(each) for each in tf.train.CheckpointView(prefix).match(target).values()}
-        target.restore(prefix).expect_partial()
+        filled = fill(tf.train.Checkpoint(**whole), prefix)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(f"the checkpoint {prefix} does not fit the model: {error}") from None
     result = Restored(
-        [name for name, variable in variables if id(variable) in matched],
-        [name for name, variable in variables if id(variable) not in matched],
+        [name for name, variable in variables if id(variable) in filled],
+        [name for name, variable in variables if id(variable) not in filled],
     )
     report(result, prefix)
     return result
+
+
+def fill(target: Any, prefix: str) -> set[int]:
+    """Gives variables the values that a checkpoint has at their places, where shapes are equal; their ids."""
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
+    filled = set()
+    for number, variable in tf.train.CheckpointView(prefix).match(target).items():
+        keys = [each.checkpoint_key for each in graph.nodes[number].attributes]
+        if isinstance(variable, tf.Variable) and keys and list(variable.shape) == shapes[keys[0]]:
+            variable.assign(reader.get_tensor(keys[0]))
+            filled.add(id(variable))
+    return filled
 
 
 def named_variables(model: Any) -> list[tuple[str, Any]]:

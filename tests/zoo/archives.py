@@ -1,0 +1,97 @@
+"""Makes the archive of a model of the zoo, with random weights under the published names: `archives.py NAME FOLDER`.
+
+A process of its own, since the two generations want TensorFlow in different modes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from entrypoint import pipeline, zoo
+from tests.zoo import published
+
+ZOO = Path(__file__).resolve().parents[3] / "shared" / "zoo"
+Shapes = dict[str, list[int]]
+
+
+def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
+    """Writes FOLDER/STEM.tar.gz and says how many variables it holds, and how many the published index names.
+
+    Raises:
+        AssertionError: names or shapes are not those of the published index, where ../shared has it.
+    """
+    model = zoo.find(name)
+    config = published.config(name, shrink)
+    stem = Path(model.archive).name.removesuffix(".tar.gz")
+    index = find_index(model.generation, stem)
+    prefix = {"tf1": write_tf1, "tf2": write_tf2}[model.generation](config, folder, index)
+    found = shapes_of(prefix)
+    if index:
+        assert found == shapes_of(index), f"{name}: not the published names and shapes"
+    with tarfile.open(folder / f"{stem}.tar.gz", "w:gz", compresslevel=1) as tar:
+        for path in prefix.parent.glob(f"{prefix.name}.*"):
+            tar.add(path, f"{stem}/{'checkpoint/' if model.generation == 'tf2' else ''}{path.name}")
+            path.unlink()
+        (folder / "pipeline.config").write_text(pipeline.write(config))
+        tar.add(folder / "pipeline.config", f"{stem}/pipeline.config")
+    return {"archive": f"{stem}.tar.gz", "variables": len(found), "published": len(found) if index else None}
+
+
+def find_index(generation: str, stem: str) -> Path | None:
+    """The prefix of the published checkpoint's index, if it is among those in ../shared."""
+    folder = ZOO / generation / stem
+    prefix = folder / ("model.ckpt" if generation == "tf1" else "checkpoint/ckpt-0")
+    return prefix if prefix.with_name(f"{prefix.name}.index").is_file() else None
+
+
+def shapes_of(prefix: Path) -> Shapes:
+    """Names and shapes of a checkpoint, by its index alone."""
+    import tensorflow as tf
+
+    return {name: list(shape) for name, shape in tf.train.list_variables(str(prefix))}
+
+
+def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
+    """A checkpoint as upstream's TF2 loop saves it; returns its prefix."""
+    del index
+    import object_detection  # noqa: F401 - before TensorFlow is used
+    import tensorflow as tf
+
+    from entrypoint.tf2 import model
+
+    tf.keras.utils.set_random_seed(1)
+    built = model.build(config, is_training=True)
+    saved = Path(tf.train.Checkpoint(model=built).save(str(folder / "ckpt")))
+    for path in folder.glob(f"{saved.name}.*"):
+        path.rename(folder / path.name.replace(saved.name, "ckpt-0"))
+    return folder / "ckpt-0"
+
+
+def write_tf1(config: Any, folder: Path, index: Path | None) -> Path:
+    """A checkpoint as upstream's TF1 loop saves it, and what only the index has besides: ranges of quantisation."""
+    from entrypoint.tf1 import model  # first, since it sets TensorFlow's mode
+
+    import tensorflow.compat.v1 as tf  # isort: skip
+
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        built = model.build(config, is_training=False)
+        images, shapes = built.preprocess(tf.zeros([1, 320, 320, 3]))
+        built.postprocess(built.predict(images, shapes), shapes)
+        tf.train.get_or_create_global_step()
+        names = {each.op.name for each in tf.global_variables()}
+        for name, shape in (shapes_of(index) if index else {}).items():
+            if name not in names:
+                tf.get_variable(name, shape)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            tf.train.Saver().save(session, str(folder / "model.ckpt"), write_meta_graph=False, write_state=False)
+    return folder / "model.ckpt"
+
+
+if __name__ == "__main__":
+    print(json.dumps(make(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))))
