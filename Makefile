@@ -128,6 +128,10 @@ lock:
 	$(LOCK) requirements.in -o requirements.txt $(EXCLUDED)
 	$(LOCK) requirements-cpu.in -o requirements-cpu.txt $(EXCLUDED) --excludes <(echo tensorflow)
 	$(LOCK) sdists/requirements.in -o sdists/requirements.txt
+	uv pip compile --quiet --generate-hashes --python-version 3.10 --python-platform x86_64-manylinux_2_28 \
+	  --custom-compile-command 'make lock' $(UPGRADE) --excludes requirements-tensorflow-gpu-excluded.txt \
+	  --overrides requirements-tensorflow-gpu-overrides.txt \
+	  requirements-tensorflow-gpu.in -o requirements-tensorflow-gpu.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) jobs/requirements.in -o jobs/requirements.txt
 

@@ -101,6 +101,22 @@ def legacy_layers() -> None:
         alias(f"tf_keras.legacy_tf_layers{part}", f"tf_keras.src.legacy_tf_layers{part}")
 
 
+def protobuf_runtime() -> None:
+    """protoc's modules ask protobuf's runtime_version, which came with 5.27, whether they are too new for it.
+
+    TensorFlow up to 2.11 runs with protobuf 3.20 at the newest, whose builder of messages is the one they call.
+    """
+    if is_installed("google.protobuf.runtime_version"):
+        return
+    import google.protobuf
+
+    module = types.ModuleType("google.protobuf.runtime_version")
+    members = {"Domain": types.SimpleNamespace(PUBLIC=0), "ValidateProtobufRuntimeVersion": lambda *_version: None}
+    vars(module).update(members)
+    sys.modules[module.__name__] = module
+    set_missing(google.protobuf, "runtime_version", module)
+
+
 def absent_packages() -> None:
     """Packages that upstream imports at the top of a module and calls only in features outside box detection.
 
@@ -145,6 +161,7 @@ ENTRIES: tuple[Callable[[], None], ...] = (
     estimator,
     contrib,
     legacy_layers,
+    protobuf_runtime,
     absent_packages,
     numpy_aliases,
     font_getsize,

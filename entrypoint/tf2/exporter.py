@@ -48,7 +48,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
     module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
     spec = tf.TensorSpec(module.input_shape(), tf.float32, name="input")
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def detect(image: Any) -> dict[str, Any]:
         names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
         return dict(zip(names, module.inference_fn(image), strict=True))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 from object_detection.builders import model_builder
+from object_detection.models.keras_models import mobilenet_v2
 from object_detection.utils import ops
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
@@ -29,13 +32,33 @@ def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
     """
     tf.keras.mixed_precision.set_global_policy(policy)
     try:
-        model = model_builder.build(config.model, is_training=is_training)
+        with without_download():
+            model = model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
     skip_conversion(model)
     compute_losses_in_float32(model)
     run_once(model)
     return model
+
+
+@contextmanager
+def without_download() -> Iterator[None]:
+    """Keeps Keras from fetching ImageNet's weights, which upstream's CenterNet on MobileNetV2 asks for.
+
+    What a model starts from is the job's checkpoint, and a job may have no network.
+    """
+    applications = mobilenet_v2.tf.keras.applications
+    original = applications.MobileNetV2
+
+    def with_random_weights(*arguments: Any, **options: Any) -> Any:
+        return original(*arguments, **{**options, "weights": None})
+
+    applications.MobileNetV2 = with_random_weights
+    try:
+        yield
+    finally:
+        applications.MobileNetV2 = original
 
 
 def skip_conversion(model: Any) -> None:
