@@ -2,6 +2,8 @@
 #
 # The default base brings what the NVIDIA driver needs inside a container; CUDA's libraries are packages of
 # requirements.txt. For machines without a GPU: --build-arg REQUIREMENTS=requirements-cpu.txt, on any base with apt.
+# For drivers that run CUDA 11 and no more: --build-arg REQUIREMENTS=requirements-tensorflow-gpu.txt, on a base with
+# CUDA 11, cuDNN 8 and Python 3.10, such as nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04.
 ARG BASE_IMAGE=nvidia/cuda:12.9.1-base-ubuntu24.04
 
 FROM ${BASE_IMAGE} AS build

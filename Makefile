@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test test-zoo lint format sdists lock audit size image image-test training-zip jobs-test clean
+.PHONY: install install-dev demo test test-zoo test-upstream benchmark-parity benchmark-learning lint format sdists lock audit size image image-test training-zip jobs-test clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -58,6 +58,27 @@ test: install-dev
 # Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
 test-zoo: install-dev
 	.venv/bin/python -m tests.zoo.sweep
+
+# Upstream's own unit tests on the built sdists, those of TF2 and those of TF1: tests/upstream/known.csv lists what cannot
+# pass and why.
+UPSTREAM := -m pytest -p tests.upstream.plugin -p no:cacheprovider -o python_files='*_test.py' --pyargs \
+  object_detection nets preprocessing deployment
+test-upstream: install-dev
+	TF2_BEHAVIOR=1 TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -W ignore $(UPSTREAM)
+	TF2_BEHAVIOR=0 TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -W ignore $(UPSTREAM)
+
+# Old and current TensorFlow against each other, and whether a TF1 model learns from random weights.
+benchmark-parity: install-dev .tensorflow-gpu-venv/installed
+	.venv/bin/python -m benchmarks.parity .tensorflow-gpu-venv/bin/python
+benchmark-learning: install-dev
+	.venv/bin/python -m benchmarks.learning
+
+PYTHON3_10 ?= python3.10
+.tensorflow-gpu-venv/installed: requirements-tensorflow-gpu.txt $(SDISTS)
+	$(PYTHON3_10) -m venv --clear .tensorflow-gpu-venv
+	.tensorflow-gpu-venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements-tensorflow-gpu.txt
+	.tensorflow-gpu-venv/bin/python $(PIP_INSTALL) --no-build-isolation --force-reinstall $(SDISTS)
+	touch $@
 
 # BuildKit without the buildx plugin is what Debian's own client has.
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
@@ -140,4 +161,4 @@ size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .build-venv .jobs-venv .audit-venv .submitted dist demo
+	rm -rf .venv .build-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo

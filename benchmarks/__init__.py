@@ -1,0 +1,1 @@
+"""What is measured, against the thing compared, in the same run."""

@@ -17,8 +17,10 @@ logger = logging.getLogger("job")
 # Codes and attributes of the CUDA Driver API, section "Data types used by CUDA driver".
 NO_DEVICE = 100
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
-# The locked CUDA libraries are of CUDA 12, which drivers from 525 on run (CUDA Compatibility, table 2).
-CUDA = 12000
+# The CUDA that a build of TensorFlow needs, and the first driver that runs all of its minor releases (CUDA
+# Compatibility, table 1). requirements.txt is for 12, requirements-tensorflow-gpu.txt for 11.
+CUDA, DRIVER = 12, 525
+OLD_CUDA, OLD_DRIVER = 11, 450
 # Tensor cores compute in bfloat16 from compute capability 8.0 on (CUDA C++ Programming Guide, table 24).
 BFLOAT16_CAPABILITY = (8, 0)
 # The smoke model with batches of four needs 0.7 GiB, most of which TensorFlow takes.
@@ -80,11 +82,11 @@ def ask_driver() -> Gpus:
         return Gpus(reason="there is no NVIDIA driver (libcuda.so.1) in here")
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
-    if version.value < CUDA:
-        words = (
-            f"{version.value // 1000}.{version.value % 1000 // 10}, and CUDA 12 is needed: install driver 525 or newer"
-        )
-        return Gpus(reason=f"the NVIDIA driver runs CUDA {words}", is_driver_old=True)
+    cuda, oldest = (OLD_CUDA, OLD_DRIVER) if is_installed("tensorflow-gpu") else (CUDA, DRIVER)
+    if version.value < cuda * 1000:
+        found = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        words = f"CUDA {found}, and CUDA {cuda} is needed: install driver {oldest} or newer"
+        return Gpus(reason=f"the NVIDIA driver runs {words}", is_driver_old=True)
     status = driver.cuInit(0)
     if status == NO_DEVICE:
         return Gpus(reason="the NVIDIA driver shows no GPU to this container")
@@ -112,8 +114,13 @@ def read_gpus(driver: ctypes.CDLL) -> Gpus:
 
 def is_cpu_build() -> bool:
     """Whether the installed TensorFlow is the one without GPUs."""
+    return is_installed("tensorflow-cpu")
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is installed under that name."""
     try:
-        importlib.metadata.version("tensorflow-cpu")
+        importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True

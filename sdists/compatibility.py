@@ -52,6 +52,14 @@ def array_ops() -> None:
         set_missing(module, name, getattr(tf, name))
 
 
+def variable_scope() -> None:
+    """tf-slim 1.1.0 makes global and local variables by variable_scope.variable, gone since TensorFlow 2.13."""
+    import tensorflow as tf
+    from tensorflow.python.ops import variable_scope as module
+
+    set_missing(module, "variable", tf.compat.v1.Variable)
+
+
 def framework_ops() -> None:
     """tf-slim 1.1.0 finds IndexedSlices and Tensor in framework.ops, which lost them in TensorFlow 2.13 and 2.14."""
     import tensorflow as tf
@@ -102,7 +110,7 @@ def legacy_layers() -> None:
 
 
 def protobuf_runtime() -> None:
-    """protoc's modules ask protobuf's runtime_version, which came with 5.27, whether they are too new for it.
+    """Modules of protoc ask protobuf's runtime_version, which came with 5.27, whether they are too new for it.
 
     TensorFlow up to 2.11 runs with protobuf 3.20 at the newest, whose builder of messages is the one they call.
     """
@@ -157,6 +165,7 @@ ENTRIES: tuple[Callable[[], None], ...] = (
     keras_applications,
     control_flow_ops,
     array_ops,
+    variable_scope,
     framework_ops,
     estimator,
     contrib,

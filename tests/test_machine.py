@@ -46,7 +46,7 @@ def ask(folder: Path, version: int = 12040, status: int = 0, devices: int = 1) -
     subprocess.run(["gcc", "-shared", "-fPIC", *values, "-o", library, folder / "driver.c"], check=True)
     result = subprocess.run(
         [sys.executable, "-c", "from entrypoint import machine; print(machine.ask_driver())"],
-        env=environment() | {"LD_LIBRARY_PATH": str(folder)},
+        env=environment() | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": f"{ROOT}:{folder}"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -63,6 +63,13 @@ def test_driver_too_old_for_the_libraries_is_told(tmp_path: Path) -> None:
     found = ask(tmp_path, version=11040)
     assert "runs CUDA 11.4, and CUDA 12 is needed: install driver 525 or newer" in found
     assert "is_driver_old=True" in found
+
+
+def test_build_for_cuda_11_takes_a_driver_of_cuda_11(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow_gpu-2.11.0.dist-info").mkdir()
+    (tmp_path / "tensorflow_gpu-2.11.0.dist-info" / "METADATA").write_text("Name: tensorflow-gpu\nVersion: 2.11.0\n")
+    assert "is_driver_old=False" in ask(tmp_path, version=11040)
+    assert "CUDA 11 is needed: install driver 450 or newer" in ask(tmp_path, version=10020)
 
 
 @pytest.mark.parametrize(

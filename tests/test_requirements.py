@@ -9,7 +9,13 @@ import pytest
 
 from tests.conftest import ROOT, environment
 
-LOCKS = ["requirements.txt", "requirements-cpu.txt", "requirements-dev.txt", "sdists/requirements.txt"]
+LOCKS = [
+    "requirements.txt",
+    "requirements-cpu.txt",
+    "requirements-tensorflow-gpu.txt",
+    "requirements-dev.txt",
+    "sdists/requirements.txt",
+]
 # Everything that a job can import, in the order in which it does.
 EVERYTHING = """
 import importlib, importlib.metadata, pkgutil, re, sys
@@ -62,10 +68,18 @@ def test_cpu_lock_differs_from_the_gpu_lock_in_tensorflow_and_cuda_alone() -> No
     assert {name: versions for name, versions in gpu.items() if not name.startswith("nvidia-")} == cpu
 
 
-def test_direct_dependencies_are_locked() -> None:
-    names = re.findall(r"^([a-z][a-z0-9-]*)", (ROOT / "requirements.in").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("name", ["requirements", "requirements-tensorflow-gpu"])
+def test_direct_dependencies_are_locked(name: str) -> None:
+    names = re.findall(r"^([a-z][a-z0-9-]*)", (ROOT / f"{name}.in").read_text(), re.MULTILINE)
     assert len(names) > 15
-    assert set(names) <= set(locked(ROOT / "requirements.txt"))
+    assert set(names) <= set(locked(ROOT / f"{name}.txt"))
+
+
+def test_lock_for_cuda_11_has_what_the_job_imports_but_keras_2_under_its_old_name() -> None:
+    old, new = locked(ROOT / "requirements-tensorflow-gpu.txt"), locked(ROOT / "requirements-cpu.txt")
+    assert old["tensorflow-gpu"] == ["2.11.0"]
+    names = re.findall(r"^([a-z][a-z0-9-]*)", (ROOT / "requirements.in").read_text(), re.MULTILINE)
+    assert {name for name in names if name in new} - set(old) == {"tf-keras"}
 
 
 def test_nothing_is_installed_that_the_job_does_not_import(tmp_path: Path) -> None:

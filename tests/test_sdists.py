@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +150,28 @@ def test_every_entry_of_the_layer_says_what_is_missing_and_can_be_applied_twice(
     compatibility.apply()
     for entry in compatibility.ENTRIES:
         assert entry.__doc__
+
+
+def test_everything_that_tf_slim_takes_from_tensorflow_is_there() -> None:
+    import object_detection  # noqa: F401 - applies the layer
+    import tf_slim
+
+    for path in Path(tf_slim.__file__).parent.rglob("*.py"):
+        if not path.name.endswith("_test.py"):
+            tree = ast.parse(path.read_text())
+            modules = dict(modules_of_tensorflow(tree))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                    assert hasattr(modules[node.value.id], node.attr), f"{path}: {node.value.id}.{node.attr}"
+
+
+def modules_of_tensorflow(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    """The modules that a source imports by `from tensorflow... import`, by the names that it gives them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tensorflow."):
+            for each in node.names:
+                with contextlib.suppress(ImportError):
+                    yield each.asname or each.name, importlib.import_module(f"{node.module}.{each.name}")
 
 
 def test_absent_package_says_so_when_it_is_used_and_not_before() -> None:

@@ -51,3 +51,16 @@ def test_tuned_pipeline_has_the_input_size_of_the_catalogue(path: Path) -> None:
     is_square = sides is not None and len(set(sides.groups())) == 1
     found = "x".join(sizes.groups()) if sizes else ("x" if is_square else "-").join(sides.groups() if sides else ())
     assert found == zoo.load()[path.stem].input_size
+
+
+def test_every_box_model_s_archive_is_of_its_generation_and_input_size() -> None:
+    from entrypoint import pipeline
+    from tests.zoo import published, sweep
+
+    for model in sweep.box_models([]):
+        config = published.config(model.name)
+        architecture = config.model.WhichOneof("model")
+        resizer = getattr(config.model, architecture).image_resizer
+        sides = re.findall(r": (\d+)", str(getattr(resizer, resizer.WhichOneof("image_resizer_oneof"))))
+        assert sides == re.findall(r"\d+", model.input_size), model.name
+        assert pipeline.generation_of(config, zoo.PIPELINES / "smoke.config") == model.generation, model.name

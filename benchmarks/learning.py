@@ -1,0 +1,60 @@
+"""Whether the model of most TF1 tutorials learns from scratch: `python -m benchmarks.learning`, about ten minutes.
+
+ssd_mobilenet_v1_coco on the demo's bucket, without any checkpoint. Its pipeline is for fine-tuning: what takes a model
+from random weights somewhere within a thousand steps is changed as in pipelines/smoke.config, which says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from entrypoint import pipeline, zoo
+from tests import demo
+
+MODEL = "ssd_mobilenet_v1_coco"
+STEPS, BATCH = 1000, 8
+LEAST = 0.5  # mAP@0.5
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Trains and prints the metrics; 1 where the model did not learn."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        demo.draw_bucket(folder / "bucket")
+        (folder / "pipeline.config").write_text(from_scratch())
+        places = {"DATA_DIR": folder / "bucket", "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
+        settings = {"PIPELINE_CONFIG": folder / "pipeline.config", "CHECKPOINT": "none", "EXPORTS": "saved_model"}
+        env = os.environ | {name: str(value) for name, value in (places | settings).items()}
+        subprocess.run([sys.executable, "-m", "entrypoint", str(STEPS)], cwd=ROOT, env=env, check=True)
+        metrics = json.loads((folder / "results" / "metrics.json").read_text())
+    print(f"{MODEL}, {STEPS} steps of {BATCH} photos: mAP {metrics['mAP']:.3f}, mAP@0.5 {metrics['mAP@0.5']:.3f}")
+    return int(metrics["mAP@0.5"] < LEAST)
+
+
+def from_scratch() -> str:
+    """The model's pipeline with what random weights need: fan-in initializer, quicker batch norm, Adam."""
+    path = zoo.find(MODEL).pipeline
+    assert path is not None
+    config = pipeline.read(path)
+    hyperparams = config.model.ssd.feature_extractor.conv_hyperparams
+    config.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
+    scaling = hyperparams.initializer.variance_scaling_initializer
+    scaling.factor, scaling.uniform, scaling.mode = 2.0, False, scaling.FAN_IN
+    hyperparams.batch_norm.decay = 0.97
+    train = config.train_config
+    train.batch_size, train.num_steps = BATCH, STEPS
+    del train.data_augmentation_options[1:]  # flips alone: crops want longer training
+    rate = train.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate
+    rate.learning_rate_base, rate.warmup_learning_rate = 0.002, 0.0002
+    rate.warmup_steps, rate.total_steps = STEPS // 20, STEPS
+    return pipeline.write(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
