@@ -39,9 +39,7 @@ def main() -> int:
 
 def from_scratch() -> str:
     """The model's pipeline with what random weights need: fan-in initializer, quicker batch norm, Adam."""
-    path = zoo.find(MODEL).pipeline
-    assert path is not None
-    config = pipeline.read(path)
+    config = pipeline.read(zoo.PIPELINES / f"{MODEL}.config")
     hyperparams = config.model.ssd.feature_extractor.conv_hyperparams
     config.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
     scaling = hyperparams.initializer.variance_scaling_initializer
