@@ -85,10 +85,17 @@ def settings_of(name: str, folder: Path) -> Any:
     """The job's settings."""
     from entrypoint.settings import Settings
 
-    places = {"data_dir": folder / "bucket", "work_dir": folder / "work", "result_dir": folder / "results"}
-    places["pipeline_config"] = folder / "pipeline.config"
-    sizes = {"num_steps": STEPS, "batch_size": MODELS[name]}
-    return Settings(checkpoint="none", exports="saved_model", **places, **sizes)
+    values: dict[str, Any] = {
+        "data_dir": folder / "bucket",
+        "work_dir": folder / "work",
+        "result_dir": folder / "results",
+        "pipeline_config": folder / "pipeline.config",
+        "checkpoint": "none",
+        "exports": "saved_model",
+        "num_steps": STEPS,
+        "batch_size": MODELS[name],
+    }
+    return Settings(**values)
 
 
 def runner_of(folder: Path) -> Any:
