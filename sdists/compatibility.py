@@ -13,6 +13,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from typing import Any
 
 
 def legacy_keras() -> None:
@@ -92,13 +93,47 @@ def estimator() -> None:
 def contrib() -> None:
     """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
 
-    Models that find boxes call none of them: they are for quantisation, input queues and TPUs.
+    Models that find boxes call one of them, where their matcher is the bipartite one; the rest is for quantisation,
+    averaged weights, input queues and TPUs.
     """
     if is_installed("tensorflow.contrib"):
         return
     parts = ("image", "learn", "lookup", "opt", "quantize", "tfprof", "tpu", "training")
     nested = ("image.python", "image.python.ops", "quantize.python")
     unavailable("tensorflow.contrib", "tensorflow.contrib left TensorFlow with 2.0", submodules=(*parts, *nested))
+    image_ops = types.SimpleNamespace(bipartite_match=bipartite_match)
+    vars(sys.modules["tensorflow.contrib.image.python.ops"])["image_ops"] = image_ops
+
+
+def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> tuple[Any, Any]:
+    """Pairs rows and columns, the nearest pair first, as tf.contrib.image did: the column of each row, and vice versa.
+
+    Args:
+        distance_mat: float32 [rows, columns].
+        num_valid_rows: a scalar; rows from there on get no column.
+        top_k: how many pairs at most; all that there can be where it is negative.
+
+    Returns:
+        int32 [rows] and int32 [columns], with -1 where there is no pair.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    def match(distances: Any, valid: Any) -> tuple[Any, Any]:
+        columns = np.full(distances.shape[0], -1, np.int32)
+        rows = np.full(distances.shape[1], -1, np.int32)
+        left = distances[: int(valid)].astype(np.float64)
+        pairs = min(left.shape)
+        for _ in range(pairs if top_k < 0 else min(top_k, pairs)):
+            row, column = np.unravel_index(left.argmin(), left.shape)
+            columns[row], rows[column] = column, row
+            left[row], left[:, column] = np.inf, np.inf
+        return columns, rows
+
+    columns, rows = tf.numpy_function(match, [distance_mat, num_valid_rows], [tf.int32, tf.int32])
+    columns.set_shape(distance_mat.shape[:1])
+    rows.set_shape(distance_mat.shape[1:])
+    return columns, rows
 
 
 def legacy_layers() -> None:
