@@ -12,23 +12,24 @@ FROM ${BASE_IMAGE} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
+# What installs and builds; a base's own pip may be too old to install for another environment than its own.
+COPY sdists/requirements.txt /build/sdists/requirements.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /build/venv && /build/venv/bin/pip install --no-deps --require-hashes -r /build/sdists/requirements.txt
 
 # The packages of the lock, without what runs no job: headers to compile against, and tests.
 FROM build AS requirements
 ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} /build/requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv --without-pip /opt/venv && python3 -m venv /build/pip \
- && /build/pip/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r /build/requirements.txt \
+    python3 -m venv --without-pip /opt/venv \
+ && /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r /build/requirements.txt \
  && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
  && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
 
 # object_detection and slim, built from the published source, and installed beside the packages.
 FROM build AS sdists
-COPY sdists/requirements.txt /build/sdists/requirements.txt
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /build/venv && /build/venv/bin/pip install --no-deps --require-hashes -r /build/sdists/requirements.txt
 COPY sdists/*.py sdists/source.txt /build/sdists/
 RUN /build/venv/bin/python /build/sdists/build.py --out /opt/sdists \
  && /build/venv/bin/pip install --no-deps --no-build-isolation --target /opt/object_detection /opt/sdists/*.tar.gz
