@@ -32,7 +32,7 @@ def main() -> int:
         settings = {"PIPELINE_CONFIG": folder / "pipeline.config", "CHECKPOINT": "none", "EXPORTS": "saved_model"}
         env = os.environ | {name: str(value) for name, value in (places | settings).items()}
         subprocess.run([sys.executable, "-m", "entrypoint", str(STEPS)], cwd=ROOT, env=env, check=True)
-        metrics = json.loads((folder / "results" / "metrics.json").read_text())
+        metrics = json.loads((folder / "results" / "metrics.json").read_text())["summary"]
     print(f"{MODEL}, {STEPS} steps of {BATCH} photos: mAP {metrics['mAP']:.3f}, mAP@0.5 {metrics['mAP@0.5']:.3f}")
     return int(metrics["mAP@0.5"] < LEAST)
 

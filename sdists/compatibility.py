@@ -27,10 +27,13 @@ def legacy_keras() -> None:
 def keras_applications() -> None:
     """`keras.applications.resnet` is Keras 3's since TensorFlow 2.16, whose layers do not fit into a Keras 2 model.
 
-    Where no Keras of its own has been imported yet, the name `keras` leads to tf-keras.
+    Where no Keras of its own has been imported yet, the name `keras` leads to tf-keras, whose public modules lack the
+    function that makes residual networks of any depth.
     """
     if "keras" in sys.modules or not is_installed("tf_keras"):
         return
+    source = importlib.import_module("tf_keras.src.applications.resnet")
+    set_missing(importlib.import_module("tf_keras.applications.resnet"), "ResNet", source.ResNet)
     alias("keras.applications", "tf_keras.applications")
     alias("keras", "tf_keras")
 
@@ -93,8 +96,8 @@ def estimator() -> None:
 def contrib() -> None:
     """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
 
-    Models that find boxes call one of them, where their matcher is the bipartite one; the rest is for quantisation,
-    averaged weights, input queues and TPUs.
+    Two of them are called by models that find boxes, and are here: the bipartite matcher, and what counts parameters at
+    export. The rest is for quantisation, averaged weights, input queues and TPUs.
     """
     if is_installed("tensorflow.contrib"):
         return
@@ -103,6 +106,23 @@ def contrib() -> None:
     unavailable("tensorflow.contrib", "tensorflow.contrib left TensorFlow with 2.0", submodules=(*parts, *nested))
     image_ops = types.SimpleNamespace(bipartite_match=bipartite_match)
     vars(sys.modules["tensorflow.contrib.image.python.ops"])["image_ops"] = image_ops
+    vars(sys.modules["tensorflow.contrib.tfprof"])["model_analyzer"] = model_analyzer()
+
+
+def model_analyzer() -> types.SimpleNamespace:
+    """tf.contrib.tfprof.model_analyzer, with which upstream's TF1 export counts parameters: now tf.profiler."""
+    import tensorflow.compat.v1 as tf
+
+    options = tf.profiler.ProfileOptionBuilder
+
+    def print_model_analysis(graph: Any, tfprof_options: Any) -> Any:
+        return tf.profiler.profile(graph, options=tfprof_options)
+
+    return types.SimpleNamespace(
+        print_model_analysis=print_model_analysis,
+        TRAINABLE_VARS_PARAMS_STAT_OPTIONS=options.trainable_variables_parameter(),
+        FLOAT_OPS_OPTIONS=options.float_operation(),
+    )
 
 
 def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> tuple[Any, Any]:
@@ -134,6 +154,12 @@ def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> 
     columns.set_shape(distance_mat.shape[:1])
     rows.set_shape(distance_mat.shape[1:])
     return columns, rows
+
+
+def graph_transforms() -> None:
+    """tensorflow.tools.graph_transforms left with TensorFlow 2.0; upstream's TFLite export of TF1 models imports it."""
+    if not is_installed("tensorflow.tools") or not is_installed("tensorflow.tools.graph_transforms"):
+        unavailable("tensorflow.tools.graph_transforms", "graph_transforms left TensorFlow with 2.0")
 
 
 def legacy_layers() -> None:
@@ -173,10 +199,10 @@ def absent_packages() -> None:
 
 
 def numpy_aliases() -> None:
-    """NumPy dropped its aliases of Python's own types in 1.24, and product and string_ in 2.0."""
+    """NumPy dropped its aliases of Python's own types in 1.24, and product, string_ and NAN in 2.0."""
     import numpy
 
-    aliases = {"bool": bool, "float": float, "int": int, "object": object}
+    aliases = {"bool": bool, "float": float, "int": int, "object": object, "NAN": float("nan")}
     for name, value in {**aliases, "product": numpy.prod, "string_": numpy.bytes_}.items():
         if name not in vars(numpy):
             setattr(numpy, name, value)
@@ -204,6 +230,7 @@ ENTRIES: tuple[Callable[[], None], ...] = (
     framework_ops,
     estimator,
     contrib,
+    graph_transforms,
     legacy_layers,
     protobuf_runtime,
     absent_packages,
