@@ -96,8 +96,8 @@ def estimator() -> None:
 def contrib() -> None:
     """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
 
-    Two of them are called by models that find boxes, and are here: the bipartite matcher, and what counts parameters at
-    export. The rest is for quantisation, averaged weights, input queues and TPUs.
+    Three of them are called by models that find boxes, and are here: the bipartite matcher, what counts parameters at
+    export, and the hyperparameters of NASNet. The rest is for quantisation, averaged weights, input queues and TPUs.
     """
     if is_installed("tensorflow.contrib"):
         return
@@ -107,6 +107,35 @@ def contrib() -> None:
     image_ops = types.SimpleNamespace(bipartite_match=bipartite_match)
     vars(sys.modules["tensorflow.contrib.image.python.ops"])["image_ops"] = image_ops
     vars(sys.modules["tensorflow.contrib.tfprof"])["model_analyzer"] = model_analyzer()
+    vars(sys.modules["tensorflow.contrib.training"])["HParams"] = HParams
+
+
+class HParams:
+    """Named values, as tf.contrib.training had them: read as attributes, set by set_hparam."""
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            self.add_hparam(name, value)
+
+    def add_hparam(self, name: str, value: Any) -> None:
+        """Adds a value; ValueError where there is one of that name."""
+        if name in vars(self):
+            raise ValueError(f"hyperparameter {name} is there already")
+        setattr(self, name, value)
+
+    def set_hparam(self, name: str, value: Any) -> None:
+        """Replaces a value; ValueError where there is none of that name."""
+        if name not in vars(self):
+            raise ValueError(f"there is no hyperparameter {name}")
+        setattr(self, name, value)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A value, or the default."""
+        return vars(self).get(name, default)
+
+    def values(self) -> dict[str, Any]:
+        """All values by name."""
+        return dict(vars(self))
 
 
 def model_analyzer() -> types.SimpleNamespace:
