@@ -27,11 +27,15 @@ class Known:
 
 
 def pytest_configure() -> None:
-    """Turns TensorFlow 2 off for the tests of TF1, before upstream looks which of the two it is."""
+    """Turns TensorFlow 2 off for the tests of TF1, before upstream looks which of the two it is.
+
+    The layer is applied for the tests of slim too, which do not import object_detection themselves.
+    """
     if MODE == "tf1":
         import tensorflow as tf
 
         tf.compat.v1.disable_v2_behavior()
+    import object_detection  # noqa: F401
 
 
 def load() -> list[Known]:

@@ -157,14 +157,16 @@ def first_ssds() -> dict[str, tuple[str, str]]:
         "ssd_mobilenet_v1_fpn_coco": ("ssd_resnet50_v1_fpn_640x640", model("ssd", "ssd_mobilenet_v1_fpn")),
         "ssd_resnet_50_fpn_coco": ("ssd_resnet50_v1_fpn_640x640", model("ssd", "ssd_resnet50_v1_fpn")),
         "ssd_mobilenet_v2_quantized_coco": ("ssd_mobilenet_v2_coco", model("ssd", "ssd_mobilenet_v2")),
-        "ssd_inception_v2_coco": ("ssd_mobilenet_v1_coco", model("ssd", "ssd_inception_v2", WIDE_HEAD)),
+        "ssd_inception_v2_coco": ("ssd_mobilenet_v1_coco", model("ssd", "ssd_inception_v2", OVERRIDDEN, WIDE_HEAD)),
         "ssd_mobilenet_v2_mnasfpn_coco": (
             "ssd_mobilenet_v2_fpnlite_320x320",
             model("ssd", "ssd_mobilenet_v2_mnasfpn", MNASFPN),
         ),
     }
-    for kind in ("mobiledet_cpu", "mobiledet_dsp", "mobiledet_edgetpu", "mobilenet_v3_large", "mobilenet_v3_small"):
-        result[f"ssd_{kind}_coco"] = (lite, model("ssd", f"ssd_{kind}", fixed(320), OWN_HYPERPARAMS[kind[:9]]))
+    for kind in ("mobiledet_cpu", "mobiledet_dsp", "mobiledet_edgetpu"):
+        result[f"ssd_{kind}_coco"] = (lite, model("ssd", f"ssd_{kind}", fixed(320)))
+    for kind in ("mobilenet_v3_large", "mobilenet_v3_small"):
+        result[f"ssd_{kind}_coco"] = (lite, model("ssd", f"ssd_{kind}", fixed(320), OVERRIDDEN))
     return result
 
 
@@ -186,10 +188,7 @@ feature_extractor { fpn { max_level: 6 additional_layer_depth: 48 } }
 box_predictor { weight_shared_convolutional_box_predictor { depth: 64 } }
 anchor_generator { multiscale_anchor_generator { max_level: 6 anchor_scale: 3.0 scales_per_octave: 3 } }
 """
-OWN_HYPERPARAMS = {
-    "mobiledet": "feature_extractor { override_base_feature_extractor_hyperparams: false }",
-    "mobilenet": "feature_extractor { override_base_feature_extractor_hyperparams: true }",
-}
+OVERRIDDEN = "feature_extractor { override_base_feature_extractor_hyperparams: true }"
 
 
 def first_two_stages() -> dict[str, tuple[str, str]]:
