@@ -36,8 +36,9 @@ HEAD = """# The zoo on current TensorFlow
 Every box model of both generations, each as a job of its own: an archive with the model's names and shapes and random
 weights is served by HTTP, `MODEL=name` fetches it, restores it, trains {steps} steps on a bucket of {photos} drawings
 with three labels, one photo a step, evaluates and exports. Made by `make test-zoo` on two CPU cores with 24 GB, without
-a GPU. "published" says that names and shapes of the archive were held against the index of the real one and are equal.
-Restored are all variables but those of heads whose shapes depend on the number of labels.
+a GPU and beside other work, which the seconds show. "published" says that names and shapes of the archive were held
+against the index of the real one and are equal. Restored are all variables but those of heads whose shapes depend on
+the number of labels. An input is smaller than the model's own where the machine's memory did not hold it.
 
 | model | config | input | archive's variables | restored | losses | exported | peak memory | seconds |
 |---|---|---|---|---|---|---|---|---|
@@ -172,20 +173,31 @@ def read_row(model: zoo.Model, folder: Path, log: str, made: dict[str, Any], pea
 
 
 def table() -> str:
-    """docs/zoo.md, of every model that was tried."""
-    lines = []
-    for model in box_models([]):
-        if (ROWS / f"{model.name}.json").exists():
-            row = Row(**json.loads((ROWS / f"{model.name}.json").read_text()))
-            sizes = set(re.findall(r"\d+", row.input)), set(re.findall(r"\d+", model.input_size))
-            note = "" if sizes[0] == sizes[1] else f", of {model.input_size}"
-            published = ", published" if row.published else ""
-            losses = ", ".join(f"{loss:.3g}" for loss in row.losses)
-            cells = (row.name, row.config, f"{row.input}{note}", f"{row.variables}{published}", row.restored, losses)
-            lines.append(
-                f"| {' | '.join(cells)} | {', '.join(row.exports)} | {row.peak_gigabytes} GB | {row.seconds} |"
-            )
-    return HEAD.format(steps=STEPS, photos=PHOTOS) + "\n".join(lines) + "\n"
+    """docs/zoo.md: what was found of every model, now or, where this checkout has not tried it, before."""
+    lines = {name: line for line in old_lines() if (name := line.split("|")[1].strip())}
+    for path in ROWS.glob("*.json"):
+        lines[path.stem] = show(Row(**json.loads(path.read_text())))
+    tried = [lines[model.name] for model in box_models([]) if model.name in lines]
+    missing = [model.name for model in box_models([]) if model.name not in lines]
+    end = f"\nNot tried yet: {', '.join(missing)}.\n" if missing else ""
+    return HEAD.format(steps=STEPS, photos=PHOTOS) + "\n".join(tried) + "\n" + end
+
+
+def old_lines() -> list[str]:
+    """The rows of the table as it is."""
+    text = TABLE.read_text() if TABLE.exists() else ""
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def show(row: Row) -> str:
+    """A row of the table."""
+    model = zoo.find(row.name)
+    is_whole = set(re.findall(r"\d+", row.input)) == set(re.findall(r"\d+", model.input_size))
+    size = row.input if is_whole else f"{row.input}, of {model.input_size}"
+    variables = f"{row.variables}{', published' if row.published else ''}"
+    losses = ", ".join(f"{loss:.3g}" for loss in row.losses)
+    ends = (losses, ", ".join(row.exports), f"{row.peak_gigabytes} GB", str(row.seconds))
+    return f"| {' | '.join((row.name, row.config, size, variables, row.restored, *ends))} |"
 
 
 if __name__ == "__main__":
