@@ -197,3 +197,25 @@ def test_upstream_draws_boxes_with_captions() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     visualization_utils.draw_bounding_box_on_image_array(image, 0.2, 0.2, 0.8, 0.8, display_str_list=["caption"])
     assert image.any()
+
+
+def test_nearest_rows_and_columns_are_paired_first() -> None:
+    from object_detection import compatibility
+
+    distances = np.array([[0.5, 0.1, 0.9], [0.2, 0.15, 0.8]], np.float32)
+    columns, rows = compatibility.bipartite_match(distances, 2.0)
+    assert (columns.numpy().tolist(), rows.numpy().tolist()) == ([1, 0], [1, 0, -1])
+    columns, rows = compatibility.bipartite_match(distances, 1.0)
+    assert (columns.numpy().tolist(), rows.numpy().tolist()) == ([1, -1], [-1, 0, -1])
+
+
+def test_hyperparameters_are_read_as_attributes_and_only_those_that_are_there_are_set() -> None:
+    from object_detection import compatibility
+
+    values = compatibility.HParams(rate=1.0)
+    values.set_hparam("rate", 0.5)
+    assert (values.rate, values.values(), values.get("missing", 3)) == (0.5, {"rate": 0.5}, 3)
+    with pytest.raises(ValueError, match="no hyperparameter rat"):
+        values.set_hparam("rat", 1.0)
+    with pytest.raises(ValueError, match="rate is there already"):
+        values.add_hparam("rate", 1.0)
