@@ -7,7 +7,6 @@ from random weights somewhere within a thousand steps is changed as in pipelines
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from pathlib import Path
 
 from entrypoint import pipeline, zoo
 from tests import demo
+from tests.conftest import environment
 
 MODEL = "ssd_mobilenet_v1_coco"
 STEPS, BATCH = 1000, 8
 LEAST = 0.5  # mAP@0.5
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
@@ -30,8 +29,8 @@ def main() -> int:
         (folder / "pipeline.config").write_text(from_scratch())
         places = {"DATA_DIR": folder / "bucket", "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
         settings = {"PIPELINE_CONFIG": folder / "pipeline.config", "CHECKPOINT": "none", "EXPORTS": "saved_model"}
-        env = os.environ | {name: str(value) for name, value in (places | settings).items()}
-        subprocess.run([sys.executable, "-m", "entrypoint", str(STEPS)], cwd=ROOT, env=env, check=True)
+        command = [sys.executable, "-m", "entrypoint", str(STEPS)]
+        subprocess.run(command, env=environment(**places, **settings), check=True)
         metrics = json.loads((folder / "results" / "metrics.json").read_text())["summary"]
     print(f"{MODEL}, {STEPS} steps of {BATCH} photos: mAP {metrics['mAP']:.3f}, mAP@0.5 {metrics['mAP@0.5']:.3f}")
     return int(metrics["mAP@0.5"] < LEAST)

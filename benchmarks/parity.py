@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -51,8 +50,10 @@ def main(other: str, models: list[str]) -> int:
 
 def run(python: str, action: str, name: str, folder: Path) -> Any:
     """What an action prints last, as JSON, run by that Python."""
+    from tests.conftest import environment
+
     command = [python, "-W", "ignore", "-m", "benchmarks.parity", f"--{action}", name, str(folder)]
-    result = subprocess.run(command, cwd=ROOT, env=os.environ | EXACT, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=ROOT, env=environment(**EXACT), capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}")
     return json.loads(result.stdout.splitlines()[-1])

@@ -40,7 +40,7 @@ def config(name: str, shrink: int = 1) -> Any:
     """The TrainEvalPipelineConfig of a model's archive, with 90 classes; sides divided by `shrink`."""
     from google.protobuf import text_format
 
-    base, fields = variants().get(name, (name, ""))
+    base, fields = (name, "") if zoo.find(name).pipeline else variants()[name]
     path = zoo.find(base).pipeline
     assert path is not None, f"{base} has no pipeline of ours"
     result = pipeline.read(path)
@@ -62,7 +62,10 @@ def divide(resizer: Any, shrink: int) -> None:
 
 
 def variants() -> dict[str, tuple[str, str]]:
-    """By name: the model with a pipeline of ours that it is a variant of, and the fields of `model` that differ."""
+    """By name: the model with a pipeline of ours that it is a variant of, and the fields of `model` that differ.
+
+    Where a series has models with pipelines of their own, those are what counts.
+    """
     return {**efficientdets(), **retinanets(), **center_nets(), **two_stages(), **first_ssds(), **first_two_stages()}
 
 
@@ -105,9 +108,8 @@ def retinanets() -> dict[str, tuple[str, str]]:
     result = {"ssd_mobilenet_v1_fpn_640x640": (base, model("ssd", "ssd_mobilenet_v1_fpn_keras"))}
     for depth in (50, 101, 152):
         for side in (640, 1024):
-            name = f"ssd_resnet{depth}_v1_fpn_{side}x{side}"
-            if name != base:
-                result[name] = (base, model("ssd", f"ssd_resnet{depth}_v1_fpn_keras", fixed(side)))
+            fields = model("ssd", f"ssd_resnet{depth}_v1_fpn_keras", fixed(side))
+            result[f"ssd_resnet{depth}_v1_fpn_{side}x{side}"] = (base, fields)
     return result
 
 
@@ -140,7 +142,6 @@ def two_stages() -> dict[str, tuple[str, str]]:
     for side in (640, 1024):
         fields = model("faster_rcnn", "faster_rcnn_inception_resnet_v2_keras", fixed(side), uncropped, own_boxes)
         result[f"faster_rcnn_inception_resnet_v2_{side}x{side}"] = (base, fields)
-    del result[base], result["faster_rcnn_resnet101_v1_640x640"]
     return result
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import math
 import os
 import re
 import subprocess
@@ -98,16 +99,14 @@ def try_model(model: zoo.Model, **settings: Any) -> Row:
     """Makes the archive, serves it and runs the job; at a smaller input where memory does not hold the model's own."""
     for shrink in SHRINKS:
         with tempfile.TemporaryDirectory() as scratch:
-            status, row = run_once(model, Path(scratch), shrink, settings)
+            row = run_once(model, Path(scratch), shrink, settings)
         if row:
             return row
-        if status not in OUT_OF_MEMORY:
-            break
-    raise SweepError(f"{model.name} ended with status {status}")
+    raise SweepError(f"{model.name} does not fit into this machine's memory")
 
 
-def run_once(model: zoo.Model, folder: Path, shrink: int, settings: dict[str, Any]) -> tuple[int, Row | None]:
-    """The job's exit status, and what it came to if it came to its end."""
+def run_once(model: zoo.Model, folder: Path, shrink: int, settings: dict[str, Any]) -> Row | None:
+    """What the job came to; None where it was killed for its memory, SweepError where it failed."""
     made = make_archive(model.name, folder, shrink)
     demo.draw_bucket(folder / "bucket", photos=PHOTOS)
     places = {"DATA_DIR": folder / "bucket", "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
@@ -119,10 +118,10 @@ def run_once(model: zoo.Model, folder: Path, shrink: int, settings: dict[str, An
         settings = {"MODEL": model.name, "ZOO_URL": server.address, "BATCH_SIZE": 1, **places, **settings}
         status, log, peak = run_measured([sys.executable, "-m", "entrypoint", str(STEPS)], environment(**settings))
     if status in OUT_OF_MEMORY:
-        return status, None
+        return None
     if status:
         raise SweepError(log)
-    return status, read_row(model, folder, log, made, peak, time.monotonic() - began)
+    return read_row(model, folder, log, made, peak, time.monotonic() - began)
 
 
 def make_archive(name: str, folder: Path, shrink: int) -> dict[str, Any]:
@@ -148,14 +147,12 @@ def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, flo
 def read_row(model: zoo.Model, folder: Path, log: str, made: dict[str, Any], peak: float, seconds: float) -> Row:
     """What the log and the results say; SweepError where something is missing."""
     restored = re.search(r"checkpoint: (\d+ of \d+) variables restored", log)
-    losses = [float(loss) for loss in re.findall(r"tensorflow:loss = ([\d.]+), step", log)]
+    losses = [float(loss) for loss in re.findall(r"tensorflow:loss = (\S+), step", log)]
     exports = [name for name in ("model", "model_android") if any((folder / "results" / name).glob("*model*"))]
     config = "archive's" if "/extracted/pipeline.config, with these values" in log else "ours"
-    resizer = (folder / "results" / "pipeline.config").read_text()
-    sides = re.findall(r"(?:height|width|min_dimension|max_dimension): (\d+)", resizer.partition("image_resizer")[2])[
-        :2
-    ]
-    if restored is None or len(losses) != STEPS or not exports:
+    _, _, resizer = (folder / "results" / "pipeline.config").read_text().partition("image_resizer")
+    sides = re.findall(r"(?:height|width|min_dimension|max_dimension): (\d+)", resizer)[:2]
+    if restored is None or len(losses) != STEPS or not all(map(math.isfinite, losses)) or not exports:
         raise SweepError(log)
     return Row(
         name=model.name,
