@@ -23,14 +23,17 @@ SMOKE = ("--env=MODEL=smoke", "--env=BATCH_SIZE=4", "--env=EXPORTS=saved_model")
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs the Docker client; what it and the container print is the result's stdout."""
-    return subprocess.run(
+    process = subprocess.run(
         [DOCKER, *arguments],
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=check,
+        check=False,
     )
+    if check and process.returncode:
+        pytest.fail(f"docker {' '.join(arguments)} ended with {process.returncode}:\n{process.stdout[-10_000:]}")
+    return process
 
 
 def start(image: str, name: str, *arguments: str) -> subprocess.Popen[str]:
