@@ -1,32 +1,29 @@
-"""_annotations.json -> dataset.json: photos with normalised boxes, checked, and what was repaired or skipped.
-
-The format is that of Cloud Annotations, versions 1.0 and v2, as its own programs write it.
-"""
+"""The bucket's annotations -> dataset.json: photos with normalised boxes, checked; what was repaired or skipped."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
-import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from entrypoint import bucket, workspace
+from entrypoint import bucket, formats, images, parallel, workspace
 from entrypoint.bucket import Place
 from entrypoint.errors import UserError
+from entrypoint.formats.source import CROWD, Files, Labelled, Source, number
+from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
-FILE = "_annotations.json"
 # What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
 NEGATIVE = "Negative"
 MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class LabelledImage:
 
     key: str
     boxes: tuple[Box, ...]
+    part: str | None = None  # "train" or "validation" where the bucket has a split of its own
 
 
 @dataclass
@@ -80,10 +78,12 @@ def run(work: Workspace) -> str:
     Raises:
         UserError: there is nothing to train on, or the file is not one of Cloud Annotations.
     """
-    dataset = read_bucket(work.settings.data_dir, exclude=work.results)
+    dataset = read_bucket(work.settings, exclude=work.results)
     workspace.write_json(work.dataset, asdict(dataset))
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
+    if any(image.part for image in dataset.images):
+        logger.info("the bucket's own split is kept, VALIDATION_FRACTION is not used")
     if dataset.unlabelled:
         logger.info("%d photos of the bucket carry no annotation and are not used", dataset.unlabelled)
     for kind, where in dataset.findings.kinds.items():
@@ -94,30 +94,95 @@ def run(work: Workspace) -> str:
 def load(work: Workspace) -> Dataset:
     """The dataset that the step wrote."""
     document = workspace.read_json(work.dataset, "annotations")
-    images = [LabelledImage(image["key"], tuple(Box(**box) for box in image["boxes"])) for image in document["images"]]
+    images = [
+        LabelledImage(image["key"], tuple(Box(**box) for box in image["boxes"]), image["part"])
+        for image in document["images"]
+    ]
     return Dataset(document["labels"], images, Findings(document["findings"]["kinds"]), document["unlabelled"])
 
 
-def read_bucket(root: Place, exclude: Place) -> Dataset:
-    """The dataset of a bucket; `exclude` is a folder in it that holds no data of the user's."""
+def read_bucket(settings: Settings, exclude: Place) -> Dataset:
+    """The dataset of the bucket DATA_DIR; `exclude` is a folder in it that holds no data of the user's.
+
+    Raises:
+        UserError: there are no annotations in a known format, or no box in them that can be used.
+    """
+    root = settings.data_dir
     refuse_missing_bucket(root)
-    document = read_document(root / FILE)
-    is_v2 = isinstance(document.get("images"), dict)
-    raw = read_v2(document) if is_v2 else read_v1(document)
-    photos = find_photos(root, exclude)
+    files = list_files(root, exclude, settings.workers)
+    source = formats.read(files, settings.data_format)
     findings = Findings()
-    images, mentioned = [], set()
-    for key, drawn in sorted(raw.items()):
-        found = resolve(key, photos, root, findings)
-        if found is not None:
-            mentioned.add(found)
-            images += read_image(found, drawn, findings)
-    labels = order_labels(declared_labels(document), images, findings)
+    labelled = find_photos(source, files, findings)
+    frames = measure_photos(labelled, files) if any(each.in_pixels for each in labelled.values()) else {}
+    images = []
+    for key, each in keep_own_split(labelled, findings).items():
+        if settings.empty_photos == "drop" and all(map(is_negative, each.annotations)):
+            findings.add("photo without a box, dropped (EMPTY_PHOTOS=drop)", key)
+        else:
+            images += read_image(key, each, frames.get(key), findings)
+    labels = order_labels(source.labels, images, findings)
     if not labels:
         raise UserError(
-            f"{root / FILE} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
+            f"{source.place} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
         )
-    return Dataset(labels, images, findings, unlabelled=len(photos - mentioned))
+    return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys()))
+
+
+def list_files(root: Place, exclude: Place, workers: int) -> Files:
+    """The bucket's files; `exclude` and hidden folders are left out."""
+    if not bucket.is_remote(root):
+        root, exclude = root.resolve(), exclude.resolve()
+    return Files(root, bucket.listing(root, exclude), workers)
+
+
+def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:
+    """What was drawn, by the keys of photos that are there, in the order of the keys."""
+    for name in source.missing:
+        findings.add(MISSING, name)
+    for name in source.unreadable:
+        findings.add("file of annotations is damaged, skipped", name)
+    found = {}
+    for key, labelled in sorted(source.images.items()):
+        photo = resolve(key, files.photos, files.root, findings)
+        if photo is not None:
+            found[photo] = labelled
+    return dict(sorted(found.items()))
+
+
+def keep_own_split(labelled: dict[str, Labelled], findings: Findings) -> dict[str, Labelled]:
+    """The photos with the split that the bucket has; where it parts not all of them in two, nobody's split.
+
+    Photos for a test are left out where there are others for validation, and are those for validation else.
+    """
+    parts = {each.part for each in labelled.values()}
+    if None in parts or not {"train"} < parts:
+        return {key: dataclasses.replace(each, part=None) for key, each in labelled.items()}
+    if "validation" not in parts:
+        moved = {"test": "validation"}
+        return {
+            key: dataclasses.replace(each, part=moved.get(str(each.part), each.part)) for key, each in labelled.items()
+        }
+    for key, each in labelled.items():
+        if each.part == "test":
+            findings.add("photo of the bucket's test split, left out", key)
+    return {key: each for key, each in labelled.items() if each.part != "test"}
+
+
+def measure_photos(labelled: dict[str, Labelled], files: Files) -> dict[str, images.Frame]:
+    """Size and orientation of the photos whose boxes are in pixels, as far as their headers can be read."""
+
+    def measure(key: str) -> tuple[str, images.Frame | None]:
+        try:
+            return key, bucket.retrying()(read_frame, files.root / key)
+        except OSError as error:
+            if error.errno not in bucket.FINAL:
+                raise
+            # The conversion says why it cannot be read, and counts it.
+            return key, None
+
+    keys = [key for key, each in labelled.items() if each.in_pixels]
+    found = parallel.map_in_order(measure, keys, files.workers)
+    return {key: frame for key, frame in found if frame is not None}
 
 
 def refuse_missing_bucket(root: Place) -> None:
@@ -131,70 +196,6 @@ def refuse_missing_bucket(root: Place) -> None:
         raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
     if not is_there:
         raise UserError(f"DATA_DIR={root} is no folder: mount the bucket there, or name where it is mounted")
-
-
-def read_document(path: Place) -> dict[str, Any]:
-    """The JSON object in the file; UserError where there is none, or it is not of photos with boxes."""
-    try:
-        document = json.loads(bucket.read(path).decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: DATA_DIR must name the bucket's root, where {FILE} lies") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}: export the annotations again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again"
-        ) from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path} holds a JSON {type(document).__name__} where an object is expected")
-    if document.get("type", "localization") != "localization":
-        raise UserError(
-            f"{path} has type {document['type']!r}: a detector needs boxes; label the photos in a localization project"
-        )
-    if not isinstance(document.get("annotations"), dict):
-        raise UserError(f"{path} has no `annotations` object: it is not a file of Cloud Annotations 1.0 or v2")
-    return document
-
-
-def read_v1(document: dict[str, Any]) -> dict[str, list[Any]]:
-    """Version 1.0: annotations by object key, each box with x, y, x2, y2 and label."""
-    return {key: value if isinstance(value, list) else [value] for key, value in document["annotations"].items()}
-
-
-def read_v2(document: dict[str, Any]) -> dict[str, list[Any]]:
-    """Version v2: images, labels and annotations by id; a box is the hull of its four targets."""
-    labels = document.get("labels")
-    entries = labels if isinstance(labels, dict) else {}
-    names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
-    raw: dict[str, list[Any]] = {}
-    for key, entry in document["images"].items():
-        image = entry if isinstance(entry, dict) else {}
-        ids = image["annotations"] if isinstance(image.get("annotations"), list) else []
-        if not ids and image.get("status") in (None, "unlabeled", "unlabelled"):
-            continue
-        raw[str(image.get("id", key))] = [hull(document["annotations"].get(str(each)), names) for each in ids]
-    return raw
-
-
-def hull(annotation: Any, names: dict[str, Any]) -> Any:
-    """A v2 annotation in the form of version 1.0; what it lacks stays missing, for read_box to find."""
-    if not isinstance(annotation, dict):
-        return None
-    box: dict[str, Any] = {"label": names.get(str(annotation.get("label")))}
-    targets = annotation.get("targets")
-    if isinstance(targets, list) and targets and all(isinstance(target, dict) for target in targets):
-        for axis in ("x", "y"):
-            values = [number(target.get(axis)) for target in targets]
-            box[axis] = min((value for value in values if value is not None), default=None)
-            box[f"{axis}2"] = max((value for value in values if value is not None), default=None)
-    return box
-
-
-def find_photos(root: Place, exclude: Place) -> set[str]:
-    """The keys of the photos in the bucket, by their suffix; `exclude` and hidden folders are left out."""
-    if not bucket.is_remote(root):
-        root, exclude = root.resolve(), exclude.resolve()
-    return {key for key in bucket.listing(root, exclude) if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
 
 
 def resolve(key: str, photos: set[str], root: Place, findings: Findings) -> str | None:
@@ -213,9 +214,22 @@ def is_inside(root: Place, key: str) -> bool:
     return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
 
 
-def read_image(key: str, annotations: list[Any], findings: Findings) -> list[LabelledImage]:
+def read_frame(place: Place) -> images.Frame | None:
+    """Size and orientation of a photo; None for what is none. OSError names the place."""
+    with bucket.named_errors(place):
+        return images.read_frame(place)
+
+
+def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
     """The photo with its usable boxes; nothing where all of its boxes are unusable, since it is no negative then."""
-    drawn = [annotation for annotation in annotations if not is_negative(annotation)]
+    part = labelled.part
+    drawn = [annotation for annotation in labelled.annotations if not is_negative(annotation)]
+    size = labelled.size or (frame.size if frame else None)
+    if labelled.in_pixels:
+        if size is None:
+            # No size, no fractions; the conversion skips a photo whose header cannot be read, and says why.
+            return [LabelledImage(key, (), part)]
+        drawn = [to_fractions(annotation, *size) for annotation in drawn]
     boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))
     if len(unique) < len(boxes):
@@ -223,7 +237,47 @@ def read_image(key: str, annotations: list[Any], findings: Findings) -> list[Lab
     if drawn and not unique:
         findings.add("photo without a usable box, skipped", key)
         return []
-    return [LabelledImage(key, unique)]
+    if frame is not None and size is not None:
+        unique = fit_to_frame(key, unique, size, frame, findings)
+    return [LabelledImage(key, unique, part)]
+
+
+def to_fractions(annotation: Any, width: int, height: int) -> Any:
+    """An annotation in pixels of a picture of that size, in fractions of it; what is no number stays."""
+    if not isinstance(annotation, dict):
+        return annotation
+    scaled = dict(annotation)
+    for name, side in (("x", width), ("x2", width), ("y", height), ("y2", height)):
+        value = number(annotation.get(name))
+        scaled[name] = None if value is None else value / side
+    return scaled
+
+
+def fit_to_frame(
+    key: str, boxes: tuple[Box, ...], size: tuple[int, int], frame: images.Frame, findings: Findings
+) -> tuple[Box, ...]:
+    """The boxes on the upright photo; `size` is that of the picture they were drawn on, by the annotations' word."""
+    upright = frame.size
+    if size == upright:
+        return boxes
+    if frame.is_on_its_side and size == upright[::-1]:
+        findings.add("boxes drawn on a photo before it was turned upright, turned with it", key)
+        return tuple(turn(box, frame.orientation) for box in boxes)
+    if abs(size[0] * upright[1] - size[1] * upright[0]) > ASPECT_TOLERANCE * size[0] * upright[1]:
+        findings.add("photo of another shape than its annotations say, boxes stretched to it", key)
+    return boxes
+
+
+def turn(box: Box, orientation: int) -> Box:
+    """The box after the photo was turned upright by its Exif orientation, 1 to 8 (Exif 2.3, section 4.6.4)."""
+    xmin, ymin, xmax, ymax = box.xmin, box.ymin, box.xmax, box.ymax
+    if orientation >= images.FIRST_ON_ITS_SIDE:
+        xmin, ymin, xmax, ymax = ymin, xmin, ymax, xmax
+    if orientation in (2, 3, 6, 7):
+        xmin, xmax = 1 - xmax, 1 - xmin
+    if orientation in (3, 4, 7, 8):
+        ymin, ymax = 1 - ymax, 1 - ymin
+    return Box(box.label, xmin, ymin, xmax, ymax)
 
 
 def is_negative(annotation: Any) -> bool:
@@ -239,7 +293,8 @@ def is_negative(annotation: Any) -> bool:
 def read_box(key: str, annotation: Any, findings: Findings) -> Box | None:
     """The box in order and within the photo, or None; what was wrong becomes a finding."""
     if not isinstance(annotation, dict):
-        findings.add("annotation is no box, skipped", key)
+        is_crowd = annotation == CROWD
+        findings.add("region of a crowd, skipped" if is_crowd else "annotation is no box, skipped", key)
         return None
     label = annotation.get("label")
     if not isinstance(label, str) or not label.strip():
@@ -270,25 +325,6 @@ def repair_box(key: str, label: str, corners: list[float], findings: Findings) -
     if clipped != [xmin, ymin, xmax, ymax]:
         findings.add("box reaching out of the photo, cut to it", key)
     return Box(label, *clipped)
-
-
-def number(value: Any) -> float | None:
-    """A finite number, also out of a string; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        result = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return result if math.isfinite(result) else None
-
-
-def declared_labels(document: dict[str, Any]) -> list[str]:
-    """The labels that the file lists, in its order."""
-    labels = document.get("labels")
-    if isinstance(labels, dict):
-        labels = [entry.get("name") for entry in labels.values() if isinstance(entry, dict)]
-    return [label.strip() for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
 
 
 def order_labels(declared: list[str], images: list[LabelledImage], findings: Findings) -> list[str]:

@@ -5,10 +5,9 @@ It reads the annotations and decodes every photo, as the conversion does, and wr
 
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from entrypoint import annotations, images, logs, tf_record
+from entrypoint import annotations, images, logs, parallel, tf_record
 from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.settings import Settings
 
@@ -21,7 +20,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
     Raises:
         UserError: the bucket or its annotations cannot be read.
     """
-    dataset = annotations.read_bucket(settings.data_dir, exclude=settings.result_dir)
+    dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
     facts = describe(dataset, settings)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else as_text(facts))
     return 2 if facts["stops"] else 0
@@ -62,13 +61,12 @@ def read_photos(photos: list[LabelledImage], settings: Settings) -> tuple[dict[s
         except images.UnusablePhotoError as error:
             return image.key, (), str(error)
 
-    with ThreadPoolExecutor(settings.workers) as pool:
-        found = tf_record.map_in_order(pool, read, photos, in_flight=2 * settings.workers)
-        for key, changes, reason in logs.progress(found, len(photos), "photos"):
-            if reason:
-                skipped.setdefault(f"photo skipped: {reason}", []).append(key)
-            for change in changes:
-                changed.setdefault(f"photo {change}", []).append(key)
+    found = parallel.map_in_order(read, photos, settings.workers)
+    for key, changes, reason in logs.progress(found, len(photos), "photos"):
+        if reason:
+            skipped.setdefault(f"photo skipped: {reason}", []).append(key)
+        for change in changes:
+            changed.setdefault(f"photo {change}", []).append(key)
     return skipped, changed
 
 

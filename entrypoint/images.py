@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -14,6 +15,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
 UPRIGHT = 1
+FIRST_ON_ITS_SIDE = 5
 # The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
 WHITE = (255, 255, 255)
@@ -35,8 +37,45 @@ class Photo:
         return hashlib.sha256(self.encoded).hexdigest()
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What a photo's header tells: width and height of the upright photo in pixels, and its Exif orientation."""
+
+    width: int
+    height: int
+    orientation: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
+    def is_on_its_side(self) -> bool:
+        """Whether width and height change places when the photo is turned upright."""
+        return self.orientation >= FIRST_ON_ITS_SIDE
+
+
 class UnusablePhotoError(Exception):
     """The photo cannot be trained on; the message says why."""
+
+
+def read_frame(place: Path) -> Frame | None:
+    """Size and orientation, by the header alone; None for what is no photo. OSError where it cannot be read."""
+    try:
+        with place.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+            orientation = orientation if orientation in range(UPRIGHT, 9) else UPRIGHT
+            width, height = image.size[::-1] if orientation >= FIRST_ON_ITS_SIDE else image.size
+            return Frame(width, height, orientation)
+    except OSError as error:
+        # Pillow's own are without a number.
+        if error.errno is not None:
+            raise
+        return None
+    except Exception:
+        # Damaged headers make Pillow's readers raise almost anything.
+        return None
 
 
 def load(content: bytes) -> Photo:

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from entrypoint import bucket, services
+from entrypoint import bucket, formats, services
 from entrypoint.cluster import Cluster
 from entrypoint.errors import UserError
 
@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     data_dir: Place = Field(
         Path("/data"),
         description="the mounted bucket, or its address: `s3://bucket/folder`, `gs://`, `cos://`; may be read-only",
+    )
+    data_format: formats.Name = Field(
+        "auto",
+        description="format of the annotations: `cloud_annotations`, `coco`, `pascal_voc`, `yolo`, `create_ml`; `auto` "
+        "finds out",
+    )
+    empty_photos: Literal["keep", "drop"] = Field(
+        "keep", description="photos that show no object: `keep` trains on them too, `drop` leaves them out"
     )
     result_dir: Place = Field(
         default_factory=lambda values: values["data_dir"] / "results",

@@ -8,13 +8,12 @@ import functools
 import hashlib
 import logging
 import os
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from entrypoint import annotations, bucket, images, logs, workspace
+from entrypoint import annotations, bucket, images, logs, parallel, workspace
 from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.bucket import Place
 from entrypoint.errors import UserError
@@ -26,9 +25,6 @@ SPLITS = ("train", "validation")
 # TensorFlow's performance guide advises shards of 100 to 200 MB; as many as READERS are read at a time.
 SHARD_BYTES = 150_000_000
 READERS = 8
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def run(work: Workspace) -> str:
@@ -108,9 +104,11 @@ def split(photos: list[LabelledImage], fraction: float, seed: int) -> dict[str, 
     A photo is for validation if the hash of its key, as a number from 0 to 1, lies below the fraction, so that it
     stays where it is when photos are added, and every label comes near its fraction. A label that would have no photo
     in validation gets the one of its lowest hash, and one that would have none to train on keeps that of its highest;
-    these few can change sides when photos of that label are added.
+    these few can change sides when photos of that label are added. A split of the bucket's own stays as it is.
     """
     ranked = sorted(photos, key=lambda image: (rank(image.key, seed), image.key))
+    if any(image.part for image in ranked):
+        return {name: [image for image in ranked if image.part == name] for name in SPLITS}
     chosen = {image.key for image in ranked if rank(image.key, seed) < fraction}
     by_label: dict[str, list[str]] = defaultdict(list)
     for image in ranked:
@@ -152,14 +150,13 @@ class RecordWriter:
         boxes: Counter[str] = Counter()
         shards = []
         total = shard_count(sum(self.size_of(image.key) for image in photos), len(photos))
-        with ThreadPoolExecutor(self.workers) as pool:
-            examples = map_in_order(pool, self.convert, photos, in_flight=2 * self.workers)
-            examples = logs.progress(examples, len(photos), f"{name} records")
-            for index in range(total):
-                length = (index + 1) * len(photos) // total - index * len(photos) // total
-                path = folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord"
-                written = self.write_shard(path, (next(examples) for _ in range(length)))
-                shards.append({"name": path.name, "photos": written, "sha256": workspace.file_sha256(path)})
+        examples = parallel.map_in_order(self.convert, photos, self.workers)
+        examples = logs.progress(examples, len(photos), f"{name} records")
+        for index in range(total):
+            length = (index + 1) * len(photos) // total - index * len(photos) // total
+            path = folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord"
+            written = self.write_shard(path, (next(examples) for _ in range(length)))
+            shards.append({"name": path.name, "photos": written, "sha256": workspace.file_sha256(path)})
         for image in photos:
             if image.key not in self.skipped:
                 counts.update(photos=1, boxes=len(image.boxes), empty=not image.boxes)
@@ -241,21 +238,6 @@ def decoder() -> tuple[Any, Any, Any]:
 def shard_count(size: int, photos: int) -> int:
     """Shards for so many bytes: 100 to 200 MB each, but as many as are read at a time, and none without a photo."""
     return min(photos, max(READERS, round(size / SHARD_BYTES)))
-
-
-def map_in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], in_flight: int) -> Iterator[R]:
-    """Like pool.map, but with a bounded number of results waiting to be taken, so that memory is bounded too."""
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= in_flight:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:

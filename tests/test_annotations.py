@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from entrypoint import annotations
+from entrypoint import annotations, settings
 from entrypoint.annotations import Box, Dataset
 from entrypoint.errors import UserError
 from tests.conftest import BOX, write_bucket
 
 
 def read(folder: Path) -> Dataset:
-    return annotations.read_bucket(folder, exclude=folder / "results")
+    return annotations.read_bucket(settings.load(["--data_dir", str(folder)])[1], exclude=folder / "results")
 
 
 def read_one(tmp_path: Path, *boxes: Any) -> Dataset:

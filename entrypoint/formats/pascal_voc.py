@@ -1,0 +1,73 @@
+"""Pascal VOC's XML (host.robots.ox.ac.uk, the development kit of 2012): one file per photo.
+
+`annotation` with `filename`, `size` and an `object` per box: `name`, and `bndbox` with its corners in pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from xml.etree import ElementTree
+
+from entrypoint import bucket
+from entrypoint.formats.source import PARTS, Files, Labelled, Source, box, number, part_of_folders, size_of
+
+WANTED = "XML files of one photo each, with `annotation` as their root"
+
+
+def read(files: Files) -> Source | None:
+    """The boxes of all XML files whose root is `annotation`."""
+    source = Source(files.root, [])
+    keys = files.with_suffix(".xml")
+    lists = read_lists(files)
+    is_known = False
+    for key, content in files.read_all(keys):
+        root = parse(content)
+        if root is None:
+            source.unreadable.append(key)
+        elif root.tag == "annotation":
+            is_known = True
+            read_file(source, files, key, root, lists)
+    return source if is_known else None
+
+
+def parse(content: bytes) -> ElementTree.Element | None:
+    """The root of a document; None where it is damaged, or defines entities, which annotations never need."""
+    if b"<!ENTITY" in content:
+        return None
+    try:
+        return ElementTree.fromstring(content)  # noqa: S314 - without entities there is nothing to expand
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return None
+
+
+def read_file(source: Source, files: Files, key: str, root: ElementTree.Element, lists: dict[str, str]) -> None:
+    """Adds the photo of one file, by the name in it or else by the file's own, and what is drawn on it."""
+    name = (root.findtext("filename") or "").strip()
+    photo = (files.named(name, key) if name else None) or files.beside(key)
+    if photo is None:
+        source.missing.append(name or key)
+        return
+    part = lists.get(PurePosixPath(key).stem) or part_of_folders(key)
+    size = size_of(root.findtext("size/width"), root.findtext("size/height"))
+    labelled = Labelled([], in_pixels=True, size=size, part=part)
+    drawn = source.images.setdefault(photo, labelled).annotations
+    drawn += [read_object(each) for each in root.findall("object")]
+
+
+def read_object(element: ElementTree.Element) -> dict[str, object]:
+    """The box of an object."""
+    corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return box(element.findtext("name"), *corners)
+
+
+def read_lists(files: Files) -> dict[str, str]:
+    """The split of each photo by its stem, from ImageSets/Main/train.txt, val.txt and test.txt."""
+    parts = {}
+    for key in files.with_suffix(".txt"):
+        path = PurePosixPath(key)
+        if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in PARTS:
+            for line in map(str.strip, bucket.read(files.root / key).decode(errors="replace").splitlines()):
+                # Lists of one label have 1 or -1 behind the stem; stems can have blanks.
+                stem = line if line in files.by_stem else line.rpartition(" ")[0].strip()
+                parts[stem] = PARTS[path.stem]
+    return parts
