@@ -23,6 +23,7 @@ logger = logging.getLogger("job")
 # What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
 NEGATIVE = "Negative"
 MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
+SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the records' float32
 ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
 
@@ -141,10 +142,13 @@ def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, L
         findings.add(MISSING, name)
     for name in source.unreadable:
         findings.add("file of annotations is damaged, skipped", name)
-    found = {}
+    found: dict[str, Labelled] = {}
     for key, labelled in sorted(source.images.items()):
         photo = resolve(key, files.photos, files.root, findings)
-        if photo is not None:
+        if photo is not None and photo in found:
+            # Two names of one photo, of which one is escaped.
+            found[photo].annotations.extend(labelled.annotations)
+        elif photo is not None:
             found[photo] = labelled
     return dict(sorted(found.items()))
 
@@ -313,13 +317,13 @@ def repair_box(key: str, label: str, corners: list[float], findings: Findings) -
     """Puts corners in order, cuts them to the photo and drops what has no area left."""
     x, y, x2, y2 = corners
     xmin, xmax, ymin, ymax = min(x, x2), max(x, x2), min(y, y2), max(y, y2)
-    if xmin == xmax or ymin == ymax:
+    if xmax - xmin < SMALLEST or ymax - ymin < SMALLEST:
         findings.add("box without area, skipped", key)
         return None
     if (xmin, ymin) != (x, y):
         findings.add("box with corners swapped, put in order", key)
     clipped = [min(max(value, 0.0), 1.0) for value in (xmin, ymin, xmax, ymax)]
-    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+    if clipped[2] - clipped[0] < SMALLEST or clipped[3] - clipped[1] < SMALLEST:
         findings.add("box outside of the photo, skipped", key)
         return None
     if clipped != [xmin, ymin, xmax, ymax]:

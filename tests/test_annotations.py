@@ -56,6 +56,13 @@ def test_escaped_ampersand_finds_its_photo(tmp_path: Path) -> None:
     assert boxes_of(read(write_bucket(tmp_path / "b", {"a&amp;b.png": [BOX]}, ("a&b.png",))), "a&b.png")
 
 
+def test_photo_that_is_named_twice_has_the_boxes_of_both(tmp_path: Path) -> None:
+    other = {**BOX, "label": "dog"}
+    dataset = read(write_bucket(tmp_path / "b", {"a&amp;b.png": [BOX], "a&b.png": [other]}, ("a&b.png",)))
+    assert [image.key for image in dataset.images] == ["a&b.png"]
+    assert sorted(box.label for box in dataset.images[0].boxes) == ["cat", "dog"]
+
+
 def test_photo_marked_as_negative_stays_without_becoming_a_class(tmp_path: Path) -> None:
     dataset = read_one(tmp_path, {"label": "Negative"})
     assert dataset.labels == ["cat"]

@@ -60,12 +60,14 @@ def read_v2(document: dict[str, Any]) -> dict[str, list[Any]]:
     entries = labels if isinstance(labels, dict) else {}
     names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
     raw: dict[str, list[Any]] = {}
-    for key, entry in document["images"].items():
+    for key, entry in sorted(document["images"].items()):
         image = entry if isinstance(entry, dict) else {}
         ids = image["annotations"] if isinstance(image.get("annotations"), list) else []
         if not ids and image.get("status") in (None, "unlabeled", "unlabelled"):
             continue
-        raw[str(image.get("id", key))] = [hull(document["annotations"].get(str(each)), names) for each in ids]
+        raw.setdefault(str(image.get("id", key)), []).extend(
+            hull(document["annotations"].get(str(each)), names) for each in ids
+        )
     return raw
 
 
