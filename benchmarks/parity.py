@@ -117,7 +117,7 @@ def build(name: str, folder: Path) -> Any:
     train_config.fine_tune_checkpoint_type = "detection"
     reader.shuffle, reader.num_readers = False, 1
     shuffle_alike()
-    return runner.build(config, settings_of(name, folder), 0)
+    return runner.build(config, settings_of(name, folder), 0, None)
 
 
 def shuffle_alike() -> None:

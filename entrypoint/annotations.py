@@ -45,6 +45,8 @@ class LabelledImage:
     key: str
     boxes: tuple[Box, ...]
     part: str | None = None  # "train" or "validation" where the bucket has a split of its own
+    bytes: int = field(default=0, compare=False)  # of the file
+    version: str = field(default="", compare=False)  # another one whenever the photo is another
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Dataset:
 
 
 def run(work: Workspace) -> str:
-    """Reads and checks the annotations and writes dataset.json; returns its SHA-256.
+    """Reads and checks the annotations and writes dataset.json; returns a digest of it.
 
     Raises:
         UserError: there is nothing to train on, or the file is not one of Cloud Annotations.
@@ -89,15 +91,20 @@ def run(work: Workspace) -> str:
         logger.info("%d photos of the bucket carry no annotation and are not used", dataset.unlabelled)
     for kind, where in dataset.findings.kinds.items():
         logger.warning("%s: %d (%s%s)", kind, len(where), ", ".join(where[:3]), ", ..." if len(where) > 3 else "")
-    return workspace.file_sha256(work.dataset)
+    return identify(dataset)
+
+
+def identify(dataset: Dataset) -> str:
+    """A digest of what is labelled how, whatever the photos are like."""
+    plain = [dataclasses.replace(image, bytes=0, version="") for image in dataset.images]
+    return workspace.digest(asdict(dataclasses.replace(dataset, images=plain)))
 
 
 def load(work: Workspace) -> Dataset:
     """The dataset that the step wrote."""
     document = workspace.read_json(work.dataset, "annotations")
     images = [
-        LabelledImage(image["key"], tuple(Box(**box) for box in image["boxes"]), image["part"])
-        for image in document["images"]
+        LabelledImage(**{**image, "boxes": tuple(Box(**box) for box in image["boxes"])}) for image in document["images"]
     ]
     return Dataset(document["labels"], images, Findings(document["findings"]["kinds"]), document["unlabelled"])
 
@@ -108,9 +115,10 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     Raises:
         UserError: there are no annotations in a known format, or no box in them that can be used.
     """
-    root = settings.data_dir
-    refuse_missing_bucket(root)
-    files = list_files(root, exclude, settings.workers)
+    refuse_missing_bucket(settings.data_dir)
+    root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
+    listing = list_files(root, exclude)
+    files = Files(root, listing, settings.workers)
     source = formats.read(files, settings.data_format)
     findings = Findings()
     labelled = find_photos(source, files, findings)
@@ -120,7 +128,9 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
         if settings.empty_photos == "drop" and all(map(is_negative, each.annotations)):
             findings.add("photo without a box, dropped (EMPTY_PHOTOS=drop)", key)
         else:
-            images += read_image(key, each, frames.get(key), findings)
+            entry = listing[key]
+            found = read_image(key, each, frames.get(key), findings)
+            images += [dataclasses.replace(image, bytes=entry.size, version=entry.version) for image in found]
     labels = order_labels(source.labels, images, findings)
     if not labels:
         raise UserError(
@@ -129,11 +139,9 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys()))
 
 
-def list_files(root: Place, exclude: Place, workers: int) -> Files:
+def list_files(root: Place, exclude: Place) -> dict[str, bucket.Entry]:
     """The bucket's files; `exclude` and hidden folders are left out."""
-    if not bucket.is_remote(root):
-        root, exclude = root.resolve(), exclude.resolve()
-    return Files(root, bucket.listing(root, exclude), workers)
+    return bucket.listing(root, exclude if bucket.is_remote(root) else exclude.resolve())
 
 
 def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:

@@ -1,77 +1,85 @@
 """`check`: what the job would find in the bucket, told before any GPU is paid for; without TensorFlow.
 
-It reads the annotations and decodes every photo, as the conversion does, and writes nothing.
+It reads the annotations, tells what they say, decodes every photo as the conversion does, and writes nothing.
 """
 
 import json
-from collections import Counter
 from typing import Any
 
-from entrypoint import annotations, images, logs, parallel, tf_record
+from entrypoint import advice, annotations, examples, images, input_size, logs, parallel, tf_record
+from entrypoint.advice import Seen
 from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.examples import Converted
 from entrypoint.settings import Settings
-
-SHOWN = 5
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
-    """Prints what was found; 0 where the job can start, 2 where it would stop.
+    """Prints what was found, that of the annotations at once; 0 where the job can start, 2 where it would stop.
 
     Raises:
-        UserError: the bucket or its annotations cannot be read.
+        UserError: the bucket or its annotations cannot be read, or the model's input size is not known.
     """
+    size = input_size.of_model(settings)
     dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
-    facts = describe(dataset, settings)
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else as_text(facts))
+    if not as_json:
+        print(as_text(describe(dataset, settings)), flush=True)
+    seen = read_photos(dataset.images, settings)
+    facts = describe(dataset, settings, seen, size)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else about_photos(facts, seen))
     return 2 if facts["stops"] else 0
 
 
-def describe(dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    """Counts, what was found in annotations and photos with the keys it was found on, and what would stop the job."""
-    skipped, changed = read_photos(dataset.images, settings)
-    unusable = {key for keys in skipped.values() for key in keys}
+def describe(
+    dataset: Dataset, settings: Settings, seen: Seen | None = None, size: input_size.InputSize | None = None
+) -> dict[str, Any]:
+    """Counts, and what was found on which keys; with `seen`, also in the photos, and what would stop the job."""
+    skipped = seen.skipped if seen else {}
     # As the job does: photos are dealt out first, so that one that cannot be read moves no other.
-    parts = {
-        name: [image for image in part if image.key not in unusable]
-        for name, part in tf_record.split(dataset.images, settings.validation_fraction, settings.seed).items()
+    parts = tf_record.split(dataset.images, settings.validation_fraction, settings.seed)
+    counts = {
+        name: tf_record.count([image for image in part if image.key not in skipped], dataset.labels)
+        for name, part in parts.items()
     }
-    boxes = {name: Counter(box.label for image in part for box in image.boxes) for name, part in parts.items()}
-    told = tf_record.too_many_lost(dataset, len(unusable), settings.max_skipped)
-    return {
+    facts: dict[str, Any] = {
         "photos": {
             "labelled": len(dataset.images),
-            "empty": sum(not image.boxes for part in parts.values() for image in part),
-            **{name: len(part) for name, part in parts.items()},
+            "empty": sum(each["empty"] for each in counts.values()),
+            **{name: each["photos"] for name, each in counts.items()},
             "without annotation": dataset.unlabelled,
         },
-        "labels": {label: {name: count[label] for name, count in boxes.items()} for label in dataset.labels},
-        "found": dataset.findings.kinds | skipped | changed,
-        "stops": ([told] if told else []) + ([] if parts["train"] else ["no photo is left to train on"]),
+        "labels": {
+            label: {name: each["boxes_per_label"][label] for name, each in counts.items()} for label in dataset.labels
+        },
+        "found": dict(dataset.findings.kinds),
     }
+    if seen:
+        told = tf_record.too_many_lost(dataset, len(skipped), settings.max_skipped)
+        facts["found"] |= seen.kinds()
+        facts["advice"] = advice.give(parts, dataset.labels, seen, size)
+        facts["stops"] = ([told] if told else []) + ([] if counts["train"]["photos"] else [tf_record.NO_PHOTO])
+    return facts
 
 
-def read_photos(photos: list[LabelledImage], settings: Settings) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Decodes every photo; what was wrong and what the job will do to it, each with the keys."""
-    skipped: dict[str, list[str]] = {}
-    changed: dict[str, list[str]] = {}
+def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
+    """Decodes every photo."""
+    storage = input_size.storage(settings)
+    shrink = storage.shrink if storage else images.keep_size
 
-    def read(image: LabelledImage) -> tuple[str, tuple[str, ...], str | None]:
+    def read(image: LabelledImage) -> Converted:
         try:
-            return image.key, tf_record.read_photo(settings.data_dir, image.key).changes, None
+            photo = examples.read_photo(settings.data_dir, image.key, shrink)
         except images.UnusablePhotoError as error:
-            return image.key, (), str(error)
+            return Converted(image.key, None, str(error), None)
+        return Converted(image.key, None, None, photo.facts)
 
-    found = parallel.map_in_order(read, photos, settings.workers)
-    for key, changes, reason in logs.progress(found, len(photos), "photos"):
-        if reason:
-            skipped.setdefault(f"photo skipped: {reason}", []).append(key)
-        for change in changes:
-            changed.setdefault(f"photo {change}", []).append(key)
-    return skipped, changed
+    seen = Seen()
+    for each in logs.progress(parallel.map_in_order(read, photos, settings.workers), len(photos), "photos"):
+        seen.add(each)
+    return seen
 
 
 def as_text(facts: dict[str, Any]) -> str:
-    """What was found, for a person."""
+    """What the annotations say, for a person."""
     photos = facts["photos"]
     lines = [
         f"{photos['labelled']} labelled photos: {photos['train']} to train on, {photos['validation']} for validation, "
@@ -80,8 +88,16 @@ def as_text(facts: dict[str, Any]) -> str:
         f"{len(facts['labels'])} labels, boxes to train on and for validation:",
         *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),
     ]
-    for kind, keys in facts["found"].items():
-        rest = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-        lines.append(f"{kind}: {len(keys)} ({', '.join(keys[:SHOWN])}{rest})")
+    return "\n".join(lines + as_lines(facts["found"]))
+
+
+def about_photos(facts: dict[str, Any], seen: Seen) -> str:
+    """What reading the photos told, for a person."""
+    lines = as_lines(seen.kinds()) + advice.sizes(facts["advice"]) + advice.sentences(facts["advice"])
     lines += [f"the job would stop: {reason}" for reason in facts["stops"]]
     return "\n".join(lines if facts["stops"] else [*lines, "the job can start"])
+
+
+def as_lines(found: dict[str, list[str]]) -> list[str]:
+    """A line for each kind of finding."""
+    return [f"{kind}: {len(keys)} ({advice.listed(keys)})" for kind, keys in found.items()]

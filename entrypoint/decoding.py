@@ -21,21 +21,24 @@ def batches(model: Any, records: list[str]) -> Any:
     """
 
     def prepare(serialized: Any) -> tuple[Any, ...]:
-        key, image = parse(serialized)
+        key, size, image = parse(serialized)
         resized, shape = model.preprocess(tf.cast(image, tf.float32)[tf.newaxis])
-        return key, tf.shape(image)[:2], resized[0], shape[0]
+        return key, size, resized[0], shape[0]
 
     dataset = tf.data.TFRecordDataset(records).map(prepare, tf.data.AUTOTUNE)
     size = BATCH if dataset.element_spec[2].shape.is_fully_defined() else 1
     return dataset.batch(size).prefetch(tf.data.AUTOTUNE)
 
 
-def parse(serialized: Any) -> tuple[Any, Any]:
-    """Key and pixels (uint8 [height, width, 3]) of a record."""
-    text = tf.io.FixedLenFeature([], tf.string)
-    features = tf.io.parse_single_example(serialized, {"image/source_id": text, "image/encoded": text})
+def parse(serialized: Any) -> tuple[Any, Any, Any]:
+    """Key, height and width before the photo was made smaller (int32 [2]), and pixels (uint8 [height, width, 3])."""
+    text, number = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
+    wanted = {"image/source_id": text, "image/encoded": text}
+    sides = ("image/original/height", "image/original/width")
+    features = tf.io.parse_single_example(serialized, wanted | dict.fromkeys(sides, number))
     image = tf.io.decode_image(features["image/encoded"], channels=3, expand_animations=False)
-    return features["image/source_id"], tf.ensure_shape(image, [None, None, 3])
+    size = tf.cast(tf.stack([features[side] for side in sides]), tf.int32)
+    return features["image/source_id"], size, tf.ensure_shape(image, [None, None, 3])
 
 
 def detections(keys: Any, sizes: Any, found: Mapping[str, Any]) -> Iterator[Detections]:

@@ -57,10 +57,11 @@ class Engine(Protocol):
     def extractors(self) -> set[str]:
         """The types of feature extractors that upstream has for this engine."""
 
-    def build(self, config: Any, settings: Settings, step: int) -> Trainer:
+    def build(self, config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
         """A model to train, with random weights, and photos in an order that follows from the seed and the step.
 
-        A job that resumes at that step must not see the photos once more in the order that it saw from its start.
+        `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once. A job that
+        resumes at that step must not see the photos once more in the order that it saw from its start.
         """
 
     def train(self, trainer: Trainer, steps: int) -> list[dict[str, float]]:

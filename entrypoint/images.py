@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +20,22 @@ FIRST_ON_ITS_SIDE = 5
 # The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
 WHITE = (255, 255, 255)
+HASH_SIDE = 8
+LOOK_BITS = 2 * HASH_SIDE**2
+LEAST_CONTRAST = 8  # of 255 between the brightest and the darkest place of a photo whose hash says anything
+REDUCING_GAP = 3.0  # Pillow's documentation: from there on the result is almost that of the slow way
+# Width and height of an upright photo -> those to store it with, or None to leave it as it is.
+Shrink = Callable[[int, int], "tuple[int, int] | None"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is told of a photo that can be used."""
+
+    width: int  # in pixels, upright, before it was made smaller
+    height: int
+    look: int  # see `look_of`
+    changes: tuple[str, ...] = ()  # what was done to it, if anything
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class Photo:
     format: str  # "jpeg" or "png"
     width: int
     height: int
-    changes: tuple[str, ...]  # what was done to it, if anything
+    facts: Facts
 
     @property
     def sha256(self) -> str:
@@ -78,8 +95,12 @@ def read_frame(place: Path) -> Frame | None:
         return None
 
 
-def load(content: bytes) -> Photo:
-    """Decodes a photo once in full.
+def keep_size(width: int, height: int) -> None:
+    """Leaves every photo as large as it is."""
+
+
+def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
+    """Decodes a photo once in full; `shrink` says how large it is stored.
 
     Raises:
         UnusablePhotoError: the file is empty, no photo, cut off, or larger than any training can use.
@@ -88,7 +109,7 @@ def load(content: bytes) -> Photo:
         raise UnusablePhotoError("file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return decode(image, content)
+            return decode(image, content, shrink)
     except Image.DecompressionBombError:
         raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -98,30 +119,62 @@ def load(content: bytes) -> Photo:
         raise UnusablePhotoError(f"damaged or cut off ({error})") from None
 
 
-def decode(image: Image.Image, content: bytes) -> Photo:
-    """The photo as it is stored: as it came where TensorFlow reads it alike, else turned upright and encoded anew."""
+def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
+    """The photo as it is stored: as it came where TensorFlow reads it alike, else upright, smaller, encoded anew."""
     # MPO is a JPEG with further pictures, such as a preview, behind the first.
     kind = "JPEG" if image.format == "MPO" else image.format or ""
-    image.load()
+    mode = image.mode
     orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-    if orientation in (UPRIGHT, 0) and image.mode in PLAIN_MODES.get(kind, ()):
-        return Photo(content, kind.lower(), image.width, image.height, ())
+    size = image.size[::-1] if orientation in range(FIRST_ON_ITS_SIDE, 9) else image.size
+    smaller = shrink(*size)
+    if smaller:
+        # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless.
+        image.draft(None, smaller if image.size == size else smaller[::-1])
+    image.load()
+    if not smaller and orientation in (UPRIGHT, 0) and mode in PLAIN_MODES.get(kind, ()):
+        return Photo(content, kind.lower(), *size, Facts(*size, look_of(image)))
     changes = []
     if kind not in PLAIN_MODES:
         changes.append(f"{kind} converted")
-    if image.mode not in {"RGB", "L"}:
-        changes.append(f"colours converted from {image.mode}")
+    if mode not in {"RGB", "L"}:
+        changes.append(f"colours converted from {mode}")
     if orientation not in (UPRIGHT, 0):
         changes.append(f"turned upright (orientation {orientation})")
-    return encode(to_rgb(ImageOps.exif_transpose(image)), lossless=kind != "JPEG", changes=tuple(changes))
+    upright = to_rgb(ImageOps.exif_transpose(image))
+    if smaller:
+        changes.append("stored smaller, at the size that the model can use")
+        upright = upright.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    encoded, name = encode(upright, lossless=kind != "JPEG")
+    return Photo(encoded, name, *upright.size, Facts(*size, look_of(upright), tuple(changes)))
 
 
 def encode_anew(photo: Photo) -> Photo:
     """The same photo from Pillow's encoder, for one that Pillow can decode and TensorFlow cannot."""
     with Image.open(io.BytesIO(photo.encoded)) as image:
-        return encode(
-            to_rgb(image), lossless=photo.format == "png", changes=("encoded anew, TensorFlow could not read it",)
-        )
+        encoded, _ = encode(to_rgb(image), lossless=photo.format == "png")
+    facts = replace(photo.facts, changes=("encoded anew, TensorFlow could not read it",))
+    return replace(photo, encoded=encoded, facts=facts)
+
+
+def look_of(image: Image.Image) -> int:
+    """A perceptual hash of 128 bits, of which few differ between two copies of a photo; 0 for one of a single colour.
+
+    A difference hash (Krawetz, "Kind of Like That", 2013): whether each of 8 x 8 places is brighter than its right, and
+    than its lower neighbour.
+    """
+    # One row and one column more than there are differences.
+    grey = image.convert("L") if image.mode != "L" else image
+    small = grey.resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
+    pixels = small.tobytes()
+    if max(pixels) - min(pixels) < LEAST_CONTRAST:
+        return 0
+    bits = 0
+    for row in range(HASH_SIDE):
+        for column in range(HASH_SIDE):
+            here = row * (HASH_SIDE + 1) + column
+            is_brighter = pixels[here] > pixels[here + 1], pixels[here] > pixels[here + HASH_SIDE + 1]
+            bits = bits << 2 | is_brighter[0] << 1 | is_brighter[1]
+    return bits
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -135,11 +188,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def encode(image: Image.Image, *, lossless: bool, changes: tuple[str, ...]) -> Photo:
-    """The image as PNG, or as JPEG of a quality and chroma sampling that add no visible loss."""
+def encode(image: Image.Image, *, lossless: bool) -> tuple[bytes, str]:
+    """The image as PNG, or as JPEG of a quality and chroma sampling that add no visible loss; and which it is."""
     buffer = io.BytesIO()
     if lossless:
         image.save(buffer, "PNG")
     else:
         image.save(buffer, "JPEG", quality=95, subsampling="4:4:4")
-    return Photo(buffer.getvalue(), "png" if lossless else "jpeg", image.width, image.height, changes)
+    return buffer.getvalue(), "png" if lossless else "jpeg"

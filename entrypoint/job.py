@@ -39,7 +39,7 @@ PLAN = (
         reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "exports"),
         after=("label_map", "tf_record", "checkpoint"),
     ),
-    Step("train", reads=("seed", "precision"), after=("tf_record", "checkpoint", "pipeline")),
+    Step("train", reads=("seed", "precision", "oversample"), after=("tf_record", "checkpoint", "pipeline")),
     Step("evaluate", after=("train",), chief=True),
     Step("export", reads=("exports",), after=("train", "label_map"), chief=True),
     Step("report", always=True, chief=True),

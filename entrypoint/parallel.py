@@ -1,27 +1,67 @@
-"""Many things at a time, with their order kept and memory bounded."""
+"""Many things at a time, with memory bounded."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from queue import SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Like pool.map, but with a bounded number of results waiting to be taken, so that memory is bounded too."""
+def map_in_order(work: Callable[[T], R], items: Iterable[T], workers: int, pool: Executor | None = None) -> Iterator[R]:
+    """Like pool.map, but with a bounded number of results waiting to be taken, so that memory is bounded too.
+
+    Of a pool that is given, and can be shared with others, twice as many tasks as `workers` are taken up at a time.
+    """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with nullcontext(pool) if pool else ThreadPoolExecutor(workers) as executor:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(executor.submit(work, item))
                 if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
+                future.cancel()
+
+
+def merge(sources: Sequence[Iterator[T]], workers: int) -> Iterator[T]:
+    """The items of all sources as they come, each source run by a thread of its own, so many at a time.
+
+    An error in one is raised here and stops the others at their next item. What waits to be taken is not bounded: the
+    items should be small.
+    """
+    found: SimpleQueue[T | Future[None]] = SimpleQueue()
+    stopped = threading.Event()
+
+    def drain(source: Iterator[T]) -> None:
+        for item in source:
+            if stopped.is_set():
+                return
+            found.put(item)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(drain, source) for source in sources]
+        for future in futures:
+            future.add_done_callback(found.put)
+        try:
+            left = len(futures)
+            while left:
+                item = found.get()
+                if isinstance(item, Future):
+                    item.result()
+                    left -= 1
+                else:
+                    yield item
+        finally:
+            stopped.set()
+            for future in futures:
                 future.cancel()

@@ -4,8 +4,6 @@ Bucket mounts know no atomic rename, no append and no random writes; some refuse
 manifest job.json is removed first and written last: where it stands, the results beside it are whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import importlib.metadata
@@ -25,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entrypoint import bucket, export, workspace
+from entrypoint import advice, annotations, bucket, export, tf_record, workspace
 from entrypoint.bucket import Place
 from entrypoint.errors import JobError, UserError
 from entrypoint.workspace import Workspace
@@ -38,6 +36,7 @@ RENEWAL_SECONDS = 10.0
 # A lock that was not renewed for so long belongs to a job that is dead.
 DEAD_SECONDS = 35.0
 SETTLE_SECONDS = 1.0
+SHOWN = 20  # of the places of a finding
 VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
 
 
@@ -114,9 +113,24 @@ def manifest(work: Workspace) -> dict[str, Any]:
     return {
         "settings": shown_settings(work),
         "versions": versions(),
-        "data": {"sha256": marks["tf_record"]["output"]},
+        "data": {"sha256": marks["tf_record"]["output"], **found(work)},
         "steps": {name: {"began": mark["began"], "seconds": mark["seconds"]} for name, mark in marks.items()},
         "metrics": workspace.read_json(work.metrics, "evaluate")["summary"],
+    }
+
+
+def found(work: Workspace) -> dict[str, Any]:
+    """What the data is, as it was counted, and what was repaired or skipped: how often, and the first few places."""
+    dataset, records = annotations.load(work), tf_record.load_manifest(work)
+    kinds = dataset.findings.kinds | advice.kinds_of(records["skipped"], records["changed"])
+    return {
+        "splits": {
+            name: {key: value for key, value in split.items() if key != "shards"}
+            for name, split in records["splits"].items()
+        },
+        "unlabelled": dataset.unlabelled,
+        "found": {kind: {"count": len(where), "where": where[:SHOWN]} for kind, where in kinds.items()},
+        "advice": advice.sentences(records["advice"]),
     }
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from entrypoint import annotations, checkpoint_store, images, publish, tf_record, train, workspace
-from entrypoint.annotations import Dataset
+from entrypoint import advice, annotations, checkpoint_store, examples, images, publish, tf_record, train, workspace
+from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.engine import LOSS
 from entrypoint.workspace import Workspace
 
 PHOTOS = 12
+WORST = 3  # photos of each kind of finding
 THUMBNAIL = 480  # pixels, the longer side
 # Okabe and Ito's colours (2008), which people with any colour vision tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -40,6 +41,8 @@ def run(work: Workspace) -> str:
         last_loss=history[-1][LOSS] if history else None,
         photos=photo_cards(dataset, work),
         findings=finding_rows(dataset, records),
+        advice=advice.sizes(records["advice"]) + advice.sentences(records["advice"]),
+        worst=worst_cards(dataset, records, work),
         changes=changes["rows"],
         pipeline=changes["source"],
         batch_size=changes["batch_size"],
@@ -89,15 +92,8 @@ def label_rows(dataset: Dataset, records: dict[str, Any], metrics: dict[str, Any
 
 def finding_rows(dataset: Dataset, records: dict[str, Any]) -> list[tuple[str, int, str]]:
     """What was repaired or skipped: kind, count, the first few places."""
-    rows = [(kind, where) for kind, where in dataset.findings.kinds.items()]
-    reasons: dict[str, list[str]] = {}
-    for key, reason in records["skipped"].items():
-        reasons.setdefault(f"photo skipped: {reason}", []).append(key)
-    for key, what in records["changed"].items():
-        for change in what:
-            reasons.setdefault(f"photo {change}", []).append(key)
-    rows += sorted(reasons.items())
-    return [(kind, len(where), ", ".join(where[:5]) + (", …" if len(where) > 5 else "")) for kind, where in rows]
+    kinds = dataset.findings.kinds | advice.kinds_of(records["skipped"], records["changed"])
+    return [(kind, len(where), advice.listed(where)) for kind, where in kinds.items()]
 
 
 def draw_loss(history: list[dict[str, float]]) -> str:
@@ -155,6 +151,26 @@ def draw(plot: Callable[[Any], None]) -> str:
     return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
+def worst_cards(dataset: Dataset, records: dict[str, Any], work: Workspace) -> list[dict[str, Any]]:
+    """A few photos with what was found on them: copies across the split, boxes too small, what was repaired."""
+    pairs = records["advice"]["duplicates"]
+    small = records["advice"]["small_boxes"]
+    wanted = [(key, f"nearly the same as {other}") for key, other in pairs[:WORST]]
+    wanted += [
+        (key, f"{small[key]} boxes too small for the model")
+        for key in sorted(small, key=lambda key: (-small[key], key))[:WORST]
+    ]
+    by_key = {image.key: image for image in dataset.images}
+    for kind, where in sorted(dataset.findings.kinds.items()):
+        wanted += [(key, kind) for key in dict.fromkeys(where) if key in by_key][:WORST]
+    cards = []
+    for key, why in wanted[:PHOTOS]:
+        card = photo_card(by_key[key], dataset, work)
+        if card:
+            cards.append(card | {"why": why, "found": []})
+    return cards
+
+
 def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
     """Validation photos, evenly out of all, with true and found boxes in thousandths of their sides."""
     found = workspace.read_json(work.detections, "evaluate")
@@ -162,38 +178,43 @@ def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
     stride = max(1, len(found) // PHOTOS)
     cards = []
     for each in found[::stride][:PHOTOS]:
-        try:
-            photo = tf_record.read_photo(work.settings.data_dir, each["key"])
-        except images.UnusablePhotoError:
-            # It was there when the records were made; the model needs no photo any more.
-            continue
-        true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in by_key[each["key"]].boxes]
-        cards.append(
-            {
-                "key": each["key"],
-                "source": thumbnail(photo.encoded),
-                "width": photo.width,
-                "height": photo.height,
-                "true": [rectangle(corners, photo, colour_of(label, dataset)) for label, corners in true],
-                "found": [
-                    rectangle(corners, photo, COLOURS[(number - 1) % len(COLOURS)])
-                    | {"label": dataset.labels[number - 1], "score": score}
-                    for corners, number, score in zip(each["boxes"], each["classes"], each["scores"], strict=True)
-                ],
-                "counts": Counter(label for label, _ in true),
-            }
-        )
+        card = photo_card(by_key[each["key"]], dataset, work)
+        if card:
+            card["found"] = [
+                rectangle(corners, card, COLOURS[(number - 1) % len(COLOURS)])
+                | {"label": dataset.labels[number - 1], "score": score}
+                for corners, number, score in zip(each["boxes"], each["classes"], each["scores"], strict=True)
+            ]
+            cards.append(card)
     return cards
 
 
-def rectangle(corners: Any, photo: images.Photo, colour: str) -> dict[str, Any]:
-    """A box in pixels of the upright photo: left, top, width and height."""
+def photo_card(image: LabelledImage, dataset: Dataset, work: Workspace) -> dict[str, Any] | None:
+    """A photo with the boxes that were drawn, in its own pixels; None where it has gone or cannot be read."""
+    try:
+        photo = examples.read_photo(work.settings.data_dir, image.key)
+    except images.UnusablePhotoError:
+        # It was there when the records were made; the model needs no photo any more.
+        return None
+    size = {"width": photo.width, "height": photo.height}
+    true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in image.boxes]
+    return {
+        "key": image.key,
+        "source": thumbnail(photo.encoded),
+        **size,
+        "true": [rectangle(corners, size, colour_of(label, dataset)) for label, corners in true],
+        "counts": Counter(label for label, _ in true),
+    }
+
+
+def rectangle(corners: Any, size: dict[str, Any], colour: str) -> dict[str, Any]:
+    """A box in pixels of the upright photo, whose `width` and `height` are given: left, top, width and height."""
     ymin, xmin, ymax, xmax = corners
     return {
-        "x": round(xmin * photo.width, 1),
-        "y": round(ymin * photo.height, 1),
-        "width": round((xmax - xmin) * photo.width, 1),
-        "height": round((ymax - ymin) * photo.height, 1),
+        "x": round(xmin * size["width"], 1),
+        "y": round(ymin * size["height"], 1),
+        "width": round((xmax - xmin) * size["width"], 1),
+        "height": round((ymax - ymin) * size["height"], 1),
         "colour": colour,
     }
 

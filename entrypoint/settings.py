@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     empty_photos: Literal["keep", "drop"] = Field(
         "keep", description="photos that show no object: `keep` trains on them too, `drop` leaves them out"
     )
+    train_image_size: Literal["auto", "original"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="the size at which photos are stored for training, never larger than they are: `auto` is twice the "
+        "model's input, a number the shorter side in pixels, `original` keeps every photo's own",
+    )
     result_dir: Place = Field(
         default_factory=lambda values: values["data_dir"] / "results",
         description="what the user keeps: model, checkpoint, metrics and report; a folder, a mount or an address. "
@@ -100,6 +105,11 @@ class Settings(BaseSettings):
         "but for the few that a rare label needs",
     )
     seed: int = Field(42, ge=0, description="seed of the split, the order of the records and the training")
+    oversample: Literal["off", "sqrt"] = Field(
+        "off",
+        description="`sqrt` shows photos of rare labels more often in training: a label on a hundredth as many photos "
+        "as the most common one ten times as often",
+    )
     checkpoint: str = Field(
         "zoo",
         description="what training starts from: `zoo`, `none` (from scratch), a folder, an archive or its address",

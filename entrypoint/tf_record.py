@@ -4,19 +4,22 @@ The records are a function of the bucket and the settings alone: the same bytes 
 and the number of workers.
 """
 
+import dataclasses
 import functools
 import hashlib
 import logging
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from entrypoint import annotations, bucket, images, logs, parallel, workspace
+from entrypoint import advice, annotations, examples, images, input_size, logs, parallel, workspace
+from entrypoint.advice import Seen
 from entrypoint.annotations import Dataset, LabelledImage
-from entrypoint.bucket import Place
 from entrypoint.errors import UserError
+from entrypoint.examples import Converted
+from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -25,6 +28,8 @@ SPLITS = ("train", "validation")
 # TensorFlow's performance guide advises shards of 100 to 200 MB; as many as READERS are read at a time.
 SHARD_BYTES = 150_000_000
 READERS = 8
+WRITERS = 4  # shards that are written at a time
+NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION_FRACTION"
 
 
 def run(work: Workspace) -> str:
@@ -34,27 +39,14 @@ def run(work: Workspace) -> str:
         UserError: more photos than MAX_SKIPPED cannot be read, or none is left to train on.
     """
     dataset = annotations.load(work)
-    settings = work.settings
-    parts = split(dataset.images, settings.validation_fraction, settings.seed)
-    ids = {label: index for index, label in enumerate(dataset.labels, start=1)}
-    writer = RecordWriter(settings.data_dir, ids, settings.workers, bucket.listing(settings.data_dir, work.results))
+    parts = split(dataset.images, work.settings.validation_fraction, work.settings.seed)
+    writer = RecordWriter(dataset.labels, work.settings)
     with workspace.new_folder(work.records) as folder:
-        for name in SPLITS:
-            writer.write(folder, name, parts[name])
-        refuse_losses(writer, dataset, settings.max_skipped)
-        manifest = {
-            "labels": dataset.labels,
-            "splits": writer.splits,
-            "skipped": dict(sorted(writer.skipped.items())),
-            "changed": dict(sorted(writer.changed.items())),
-            "max_boxes": max(len(image.boxes) for image in dataset.images),
-        }
+        shards = {name: writer.write(folder, name, parts[name]) for name in SPLITS}
+        refuse_losses(dataset, parts, writer.seen, work.settings.max_skipped)
+        manifest = describe(dataset, parts, writer.seen, shards, work.settings)
         workspace.write_json(folder / "manifest.json", manifest)
-    for name in SPLITS:
-        counts = writer.splits[name]
-        logger.info(
-            "%s: %d photos, %d boxes in %d shards", name, counts["photos"], counts["boxes"], len(counts["shards"])
-        )
+    log_counts(manifest)
     return workspace.digest(manifest)
 
 
@@ -68,26 +60,68 @@ def outputs(work: Workspace) -> list[Path]:
 
 
 def fingerprint(work: Workspace) -> str:
-    """Names, sizes and times of the photos: what tells a changed bucket without reading it."""
-    listing = bucket.listing(work.settings.data_dir, work.results)
-    return workspace.digest([[image.key, str(listing.get(image.key))] for image in annotations.load(work).images])
+    """The photos' sizes and times, and how small they are stored: models of one input size can share the records."""
+    photos = [[image.key, image.bytes, image.version] for image in annotations.load(work).images]
+    return workspace.digest([photos, repr(input_size.storage(work.settings))])
 
 
 def load_manifest(work: Workspace) -> dict[str, Any]:
-    """What the step wrote: labels, counts and shards per split, skipped and changed photos."""
+    """What the step wrote: labels, counts and shards per split, skipped and changed photos, advice."""
     return dict(workspace.read_json(work.records / "manifest.json", "tf_record"))
 
 
-def refuse_losses(writer: "RecordWriter", dataset: Dataset, max_skipped: float) -> None:
+def describe(
+    dataset: Dataset,
+    parts: dict[str, list[LabelledImage]],
+    seen: Seen,
+    shards: dict[str, list[dict[str, Any]]],
+    settings: Settings,
+) -> dict[str, Any]:
+    """The manifest of records that were written."""
+    used = {name: [image for image in part if image.key in seen.facts] for name, part in parts.items()}
+    return {
+        "labels": dataset.labels,
+        "splits": {name: {**count(used[name], dataset.labels), "shards": shards[name]} for name in SPLITS},
+        "skipped": dict(sorted(seen.skipped.items())),
+        "changed": seen.changed(),
+        "advice": advice.give(parts, dataset.labels, seen, input_size.of_model(settings)),
+        "max_boxes": max(len(image.boxes) for image in dataset.images),
+    }
+
+
+def count(photos: list[LabelledImage], labels: list[str]) -> dict[str, Any]:
+    """Photos, those without a box, boxes, and boxes and photos by label."""
+    boxes = Counter(box.label for image in photos for box in image.boxes)
+    shown = Counter(label for image in photos for label in {box.label for box in image.boxes})
+    return {
+        "photos": len(photos),
+        "empty": sum(not image.boxes for image in photos),
+        "boxes": boxes.total(),
+        "boxes_per_label": {label: boxes[label] for label in labels},
+        "photos_per_label": {label: shown[label] for label in labels},
+    }
+
+
+def log_counts(manifest: dict[str, Any]) -> None:
+    """Logs how many photos there are, and what a careful colleague would say of them."""
+    for name, counts in manifest["splits"].items():
+        logger.info(
+            "%s: %d photos, %d boxes in %d shards", name, counts["photos"], counts["boxes"], len(counts["shards"])
+        )
+    for sentence in advice.sentences(manifest["advice"]):
+        logger.warning("%s", sentence)
+
+
+def refuse_losses(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, max_skipped: float) -> None:
     """UserError where more photos are missing or unreadable than MAX_SKIPPED allows, or none is left to train on."""
-    for key, reason in sorted(writer.skipped.items()):
+    for key, reason in sorted(seen.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
-    told = too_many_lost(dataset, len(writer.skipped), max_skipped)
+    told = too_many_lost(dataset, len(seen.skipped), max_skipped)
     if told:
-        key, reason = min((writer.skipped | dict.fromkeys(dataset.lost, "not in the bucket")).items())
+        key, reason = min((seen.skipped | dict.fromkeys(dataset.lost, "not in the bucket")).items())
         raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
-    if not writer.splits["train"]["photos"]:
-        raise UserError("no photo is left to train on: label more photos, or lower VALIDATION_FRACTION")
+    if not any(image.key in seen.facts for image in parts["train"]):
+        raise UserError(NO_PHOTO)
 
 
 def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | None:
@@ -133,143 +167,66 @@ def rank(key: str, seed: int) -> float:
 
 
 class RecordWriter:
-    """Writes the shards of one split after the other and keeps count."""
+    """Writes the shards of a split, several at a time, and keeps what was seen."""
 
-    def __init__(self, root: Place, ids: dict[str, int], workers: int, listing: dict[str, bucket.Entry]) -> None:
-        self.root = root
-        self.ids = ids
-        self.workers = workers
-        self.listing = listing
-        self.splits: dict[str, dict[str, Any]] = {}
-        self.skipped: dict[str, str] = {}
-        self.changed: dict[str, list[str]] = {}
+    def __init__(self, labels: list[str], settings: Settings) -> None:
+        self.workers = settings.workers
+        storage = input_size.storage(settings)
+        self.convert = functools.partial(
+            examples.convert,
+            root=settings.data_dir,
+            ids={label: index for index, label in enumerate(labels, start=1)},
+            shrink=storage.shrink if storage else images.keep_size,
+        )
+        self.seen = Seen()
 
-    def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> None:
-        """Writes `name`-00000-of-0000N.tfrecord, the photos in the given order, cut into N runs of equal length."""
-        counts: Counter[str] = Counter()
-        boxes: Counter[str] = Counter()
-        shards = []
-        total = shard_count(sum(self.size_of(image.key) for image in photos), len(photos))
-        examples = parallel.map_in_order(self.convert, photos, self.workers)
-        examples = logs.progress(examples, len(photos), f"{name} records")
-        for index in range(total):
-            length = (index + 1) * len(photos) // total - index * len(photos) // total
-            path = folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord"
-            written = self.write_shard(path, (next(examples) for _ in range(length)))
-            shards.append({"name": path.name, "photos": written, "sha256": workspace.file_sha256(path)})
-        for image in photos:
-            if image.key not in self.skipped:
-                counts.update(photos=1, boxes=len(image.boxes), empty=not image.boxes)
-                boxes.update(box.label for box in image.boxes)
-        self.splits[name] = {**{key: counts[key] for key in ("photos", "boxes", "empty")}, "shards": shards}
-        self.splits[name]["boxes_per_label"] = {label: boxes[label] for label in self.ids}
+    def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> list[dict[str, Any]]:
+        """Writes `name`-00000-of-0000N.tfrecord, the photos in the given order, cut into N runs of equal length.
 
-    def write_shard(self, path: Path, examples: Iterable[bytes | None]) -> int:
-        """Writes the examples that there are and returns how many."""
+        Returns name, SHA-256 and number of photos of each shard.
+        """
+        total = shard_count(sum(image.bytes for image in photos), len(photos))
+        shards = [Shard(folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord") for index in range(total)]
+        cuts = [index * len(photos) // max(1, total) for index in range(total + 1)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            runs = [
+                shard.write(self.converted(photos[start:end], pool))
+                for shard, start, end in zip(shards, cuts, cuts[1:], strict=False)
+            ]
+            for each in logs.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
+                self.seen.add(each)
+        return [shard.describe() for shard in shards]
+
+    def converted(self, photos: list[LabelledImage], pool: Executor) -> Iterator[Converted]:
+        """The photos as examples, few enough of them in memory for all shards that are written at a time."""
+        return parallel.map_in_order(self.convert, photos, max(1, self.workers // WRITERS), pool)
+
+
+class Shard:
+    """A file of records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.photos = 0
+        self.sha256 = ""
+
+    def write(self, photos: Iterator[Converted]) -> Iterator[Converted]:
+        """Writes the examples that there are; what became of each photo, without the example itself."""
         import tensorflow as tf
 
-        written = 0
-        with tf.io.TFRecordWriter(str(path)) as shard:
-            for example in examples:
-                if example is not None:
-                    shard.write(example)
-                    written += 1
-        return written
+        with tf.io.TFRecordWriter(str(self.path)) as file:
+            for each in photos:
+                if each.example is not None:
+                    file.write(each.example)
+                    self.photos += 1
+                yield dataclasses.replace(each, example=None)
+        self.sha256 = workspace.file_sha256(self.path)
 
-    def convert(self, image: LabelledImage) -> bytes | None:
-        """The photo as a serialized tf.train.Example; None, and a note why, where it cannot be used."""
-        try:
-            photo = read_photo(self.root, image.key)
-        except images.UnusablePhotoError as error:
-            self.skipped[image.key] = str(error)
-            return None
-        if not photo.changes and not is_decodable(photo):
-            photo = images.encode_anew(photo)
-        if photo.changes:
-            self.changed[image.key] = list(photo.changes)
-        return to_example(image, photo, self.ids)
-
-    def size_of(self, key: str) -> int:
-        """A photo's size in bytes; 0 where it has gone."""
-        return self.listing[key].size if key in self.listing else 0
-
-
-def read_photo(root: Place, key: str) -> images.Photo:
-    """The photo of that key, decoded.
-
-    Raises:
-        UnusablePhotoError: it is gone, may not be read, or is no usable photo.
-        OSError: the bucket itself cannot be read.
-    """
-    try:
-        return images.load(bucket.read(root / key))
-    except OSError as error:
-        # Of a bucket by address only a missing file is the photo's own fault: credentials can run out in the middle.
-        is_photo = isinstance(error, FileNotFoundError) or not bucket.is_remote(root)
-        if error.errno not in bucket.FINAL or not is_photo:
-            raise
-        raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
-
-
-def is_decodable(photo: images.Photo) -> bool:
-    """Whether TensorFlow reads the photo too: its decoders refuse some damage that Pillow's pass over."""
-    import tensorflow as tf
-
-    session, encoded, pixels = decoder()
-    try:
-        session.run(pixels, {encoded: photo.encoded})
-    except tf.errors.InvalidArgumentError:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=1)
-def decoder() -> tuple[Any, Any, Any]:
-    """A session, and the tensors of encoded bytes and of pixels in it; it leaves TensorFlow's mode to the engine."""
-    import tensorflow.compat.v1 as tf
-
-    with tf.Graph().as_default():
-        encoded = tf.placeholder(tf.string, [])
-        pixels = tf.io.decode_image(encoded, channels=3)
-        # A session takes all of a GPU's memory where it is let.
-        return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels.op
+    def describe(self) -> dict[str, Any]:
+        """Its entry in the manifest."""
+        return {"name": self.path.name, "photos": self.photos, "sha256": self.sha256}
 
 
 def shard_count(size: int, photos: int) -> int:
     """Shards for so many bytes: 100 to 200 MB each, but as many as are read at a time, and none without a photo."""
     return min(photos, max(READERS, round(size / SHARD_BYTES)))
-
-
-def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:
-    """A serialized tf.train.Example with the features that upstream's TfExampleDecoder reads.
-
-    Corners are fractions of the width and height, float32; labels come as text and as id.
-    """
-    import tensorflow as tf
-
-    def of_bytes(*values: bytes) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-    def of_ints(*values: int) -> Any:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    def of_floats(*values: float) -> Any:
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-    key = os.fsencode(image.key)
-    feature = {
-        "image/height": of_ints(photo.height),
-        "image/width": of_ints(photo.width),
-        "image/filename": of_bytes(key),
-        "image/source_id": of_bytes(key),
-        "image/key/sha256": of_bytes(photo.sha256.encode()),
-        "image/encoded": of_bytes(photo.encoded),
-        "image/format": of_bytes(photo.format.encode()),
-        "image/object/class/text": of_bytes(*(box.label.encode() for box in image.boxes)),
-        "image/object/class/label": of_ints(*(ids[box.label] for box in image.boxes)),
-    }
-    for corner in ("xmin", "xmax", "ymin", "ymax"):
-        feature[f"image/object/bbox/{corner}"] = of_floats(*(getattr(box, corner) for box in image.boxes))
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
-    # The order of a map's entries is otherwise free to change between two processes.
-    return bytes(example.SerializeToString(deterministic=True))

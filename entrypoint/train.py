@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from entrypoint import checkpoint, checkpoint_store, engine, signals, workspace
+from entrypoint import checkpoint, checkpoint_store, engine, oversampling, signals, tf_record, workspace
 from entrypoint.engine import LOSS, Engine, Trainer
 from entrypoint.errors import Stopped, UserError
 from entrypoint.workspace import Workspace
@@ -59,7 +59,7 @@ def lost_machine() -> Any:
 def train(saved: checkpoint_store.Saved | None, identity: str, work: Workspace) -> None:
     """Trains from a checkpoint of this job, or from the one that it starts from, to the last step."""
     runner, config = engine.load(work)
-    trainer = runner.build(config, work.settings, saved.step if saved else 0)
+    trainer = runner.build(config, work.settings, saved.step if saved else 0, repeats(work))
     history = resume(trainer, saved, work)
     trainer.share(identity)
     events = Events(work.events, history)
@@ -69,10 +69,22 @@ def train(saved: checkpoint_store.Saved | None, identity: str, work: Workspace) 
         events.close()
 
 
+def repeats(work: Workspace) -> list[float] | None:
+    """How often photos are shown in an epoch, by their labels; None for once."""
+    if work.settings.oversample == "off":
+        return None
+    manifest = tf_record.load_manifest(work)
+    photos = manifest["splits"]["train"]["photos_per_label"]
+    found = oversampling.factors([photos[label] for label in manifest["labels"]])
+    shown = ", ".join(f"{label} {factor:.1f}" for label, factor in zip(manifest["labels"], found, strict=True))
+    logger.info("OVERSAMPLE=%s: how often photos are shown in an epoch: %s", work.settings.oversample, shown)
+    return found
+
+
 def identify(work: Workspace) -> str:
     """What makes a checkpoint one of this job: settings, records, start and pipeline.config; not machine or path."""
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
-    return workspace.digest([work.settings.seed, work.settings.precision, *before])
+    return workspace.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
 
 
 def outputs(work: Workspace) -> list[Path]:

@@ -10,8 +10,9 @@ from aiohttp import ClientConnectorError
 from gcsfs.retry import HttpError
 from upath import UPath
 
-from entrypoint import bucket, publish, tf_record
+from entrypoint import bucket, publish
 from entrypoint.errors import UserError
+from entrypoint.examples import read_photo
 from entrypoint.workspace import Workspace
 from tests import stores
 from tests.conftest import make_settings, run_job
@@ -145,7 +146,7 @@ def test_photo_that_may_not_be_read_any_more_is_not_skipped(monkeypatch: pytest.
             monkeypatch.setenv(name, value)
         stores.forget_clients()
         with pytest.raises(PermissionError, match=r"s3://bucket/a\.jpg"):
-            tf_record.read_photo(bucket.parse("s3://bucket"), "a.jpg")
+            read_photo(bucket.parse("s3://bucket"), "a.jpg")
         assert server.requests
 
 

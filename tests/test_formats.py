@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from entrypoint import annotations, images, settings, tf_record
 from entrypoint.annotations import Box, Dataset, LabelledImage
 from entrypoint.errors import UserError
+from entrypoint.examples import read_photo
 
 COLOURS = {"cat": (220, 30, 30), "dog": (30, 30, 220)}
 SIZE = (160, 80)
@@ -208,7 +209,7 @@ def read(folder: Path, **values: str) -> Dataset:
 
 def pixels(folder: Path, image: LabelledImage) -> Iterator[tuple[Box, Image.Image]]:
     """Each box with what the stored photo shows inside of it, but for the seam that JPEG blurs."""
-    photo = tf_record.read_photo(folder, image.key)
+    photo = read_photo(folder, image.key)
     with Image.open(io.BytesIO(photo.encoded)) as picture:
         for box in image.boxes:
             left, top = round(box.xmin * photo.width) + 2, round(box.ymin * photo.height) + 2
@@ -403,4 +404,4 @@ def test_photo_whose_header_cannot_be_read_is_left_for_the_conversion_to_count(t
     dataset = read(tmp_path, empty_photos="drop")
     assert LabelledImage("train/a.jpg", (), "train") in dataset.images
     with pytest.raises(images.UnusablePhotoError):
-        tf_record.read_photo(tmp_path, "train/a.jpg")
+        read_photo(tmp_path, "train/a.jpg")

@@ -61,7 +61,7 @@ def test_photo_that_needs_nothing_is_stored_byte_for_byte(tmp_path: Path, name: 
     draw_upright().save(tmp_path / name, **options)
     photo = images.load((tmp_path / name).read_bytes())
     assert photo.encoded == (tmp_path / name).read_bytes()
-    assert photo.changes == ()
+    assert photo.facts.changes == ()
 
 
 def test_png_named_jpg_is_stored_as_png(tmp_path: Path) -> None:
@@ -168,3 +168,47 @@ def test_damage_anywhere_is_no_traceback(tmp_path: Path, suffix: str) -> None:
         (tmp_path / f"b.{suffix}").write_bytes(damaged)
         with contextlib.suppress(images.UnusablePhotoError):
             images.load((tmp_path / f"b.{suffix}").read_bytes())
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_large_photo_is_stored_smaller_and_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright = draw_upright().resize((960, 640), Image.Resampling.NEAREST)
+    transpose = STORED[orientation]
+    stored = upright.transpose(transpose) if transpose is not None else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, quality=95)
+    asked = []
+
+    def shrink(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return 96, 64
+
+    photo = images.load((tmp_path / f"a.{suffix}").read_bytes(), shrink)
+    assert asked == [(960, 640)]
+    assert (photo.width, photo.height) == (96, 64)
+    assert (photo.facts.width, photo.facts.height) == (960, 640)
+    assert "stored smaller, at the size that the model can use" in photo.facts.changes
+    found = pixels(photo)
+    assert found.shape == (64, 96, 3)
+    assert found[8:24, 8:24, 0].min() > 230
+    assert found[8:24, 40:, 0].max() < 110
+    assert found[40:, 8:24, 0].max() < 110
+
+
+def test_detail_is_averaged_and_not_dropped(tmp_path: Path) -> None:
+    # Stripes of one pixel become an even grey; taking every tenth pixel would keep black or white.
+    stripes = np.zeros((640, 960), np.uint8)
+    stripes[:, ::2] = 255
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(stripes).save(tmp_path / name, quality=95)
+        found = pixels(images.load((tmp_path / name).read_bytes(), lambda width, height: (width // 10, height // 10)))
+        assert abs(found - 127).max() <= 6
+
+
+def test_cut_off_photo_is_found_also_where_it_is_stored_smaller(tmp_path: Path) -> None:
+    draw_upright().resize((1920, 1280)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    with pytest.raises(images.UnusablePhotoError, match="damaged or cut off"):
+        images.load(content[: len(content) * 9 // 10], lambda _width, _height: (96, 64))

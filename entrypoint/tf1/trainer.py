@@ -13,6 +13,7 @@ from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 from object_detection.utils import variables_helper
 
+from entrypoint import oversampling
 from entrypoint.engine import LOSS
 from entrypoint.errors import UserError
 from entrypoint.losses import compute
@@ -104,8 +105,10 @@ class Trainer:
         self.saver.save(self.session, str(prefix), write_meta_graph=False, write_state=False)
 
 
-def build(config: Any, settings: Settings, step: int) -> Trainer:
+def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
     """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+
+    `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
 
     Raises:
         UserError: it cannot be built, or several machines are to train it.
@@ -114,7 +117,8 @@ def build(config: Any, settings: Settings, step: int) -> Trainer:
         raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; name a TF2 model, or unset it")
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
-    return Trainer(config, settings.seed + step)
+    with oversampling.reading(repeats):
+        return Trainer(config, settings.seed + step)
 
 
 def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 
-from entrypoint import distribution, machine
+from entrypoint import distribution, machine, oversampling
 from entrypoint.engine import LOSS
 from entrypoint.errors import JobError, UserError
 from entrypoint.losses import compute
@@ -22,12 +22,15 @@ from entrypoint.tf2 import model as models
 class Trainer:
     """A model in training: its weights, its optimizer and the step it is at; on every replica of the strategy."""
 
-    def __init__(self, config: Any, seed: int, strategy: Any, policy: str = "float32") -> None:
+    def __init__(
+        self, config: Any, seed: int, strategy: Any, policy: str = "float32", repeats: list[float] | None = None
+    ) -> None:
         refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
         self.config = config
         self.seed = seed
         self.strategy = strategy
+        self.repeats = repeats
         self.policy = policy
         with strategy.scope():
             self._make_variables()
@@ -118,11 +121,14 @@ class Trainer:
         return tf.stack([*losses.values(), rate])
 
 
-def build(config: Any, settings: Settings, step: int) -> Trainer:
-    """A model to train, with random weights, and photos in an order that follows from the seed and the step."""
+def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
+    """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+
+    `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
+    """
     refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
     strategy = distribution.strategy_for(settings.tf_config)
-    return Trainer(config, settings.seed + step, strategy, machine.policy(settings))
+    return Trainer(config, settings.seed + step, strategy, machine.policy(settings), repeats)
 
 
 def refuse_few_files(config: Any, machines: int) -> None:
@@ -147,7 +153,8 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
     if trainer.batches is None:
         tf.random.set_seed(trainer.seed)
-        trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
+        with oversampling.reading(trainer.repeats):
+            trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
     values = trainer.run(trainer.batches, tf.constant(steps)).numpy()
     return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
 
