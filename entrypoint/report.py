@@ -204,6 +204,7 @@ def photo_card(image: LabelledImage, dataset: Dataset, work: Workspace) -> dict[
         **size,
         "true": [rectangle(corners, size, colour_of(label, dataset)) for label, corners in true],
         "counts": Counter(label for label, _ in true),
+        "why": "",
     }
 
 
