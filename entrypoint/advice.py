@@ -159,14 +159,19 @@ def sizes(facts: dict[str, Any]) -> list[str]:
     """How large photos and boxes are, for a person."""
     said = []
     if facts["photo_sizes"]:
-        smallest, middle, largest = (f"{width} x {height}" for width, height in facts["photo_sizes"].values())
+        smallest, middle, largest = (f"{width} x {height}" for width, height in ranked(facts["photo_sizes"]))
         said.append(f"photos are {smallest} to {largest} pixels, half of them up to {middle}")
     if facts["box_sizes"]:
         size = facts["input_size"]
         where = f" at the model's input of {size[0]} x {size[1]}" if size else ""
-        smallest, middle, largest = (f"{side:g}" for side in facts["box_sizes"].values())
+        smallest, middle, largest = (f"{side:g}" for side in ranked(facts["box_sizes"]))
         said.append(f"boxes are squares of {smallest} to {largest} pixels{where}, half of them up to {middle}")
     return said
+
+
+def ranked(sizes: dict[str, Any]) -> list[Any]:
+    """A spread from the smallest to the largest; JSON has sorted it by its words."""
+    return [sizes[name] for name in ("smallest", "median", "largest")]
 
 
 def sentences(facts: dict[str, Any]) -> list[str]:
@@ -174,15 +179,15 @@ def sentences(facts: dict[str, Any]) -> list[str]:
     said = []
     if pairs := facts["duplicates"]:
         said.append(
-            f"{len(pairs)} photos for validation are nearly the same as one to train on, and make the metrics better "
-            f"than they are: {listed(f'{one} like {other}' for one, other in pairs)}"
+            f"photos for validation that are nearly the same as one to train on, and make the metrics better than they "
+            f"are: {len(pairs)} ({listed(f'{one} like {other}' for one, other in pairs)})"
         )
     if small := facts["small_boxes"]:
         width, height = facts["input_size"]
         said.append(
-            f"{sum(small.values())} boxes on {len(small)} photos are under {SMALL} pixels at the model's input of "
-            f"{width} x {height}, where it hardly sees them: take a model of a larger input, or cut the photos into "
-            f"parts ({listed(sorted(small, key=lambda key: -small[key]))})"
+            f"boxes under {SMALL} pixels at the model's input of {width} x {height}, where it hardly sees them: "
+            f"{sum(small.values())} ({listed(sorted(small, key=lambda key: (-small[key], key)))}); take a model of a "
+            "larger input, or cut the photos into parts"
         )
     if few := facts["few_boxes"]:
         names = listed(f"{label} ({count})" for label, count in sorted(few.items(), key=lambda item: item[1]))

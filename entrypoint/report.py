@@ -157,7 +157,7 @@ def worst_cards(dataset: Dataset, records: dict[str, Any], work: Workspace) -> l
     small = records["advice"]["small_boxes"]
     wanted = [(key, f"nearly the same as {other}") for key, other in pairs[:WORST]]
     wanted += [
-        (key, f"{small[key]} boxes too small for the model")
+        (key, f"boxes too small for the model: {small[key]}")
         for key in sorted(small, key=lambda key: (-small[key], key))[:WORST]
     ]
     by_key = {image.key: image for image in dataset.images}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 
 import pytest
 from PIL import Image, ImageEnhance
@@ -74,7 +75,7 @@ def test_boxes_under_eight_pixels_of_the_input_are_counted() -> None:
     assert facts["small_boxes"] == {"a": 2}
     assert facts["box_sizes"] == {"smallest": 1.0, "median": 8.0, "largest": 50.0}
     assert facts["photo_sizes"] == {"smallest": [40, 30], "median": [4000, 3000], "largest": [4000, 3000]}
-    assert "2 boxes on 1 photos are under 8 pixels at the model's input of 100 x 100" in " ".join(
+    assert "boxes under 8 pixels at the model's input of 100 x 100, where it hardly sees them: 2 (a);" in " ".join(
         advice.sentences(facts)
     )
 
