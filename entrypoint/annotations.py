@@ -76,13 +76,17 @@ class Dataset:
 
 
 def run(work: Workspace) -> str:
-    """Reads and checks the annotations and writes dataset.json; returns a digest of it.
+    """Reads and checks the annotations and writes dataset.json, or fetches it; returns a digest of it.
 
     Raises:
-        UserError: there is nothing to train on, or the file is not one of Cloud Annotations.
+        UserError: there is nothing to train on, or RECORDS_DIR holds no records.
     """
-    dataset = read_bucket(work.settings, exclude=work.results)
-    workspace.write_json(work.dataset, asdict(dataset))
+    if work.settings.records_dir:
+        bucket.fetch(refuse_missing_records(work.settings.records_dir) / "dataset.json", work.dataset)
+        dataset = load(work)
+    else:
+        dataset = read_bucket(work.settings, exclude=work.results)
+        workspace.write_json(work.dataset, asdict(dataset))
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if any(image.part for image in dataset.images):
@@ -103,10 +107,13 @@ def identify(dataset: Dataset) -> str:
 def load(work: Workspace) -> Dataset:
     """The dataset that the step wrote."""
     document = workspace.read_json(work.dataset, "annotations")
-    images = [
-        LabelledImage(**{**image, "boxes": tuple(Box(**box) for box in image["boxes"])}) for image in document["images"]
-    ]
+    images = [to_image(image) for image in document["images"]]
     return Dataset(document["labels"], images, Findings(document["findings"]["kinds"]), document["unlabelled"])
+
+
+def to_image(document: dict[str, Any]) -> LabelledImage:
+    """A photo as JSON has it."""
+    return LabelledImage(**{**document, "boxes": tuple(Box(**box) for box in document["boxes"])})
 
 
 def read_bucket(settings: Settings, exclude: Place) -> Dataset:
@@ -208,6 +215,16 @@ def refuse_missing_bucket(root: Place) -> None:
         raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
     if not is_there:
         raise UserError(f"DATA_DIR={root} is no folder: mount the bucket there, or name where it is mounted")
+
+
+def refuse_missing_records(place: Place) -> Place:
+    """RECORDS_DIR; UserError where nothing was converted into it, or not to the end."""
+    if not bucket.matching(place, "manifest.json"):
+        raise UserError(
+            f"RECORDS_DIR={place} has no manifest.json: name the folder that `python -m entrypoint.beam` wrote, and "
+            "see that it came to its end"
+        )
+    return place
 
 
 def resolve(key: str, photos: set[str], root: Place, findings: Findings) -> str | None:

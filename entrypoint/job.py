@@ -32,7 +32,11 @@ class Step:
 PLAN = (
     Step("annotations", always=True),
     Step("label_map", after=("annotations",)),
-    Step("tf_record", reads=("validation_fraction", "seed", "max_skipped"), after=("annotations", "label_map")),
+    Step(
+        "tf_record",
+        reads=("validation_fraction", "seed", "max_skipped", "records_dir"),
+        after=("annotations", "label_map"),
+    ),
     Step("checkpoint", reads=("model", "checkpoint", "checkpoint_sha256", "zoo_url"), background=True),
     Step(
         "pipeline",
@@ -76,7 +80,8 @@ def run_alone(name: str, settings: Settings) -> None:
 def claimed(settings: Settings) -> Iterator[Workspace]:
     """WORK_DIR, and RESULT_DIR, to this job alone, when bucket and machine were found fit for it."""
     work = Workspace(settings)
-    annotations.refuse_missing_bucket(settings.data_dir)
+    if settings.records_dir is None:
+        annotations.refuse_missing_bucket(settings.data_dir)
     machine.check(settings)
     machine.watch_memory()
     # Of a cluster's machines one writes the results.

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
         description="the size at which photos are stored for training, never larger than they are: `auto` is twice the "
         "model's input, a number the shorter side in pixels, `original` keeps every photo's own",
     )
+    records_dir: Place | None = Field(
+        None,
+        description="records that `python -m entrypoint.beam` made, a folder or an address; they are trained on, and "
+        "nothing is converted",
+    )
     result_dir: Place = Field(
         default_factory=lambda values: values["data_dir"] / "results",
         description="what the user keeps: model, checkpoint, metrics and report; a folder, a mount or an address. "
@@ -197,6 +202,24 @@ NAMES = tuple(Settings.model_fields)
 def load(arguments: Sequence[str]) -> tuple[str | None, Settings]:
     """The command (or None for the whole job) and the settings; UserError names what is wrong with them."""
     command, flags = parse_arguments(arguments)
+    return command, checked(flags)
+
+
+def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+    """The settings, and the words of the command line that are none of them, for another program."""
+    known, others = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
+    if known.command is not None:
+        raise UserError(f"{known.command!r} is one word too many: python -m entrypoint.beam [--setting value ...]")
+    return checked(given(known)), others
+
+
+def given(known: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives."""
+    return {name: value for name in NAMES if (value := getattr(known, name)) is not None}
+
+
+def checked(flags: dict[str, Any]) -> Settings:
+    """The settings, from flags before the environment; UserError names what is wrong with them."""
     refuse_misspelt_environment(os.environ)
     try:
         values = Settings(**flags)
@@ -205,7 +228,7 @@ def load(arguments: Sequence[str]) -> tuple[str | None, Settings]:
         found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
         raise UserError("\n".join(explain(item) for item in found)) from None
     services.refuse_unclear_channels(values.model_fields_set)
-    return command, values
+    return values
 
 
 def prepare_environment(values: Settings) -> None:
@@ -231,7 +254,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any
         if not name.startswith("--"):
             raise UserError(f"{name!r} is one word too many: start.sh [NUM_STEPS | STEP] [--setting value ...]")
         raise UserError(f"{name} is no setting of this job.{suggestion(name.lstrip('-'))}")
-    flags = {name: value for name in NAMES if (value := getattr(known, name)) is not None}
+    flags = given(known)
     first: str | None = known.command
     if first is not None and first.lstrip("-").isdigit():
         if "num_steps" in flags:

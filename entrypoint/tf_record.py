@@ -14,9 +14,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from entrypoint import advice, annotations, examples, images, input_size, logs, parallel, workspace
+from entrypoint import advice, annotations, bucket, examples, images, input_size, logs, parallel, workspace
 from entrypoint.advice import Seen
 from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.examples import Converted
 from entrypoint.settings import Settings
@@ -33,11 +34,13 @@ NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION
 
 
 def run(work: Workspace) -> str:
-    """Writes records/ with its manifest; returns a digest of the shards' SHA-256.
+    """Writes records/ with its manifest, or fetches it from RECORDS_DIR; returns a digest of the shards' SHA-256.
 
     Raises:
         UserError: more photos than MAX_SKIPPED cannot be read, or none is left to train on.
     """
+    if work.settings.records_dir:
+        return fetch(work.settings.records_dir, work)
     dataset = annotations.load(work)
     parts = split(dataset.images, work.settings.validation_fraction, work.settings.seed)
     writer = RecordWriter(dataset.labels, work.settings)
@@ -61,8 +64,34 @@ def outputs(work: Workspace) -> list[Path]:
 
 def fingerprint(work: Workspace) -> str:
     """The photos' sizes and times, and how small they are stored: models of one input size can share the records."""
+    if work.settings.records_dir:
+        return hashlib.sha256(bucket.read(work.settings.records_dir / "manifest.json")).hexdigest()
     photos = [[image.key, image.bytes, image.version] for image in annotations.load(work).images]
     return workspace.digest([photos, repr(input_size.storage(work.settings))])
+
+
+def fetch(place: Place, work: Workspace) -> str:
+    """Copies the records that Beam wrote to local disk; returns a digest of them."""
+    with workspace.new_folder(work.records) as folder:
+        bucket.fetch(place / "manifest.json", folder / "manifest.json")
+        manifest = workspace.read_json(folder / "manifest.json", "tf_record")
+        if manifest["stored_for"] != repr(input_size.storage(work.settings)):
+            logger.warning(
+                "the photos in RECORDS_DIR were stored for another input size than that of MODEL: %s, and not %s",
+                manifest["stored_for"],
+                input_size.storage(work.settings),
+            )
+        shards = [shard for name in SPLITS for shard in manifest["splits"][name]["shards"]]
+
+        def copy(shard: dict[str, Any]) -> None:
+            bucket.fetch(place / shard["name"], folder / shard["name"])
+            shard["sha256"] = workspace.file_sha256(folder / shard["name"])
+
+        for _ in logs.progress(parallel.map_in_order(copy, shards, READERS), len(shards), "files of records"):
+            pass
+        workspace.write_json(folder / "manifest.json", manifest)
+    log_counts(manifest)
+    return workspace.digest(manifest)
 
 
 def load_manifest(work: Workspace) -> dict[str, Any]:
@@ -85,6 +114,7 @@ def describe(
         "skipped": dict(sorted(seen.skipped.items())),
         "changed": seen.changed(),
         "advice": advice.give(parts, dataset.labels, seen, input_size.of_model(settings)),
+        "stored_for": repr(input_size.storage(settings)),
         "max_boxes": max(len(image.boxes) for image in dataset.images),
     }
 
@@ -183,9 +213,9 @@ class RecordWriter:
     def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> list[dict[str, Any]]:
         """Writes `name`-00000-of-0000N.tfrecord, the photos in the given order, cut into N runs of equal length.
 
-        Returns name, SHA-256 and number of photos of each shard.
+        Returns name and SHA-256 of each shard.
         """
-        total = shard_count(sum(image.bytes for image in photos), len(photos))
+        total = shards_for(photos)
         shards = [Shard(folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord") for index in range(total)]
         cuts = [index * len(photos) // max(1, total) for index in range(total + 1)]
         with ThreadPoolExecutor(self.workers) as pool:
@@ -207,7 +237,6 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.photos = 0
         self.sha256 = ""
 
     def write(self, photos: Iterator[Converted]) -> Iterator[Converted]:
@@ -218,13 +247,17 @@ class Shard:
             for each in photos:
                 if each.example is not None:
                     file.write(each.example)
-                    self.photos += 1
                 yield dataclasses.replace(each, example=None)
         self.sha256 = workspace.file_sha256(self.path)
 
     def describe(self) -> dict[str, Any]:
         """Its entry in the manifest."""
-        return {"name": self.path.name, "photos": self.photos, "sha256": self.sha256}
+        return {"name": self.path.name, "sha256": self.sha256}
+
+
+def shards_for(photos: list[LabelledImage]) -> int:
+    """How many shards the photos go into."""
+    return shard_count(sum(image.bytes for image in photos), len(photos))
 
 
 def shard_count(size: int, photos: int) -> int:

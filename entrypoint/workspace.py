@@ -182,7 +182,12 @@ def output_of(step: str, work: Workspace) -> str | None:
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a document with keys in order, so that equal documents are equal bytes."""
-    write_text(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, to_json(document))
+
+
+def to_json(document: Any) -> str:
+    """A document as text, the same for equal documents."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:

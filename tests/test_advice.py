@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 
 import pytest
 from PIL import Image, ImageEnhance

@@ -1,0 +1,159 @@
+"""The conversion on many machines: `python -m entrypoint.beam --records_dir PLACE [--setting value ...] [Beam's own]`.
+
+An Apache Beam pipeline that reads the photos of DATA_DIR and leaves in RECORDS_DIR what the job takes instead of
+converting: the shards, their manifest and the checked annotations. Photos are converted by the function that the job's
+own step calls. Without an option of Beam's it runs on this machine; `--runner=DataflowRunner`, `FlinkRunner` and
+`SparkRunner` take theirs, and DATA_DIR and RECORDS_DIR must then be addresses that all machines reach.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from entrypoint import annotations, bucket, examples, images, input_size, logs, settings, tf_record, workspace
+from entrypoint.advice import Seen
+from entrypoint.annotations import Dataset, LabelledImage
+from entrypoint.errors import JobError, UserError
+from entrypoint.examples import Converted
+from entrypoint.settings import Settings
+
+logger = logging.getLogger("job")
+
+Parts = dict[str, list[LabelledImage]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Converts, and returns the exit code: 0 done, 2 the user's to mend, 1 anything else."""
+    logs.configure()
+    try:
+        values, options = settings.load_with_others(arguments)
+        run(values, options)
+    except JobError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        return error.exit_code
+    return 0
+
+
+def run(values: Settings, options: list[str]) -> None:
+    """Writes RECORDS_DIR, the manifest last; `options` are Beam's.
+
+    Raises:
+        UserError: RECORDS_DIR is missing or in use, Beam is, or the bucket cannot be converted.
+    """
+    if values.records_dir is None:
+        raise UserError("RECORDS_DIR is missing: name the folder, or the address, that the records go to")
+    if bucket.matching(values.records_dir, "*"):
+        raise UserError(f"RECORDS_DIR={values.records_dir} is not empty: name another place, or remove what is there")
+    refuse_missing_beam()
+    settings.prepare_environment(values)
+    dataset = annotations.read_bucket(values, exclude=values.result_dir)
+    parts = tf_record.split(dataset.images, values.validation_fraction, values.seed)
+    totals = {
+        name: tf_record.shard_count(sum(image.bytes for image in part), len(part)) for name, part in parts.items()
+    }
+    convert_all(dataset, parts, totals, values, options)
+    seen = collect(values)
+    tf_record.refuse_losses(dataset, parts, seen, values.max_skipped)
+    shards = {
+        name: [{"name": f"{name}-{index:05d}-of-{total:05d}.tfrecord"} for index in range(total)]
+        for name, total in totals.items()
+    }
+    manifest = tf_record.describe(dataset, parts, seen, shards, values)
+    write(values, "dataset.json", workspace.to_json(asdict(dataset)))
+    write(values, "manifest.json", workspace.to_json(manifest))
+    tf_record.log_counts(manifest)
+
+
+def refuse_missing_beam() -> None:
+    """UserError where Apache Beam is not installed."""
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "Apache Beam is not installed here, the job needs it for nothing else: make an environment for it with "
+            "`pip install --no-deps --require-hashes -r requirements-beam.txt`"
+        ) from None
+
+
+def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: Settings, options: list[str]) -> None:
+    """Runs the pipeline to its end: `*.tfrecord`, and what became of the photos, as lines of JSON."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    storage = input_size.storage(values)
+    convert = functools.partial(
+        examples.convert,
+        root=values.data_dir,
+        ids={label: index for index, label in enumerate(dataset.labels, start=1)},
+        shrink=storage.shrink if storage else images.keep_size,
+    )
+    with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
+        for name, total in totals.items():
+            if not total:
+                continue
+            # A graph that held the photos would be too large for some runners.
+            write(values, f"photos/{name}.jsonl", "".join(f"{json.dumps(asdict(image))}\n" for image in parts[name]))
+            converted = (
+                pipeline
+                | f"{name}: list" >> beam.io.ReadFromText(place(values, f"photos/{name}.jsonl"))
+                | f"{name}: spread" >> beam.Reshuffle()
+                | f"{name}: convert" >> beam.Map(lambda line: convert(annotations.to_image(json.loads(line))))
+            )
+            _ = (
+                converted
+                | f"{name}: usable" >> beam.Filter(lambda each: each.example is not None)
+                | f"{name}: example" >> beam.Map(lambda each: each.example)
+                | f"{name}: write"
+                >> beam.io.WriteToTFRecord(place(values, name), file_name_suffix=".tfrecord", num_shards=total)
+            )
+            _ = (
+                converted
+                | f"{name}: facts" >> beam.Map(to_line)
+                | f"{name}: note" >> beam.io.WriteToText(place(values, f"facts/{name}"), file_name_suffix=".jsonl")
+            )
+
+
+def to_line(each: Converted) -> str:
+    """What became of a photo, without the example, as JSON."""
+    return json.dumps(asdict(dataclasses.replace(each, example=None)))
+
+
+def collect(values: Settings) -> Seen:
+    """What became of the photos, as the pipeline noted it."""
+    from apache_beam.io.filesystems import FileSystems
+
+    seen = Seen()
+    for found in FileSystems.match([place(values, "facts/*.jsonl")])[0].metadata_list:
+        with FileSystems.open(found.path) as file:
+            for line in file.read().decode().splitlines():
+                seen.add(to_converted(json.loads(line)))
+    return seen
+
+
+def to_converted(document: dict[str, Any]) -> Converted:
+    """What `to_line` wrote."""
+    photo = document["photo"]
+    facts = images.Facts(**{**photo, "changes": tuple(photo["changes"])}) if photo else None
+    return Converted(document["key"], None, document["skipped"], facts)
+
+
+def write(values: Settings, name: str, text: str) -> None:
+    """Writes a file of RECORDS_DIR by Beam's file systems, as the pipeline does."""
+    from apache_beam.io.filesystems import FileSystems
+
+    with FileSystems.create(place(values, name), "application/json") as file:
+        file.write(text.encode(errors="replace"))
+
+
+def place(values: Settings, name: str) -> str:
+    """Where a file of RECORDS_DIR is, in words that Beam takes."""
+    return f"{str(values.records_dir).rstrip('/')}/{name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
