@@ -143,7 +143,7 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
         raise UserError(
             f"{source.place} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
         )
-    return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys()))
+    return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys() - source.images.keys()))
 
 
 def list_files(root: Place, exclude: Place) -> dict[str, bucket.Entry]:

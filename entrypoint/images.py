@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pi_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+pi_heif.register_heif_opener()
 
 # Pillow refuses more than twice its limit, 179 million: half a gigabyte decoded, a bomb or of no use.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 # Pillow reads more, among them PostScript, for which it starts another program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
 ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
 UPRIGHT = 1
 FIRST_ON_ITS_SIDE = 5
@@ -83,8 +86,7 @@ def read_frame(place: Path) -> Frame | None:
         with place.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             orientation = image.getexif().get(ORIENTATION, UPRIGHT)
             orientation = orientation if orientation in range(UPRIGHT, 9) else UPRIGHT
-            width, height = image.size[::-1] if orientation >= FIRST_ON_ITS_SIDE else image.size
-            return Frame(width, height, orientation)
+            return Frame(*upright_size(image, orientation), orientation)
     except OSError as error:
         # Pillow's own are without a number.
         if error.errno is not None:
@@ -97,6 +99,12 @@ def read_frame(place: Path) -> Frame | None:
 
 def keep_size(width: int, height: int) -> None:
     """Leaves every photo as large as it is."""
+
+
+def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    """Width and height after the photo is turned upright; Pillow turns a TIFF itself, and says so before it does."""
+    is_turned = orientation in range(FIRST_ON_ITS_SIDE, 9) and image.format != "TIFF"
+    return image.size[::-1] if is_turned else image.size
 
 
 def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
@@ -125,7 +133,7 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     mode = image.mode
     orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-    size = image.size[::-1] if orientation in range(FIRST_ON_ITS_SIDE, 9) else image.size
+    size = upright_size(image, orientation)
     smaller = shrink(*size)
     if smaller:
         # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless.

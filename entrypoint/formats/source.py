@@ -13,7 +13,7 @@ from typing import Any
 from entrypoint import bucket, parallel
 from entrypoint.bucket import Place
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"})
 # The splits as folders and files are named by the tools that write them.
 PARTS = {
     "train": "train",
