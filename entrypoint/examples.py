@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from entrypoint import bucket, images
 from entrypoint.annotations import LabelledImage
 from entrypoint.bucket import Place
+
+# Decoded photos are large: more of them at a time than there are cores would gain nothing.
+DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: imag
         photo = read_photo(root, image.key, shrink)
     except images.UnusablePhotoError as error:
         return Converted(image.key, None, str(error), None)
-    if not photo.facts.changes and not is_decodable(photo):
-        photo = images.encode_anew(photo)
+    with DECODING:
+        if not photo.facts.changes and not is_decodable(photo):
+            photo = images.encode_anew(photo)
     return Converted(image.key, to_example(image, photo, ids), None, photo.facts)
 
 
@@ -41,13 +46,15 @@ def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) 
         OSError: the bucket itself cannot be read.
     """
     try:
-        return images.load(bucket.read(root / key), shrink)
+        content = bucket.read(root / key)
     except OSError as error:
         # Of a bucket by address only a missing file is the photo's own fault: credentials can run out in the middle.
         is_photo = isinstance(error, FileNotFoundError) or not bucket.is_remote(root)
         if error.errno not in bucket.FINAL or not is_photo:
             raise
         raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
+    with DECODING:
+        return images.load(content, shrink)
 
 
 def is_decodable(photo: images.Photo) -> bool:

@@ -143,9 +143,7 @@ class Settings(BaseSettings):
     )
     checkpoint_seconds: float = Field(300, ge=0, description="seconds of training between two checkpoints")
     workers: int = Field(
-        default_factory=lambda: min(32, 4 * (os.cpu_count() or 1)),
-        ge=1,
-        description="photos read and decoded at a time. Default: four per core, at most 32",
+        32, ge=1, description="photos read at a time, since reading a bucket is waiting; they are decoded one per core"
     )
 
     @field_validator("exports", mode="before")
