@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test test-zoo test-upstream benchmark-parity benchmark-learning lint format sdists lock audit size image image-test training-zip jobs-test clean
+.PHONY: install install-dev demo test beam-test benchmark-conversion test-zoo test-upstream benchmark-parity benchmark-learning lint format sdists lock audit size image image-test training-zip jobs-test clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -53,7 +53,17 @@ demo: install
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
 test: install-dev
-	.venv/bin/python -m pytest --ignore tests/image --ignore tests/jobs
+	.venv/bin/python -m pytest --ignore tests/image --ignore tests/jobs --ignore tests/beam
+
+# The conversion as a pipeline of Apache Beam, which asks for an environment of its own.
+beam-test: install-dev .beam-venv/installed
+	.venv/bin/python -m pytest tests/beam
+
+.beam-venv/installed: requirements-beam.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .beam-venv
+	.beam-venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements-beam.txt
+	touch $@
 
 # Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
 test-zoo: install-dev
@@ -71,9 +81,11 @@ test-upstream: install-dev
 	    -p tests.upstream.plugin -p no:cacheprovider -o python_files='*_test.py' "$${paths[@]}" || failed=1; \
 	done; done; exit $$failed
 
-# Old and current TensorFlow against each other, and whether a TF1 model learns from random weights.
+# Old and current TensorFlow against each other, what a conversion costs, whether a TF1 model learns from scratch.
 benchmark-parity: install-dev .tensorflow-gpu-venv/installed
 	.venv/bin/python -m benchmarks.parity .tensorflow-gpu-venv/bin/python
+benchmark-conversion: install-dev
+	.venv/bin/python -m benchmarks.conversion
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
 
@@ -159,10 +171,11 @@ lock:
 	  requirements-tensorflow-gpu.in -o requirements-tensorflow-gpu.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) jobs/requirements.in -o jobs/requirements.txt
+	$(LOCK) requirements-beam.in -o requirements-beam.txt $(EXCLUDED)
 
 # The size of the environment and what fills it.
 size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .build-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo
+	rm -rf .venv .beam-venv .build-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,16 @@ def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, float]:
+    """Exit status, output and peak memory, in gigabytes, of a program."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        return process.returncode, output.read(), usage.ru_maxrss * 1024 / 1e9
 
 
 def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]) -> str:

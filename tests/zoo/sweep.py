@@ -11,7 +11,6 @@ import dataclasses
 import fnmatch
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 from entrypoint import zoo
 from tests import demo
-from tests.conftest import environment
+from tests.conftest import environment, run_measured
 from tests.server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,16 +131,6 @@ def make_archive(name: str, folder: Path, shrink: int) -> dict[str, Any]:
         raise SweepError(result.stderr)
     made: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return made
-
-
-def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, float]:
-    """Exit status, output and peak memory, in gigabytes, of a program."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        return process.returncode, output.read(), usage.ru_maxrss * 1024 / 1e9
 
 
 def read_row(model: zoo.Model, folder: Path, log: str, made: dict[str, Any], peak: float, seconds: float) -> Row:

@@ -1,0 +1,261 @@
+"""What converting a bucket costs: `python -m benchmarks.conversion [speed | memory | epochs ...]`, all by default.
+
+speed   the job's step against a plain converter (read, open, write one record after another, as the tutorials do it)
+        and against `cat` of the same files: on local disk, and on a mount that waits 20 ms at every open
+memory  peak memory of the step at 1,000, 10,000 and 100,000 photos
+epochs  seconds per epoch of the input pipeline on photos of 12 megapixels, stored smaller and as they are
+
+Every comparison is of runs one after another on the same machine, the best of REPEATS each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.conftest import ROOT, environment, run_measured
+
+REPEATS = 3
+SECONDS_PER_OPEN = 0.02
+COUNTS = (1_000, 10_000, 100_000)
+# Beyond what one bucket's own photos need, so that the page cache holds them all.
+SPEED_PHOTOS, SPEED_SIZE = 600, (1024, 768)
+EPOCH_PHOTOS, EPOCH_SIZE = 32, (4000, 3000)
+
+
+def main(names: list[str]) -> None:
+    """Runs the parts of those names and prints what they found."""
+    parts: dict[str, Callable[[Path], None]] = {
+        "speed": measure_speed,
+        "memory": measure_memory,
+        "epochs": measure_epochs,
+    }
+    for name in names or parts:
+        with tempfile.TemporaryDirectory() as scratch:
+            parts[name](Path(scratch))
+
+
+def draw(folder: Path, photos: int, size: tuple[int, int], distinct: int) -> Path:
+    """A bucket of noisy photos, of which so many are distinct and the others links to these."""
+    folder.mkdir(parents=True)
+    annotations = {}
+    for index in range(photos):
+        name = f"{index:06d}.jpg"
+        if index < distinct:
+            draw_photo(size, index).save(folder / name, quality=90)
+        else:
+            (folder / name).hardlink_to(folder / f"{index % distinct:06d}.jpg")
+        annotations[name] = [{"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": f"label {index % 3}"}]
+    document = {"version": "1.0", "type": "localization", "labels": [], "annotations": annotations}
+    (folder / "_annotations.json").write_text(json.dumps(document))
+    return folder
+
+
+def draw_photo(size: tuple[int, int], seed: int) -> Image.Image:
+    """Coarse and fine noise, which compresses about as a photo does."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    grain = rng.normal(0, 6, (size[1], size[0], 1))
+    return Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
+
+
+def measure_speed(folder: Path) -> None:
+    """Prints seconds and ratios on local disk and on the slow mount."""
+    bucket = draw(folder / "bucket", SPEED_PHOTOS, SPEED_SIZE, SPEED_PHOTOS)
+    size = sum(path.stat().st_size for path in bucket.iterdir())
+    print(f"{SPEED_PHOTOS} photos of {SPEED_SIZE[0]} x {SPEED_SIZE[1]}, {size / 1e6:.0f} MB, {os.cpu_count()} cores")
+    local = {name: best(run, bucket, folder) for name, run in RUNS.items()}
+    with mounted(bucket, folder / "mount") as mount:
+        slow = {name: best(run, mount, folder) for name, run in RUNS.items()}
+    for name in RUNS:
+        print(f"  {name:24} local {local[name]:6.2f} s    mount {slow[name]:6.2f} s")
+    waits = {name: slow[name] - local[name] for name in RUNS}
+    step, plain = "the job's step", "plain converter"
+    print(f"  local: {local[step] / local[plain]:.2f} times the plain converter's time, which verifies nothing;")
+    print(f"         {local[step] / local['cat']:.1f} times `cat`'s")
+    print(f"  mount: {slow[plain] / slow[step]:.1f} times as fast as the plain converter;")
+    print(
+        f"         {waits[plain] / waits[step]:.1f} times less waiting ({waits[plain]:.1f} s and {waits[step]:.2f} s)"
+    )
+
+
+def best(run: Callable[[Path, Path], float], bucket: Path, folder: Path) -> float:
+    """The least of the seconds that REPEATS runs take."""
+    return min(run(bucket, folder) for _ in range(REPEATS))
+
+
+def run_cat(bucket: Path, _: Path) -> float:
+    """Seconds to read all files one after another."""
+    began = time.perf_counter()
+    files = sorted(str(path) for path in bucket.glob("*.jpg"))
+    with Path(os.devnull).open("wb") as sink:
+        subprocess.run(["cat", *files], stdout=sink, check=True)
+    return time.perf_counter() - began
+
+
+def run_plain(bucket: Path, folder: Path) -> float:
+    """Seconds of the plain converter, without those that TensorFlow takes to start."""
+    return run_timed(["-m", "benchmarks.conversion", "plain", str(bucket), str(folder / "plain.tfrecord")])
+
+
+def run_step(bucket: Path, folder: Path) -> float:
+    """Seconds of the job's step, every photo decoded and verified and stored at its own size, likewise."""
+    settings = {"DATA_DIR": bucket, "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
+    return run_timed(["-m", "benchmarks.conversion", "step"], **settings, TRAIN_IMAGE_SIZE="original")
+
+
+RUNS = {"cat": run_cat, "plain converter": run_plain, "the job's step": run_step}
+
+
+def run_timed(arguments: list[str], **settings: Any) -> float:
+    """What a process of its own prints last, as a number."""
+    result = subprocess.run(
+        [sys.executable, *arguments], env=environment(**settings), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        sys.exit(result.stdout + result.stderr)
+    return float(result.stdout.splitlines()[-1])
+
+
+def convert_plainly(bucket: str, target: str) -> None:
+    """One photo after another: read, open for its size, write; prints the seconds."""
+    import tensorflow as tf
+
+    def feature(kind: str, *values: Any) -> Any:
+        lists = {"bytes": tf.train.BytesList, "int64": tf.train.Int64List, "float": tf.train.FloatList}
+        return tf.train.Feature(**{f"{kind}_list": lists[kind](value=values)})
+
+    began = time.perf_counter()
+    annotations = json.loads(Path(bucket, "_annotations.json").read_text())["annotations"]
+    labels = {
+        label: index for index, label in enumerate(sorted({b["label"] for bs in annotations.values() for b in bs}), 1)
+    }
+    with tf.io.TFRecordWriter(target) as writer:
+        for name, boxes in annotations.items():
+            content = Path(bucket, name).read_bytes()
+            with Image.open(Path(bucket, name)) as image:
+                width, height = image.size
+            features = {
+                "image/height": feature("int64", height),
+                "image/width": feature("int64", width),
+                "image/filename": feature("bytes", name.encode()),
+                "image/source_id": feature("bytes", name.encode()),
+                "image/encoded": feature("bytes", content),
+                "image/format": feature("bytes", b"jpeg"),
+                "image/object/bbox/xmin": feature("float", *(box["x"] for box in boxes)),
+                "image/object/bbox/xmax": feature("float", *(box["x2"] for box in boxes)),
+                "image/object/bbox/ymin": feature("float", *(box["y"] for box in boxes)),
+                "image/object/bbox/ymax": feature("float", *(box["y2"] for box in boxes)),
+                "image/object/class/text": feature("bytes", *(box["label"].encode() for box in boxes)),
+                "image/object/class/label": feature("int64", *(labels[box["label"]] for box in boxes)),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    print(time.perf_counter() - began)
+
+
+def convert_by_steps() -> None:
+    """The job's steps from the bucket to the records; prints their seconds."""
+    import tensorflow  # noqa: F401 - its start is not measured, here as there
+
+    from entrypoint import annotations, settings, tf_record, workspace
+
+    _, values = settings.load([])
+    work = workspace.Workspace(values)
+    began = time.perf_counter()
+    annotations.run(work)
+    tf_record.run(work)
+    print(time.perf_counter() - began)
+
+
+@contextmanager
+def mounted(root: Path, place: Path) -> Iterator[Path]:
+    """The slow mount of a folder."""
+    place.mkdir()
+    command = [sys.executable, "-m", "benchmarks.slow_mount", str(root), str(place), str(SECONDS_PER_OPEN)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        while not place.is_mount():
+            time.sleep(0.1)
+            if process.poll() is not None:
+                sys.exit("the mount ended; FUSE is needed (Debian's fuse3)")
+        yield place
+    finally:
+        subprocess.run(["fusermount3", "-u", str(place)], check=True)
+        process.wait()
+
+
+def measure_memory(folder: Path) -> None:
+    """Prints the peak memory of the steps up to the records, by the number of photos."""
+    print("peak memory of the conversion, photos of 320 x 240:")
+    for count in COUNTS:
+        place = folder / str(count)
+        bucket = draw(place / "bucket", count, (320, 240), 50)
+        settings = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
+        command = [sys.executable, "-m", "benchmarks.conversion", "step"]
+        status, output, peak = run_measured(command, environment(**settings))
+        if status:
+            sys.exit(output)
+        seconds = float(output.splitlines()[-1])
+        print(
+            f"  {count:7,} photos: {peak:5.2f} GB, {seconds:6.1f} s, {1000 * seconds / count:.2f} ms each", flush=True
+        )
+
+
+def measure_epochs(folder: Path) -> None:
+    """Prints seconds per epoch of the training's input, for photos stored smaller and as they are."""
+    bucket = draw(folder / "bucket", EPOCH_PHOTOS, EPOCH_SIZE, 8)
+    print(f"{EPOCH_PHOTOS} photos of 12 megapixels, the default model's input pipeline, {os.cpu_count()} cores:")
+    seconds = {}
+    for size in ("auto", "original"):
+        place = folder / size
+        settings = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
+        given = {**settings, "VALIDATION_FRACTION": 0, "CHECKPOINT": "none", "BATCH_SIZE": 8, "TRAIN_IMAGE_SIZE": size}
+        seconds[size] = run_timed(["-m", "benchmarks.conversion", "epoch"], **given)
+        stored = sum(path.stat().st_size for path in (place / "work" / "records").glob("*.tfrecord"))
+        print(f"  TRAIN_IMAGE_SIZE={size:9} {seconds[size]:6.2f} s per epoch, records of {stored / 1e6:.0f} MB")
+    print(f"  stored smaller: {seconds['original'] / seconds['auto']:.1f} times as fast")
+
+
+def read_epochs() -> None:
+    """Makes the records and reads them as the training does; prints the seconds of an epoch after the first."""
+    from entrypoint import engine, job, settings, workspace
+    from entrypoint.tf2 import model as models
+    from entrypoint.tf2 import trainer as trainers
+
+    _, values = settings.load([])
+    work = workspace.Workspace(values)
+    for name in ("annotations", "label_map", "checkpoint", "tf_record", "pipeline"):
+        job.run_alone(name, values)
+    settings.prepare_environment(values)
+    import tensorflow as tf
+
+    _, config = engine.load(work)
+    model = models.build(config, is_training=True)
+    batches = iter(trainers.make_dataset(config, model, tf.distribute.get_strategy()))
+    steps = EPOCH_PHOTOS // config.train_config.batch_size
+    for _ in range(steps):
+        next(batches)
+    began = time.perf_counter()
+    for _ in range(REPEATS * steps):
+        next(batches)
+    print((time.perf_counter() - began) / REPEATS)
+
+
+INSIDE: dict[str, Callable[..., None]] = {"plain": convert_plainly, "step": convert_by_steps, "epoch": read_epochs}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in INSIDE:
+        INSIDE[sys.argv[1]](*sys.argv[2:])
+    else:
+        main(sys.argv[1:])
