@@ -6,12 +6,12 @@ import dataclasses
 import html
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from entrypoint import bucket, formats, images, parallel, workspace
+from entrypoint import bucket, formats, images, logs, parallel, workspace
 from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.formats.source import CROWD, Files, Labelled, Source, number
@@ -23,6 +23,10 @@ logger = logging.getLogger("job")
 # What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
 NEGATIVE = "Negative"
 MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
+DAMAGED = "file of annotations is damaged, skipped"
+UNLISTED = "photo in none of the bucket's splits, trained on"
+NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
+HEAD = 1 << 16  # bytes: most photos tell their size and orientation in fewer
 SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the records' float32
 ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
@@ -71,8 +75,8 @@ class Dataset:
 
     @property
     def lost(self) -> list[str]:
-        """The keys that the annotations name and the bucket does not hold."""
-        return [key for kind in (MISSING, OUTSIDE) for key in self.findings.kinds.get(kind, [])]
+        """The keys of photos that are named and not in the bucket, and of annotations of one that cannot be read."""
+        return [key for kind in (MISSING, OUTSIDE, DAMAGED) for key in self.findings.kinds.get(kind, [])]
 
 
 def run(work: Workspace) -> str:
@@ -129,7 +133,7 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     source = formats.read(files, settings.data_format)
     findings = Findings()
     labelled = find_photos(source, files, findings)
-    frames = measure_photos(labelled, files) if any(each.in_pixels for each in labelled.values()) else {}
+    frames = measure_photos([key for key, each in labelled.items() if each.in_pixels and listing[key].size], files)
     images = []
     for key, each in keep_own_split(labelled, findings).items():
         if settings.empty_photos == "drop" and all(map(is_negative, each.annotations)):
@@ -156,10 +160,13 @@ def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, L
     for name in source.missing:
         findings.add(MISSING, name)
     for name in source.unreadable:
-        findings.add("file of annotations is damaged, skipped", name)
+        findings.add(DAMAGED, name)
+    for kind, where in source.found.items():
+        for place in where:
+            findings.add(kind, place)
     found: dict[str, Labelled] = {}
     for key, labelled in sorted(source.images.items()):
-        photo = resolve(key, files.photos, files.root, findings)
+        photo = resolve(key, files, findings)
         if photo is not None and photo in found:
             # Two names of one photo, of which one is escaped.
             found[photo].annotations.extend(labelled.annotations)
@@ -169,39 +176,53 @@ def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, L
 
 
 def keep_own_split(labelled: dict[str, Labelled], findings: Findings) -> dict[str, Labelled]:
-    """The photos with the split that the bucket has; where it parts not all of them in two, nobody's split.
+    """The photos with the split that the bucket has; where it has none, or one of few photos alone, nobody's split.
 
     Photos for a test are left out where there are others for validation, and are those for validation else.
     """
-    parts = {each.part for each in labelled.values()}
-    if None in parts or not {"train"} < parts:
-        return {key: dataclasses.replace(each, part=None) for key, each in labelled.items()}
-    if "validation" not in parts:
-        moved = {"test": "validation"}
-        return {
-            key: dataclasses.replace(each, part=moved.get(str(each.part), each.part)) for key, each in labelled.items()
-        }
-    for key, each in labelled.items():
-        if each.part == "test":
-            findings.add("photo of the bucket's test split, left out", key)
-    return {key: each for key, each in labelled.items() if each.part != "test"}
+    count = Counter(each.part for each in labelled.values())
+    if not {"train"} < count.keys() - {None}:
+        return with_parts(labelled, dict.fromkeys(count))
+    if 2 * count[None] > len(labelled):
+        for key in (key for key, each in labelled.items() if each.part):
+            findings.add(NOT_KEPT, key)
+        return with_parts(labelled, dict.fromkeys(count))
+    for key in (key for key, each in labelled.items() if each.part is None):
+        findings.add(UNLISTED, key)
+    if "validation" not in count:
+        return with_parts(labelled, {"train": "train", "test": "validation", None: "train"})
+    for key in (key for key, each in labelled.items() if each.part == "test"):
+        findings.add("photo of the bucket's test split, left out", key)
+    kept = {key: each for key, each in labelled.items() if each.part != "test"}
+    return with_parts(kept, {"train": "train", "validation": "validation", None: "train"})
 
 
-def measure_photos(labelled: dict[str, Labelled], files: Files) -> dict[str, images.Frame]:
-    """Size and orientation of the photos whose boxes are in pixels, as far as their headers can be read."""
+def with_parts(labelled: dict[str, Labelled], parts: Mapping[str | None, str | None]) -> dict[str, Labelled]:
+    """The photos with other names for their parts."""
+    return {key: dataclasses.replace(each, part=parts[each.part]) for key, each in labelled.items()}
+
+
+def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
+    """Size and orientation of photos, as far as their headers can be read."""
 
     def measure(key: str) -> tuple[str, images.Frame | None]:
         try:
-            return key, bucket.retrying()(read_frame, files.root / key)
+            return key, measure_photo(files.root / key)
         except OSError as error:
             if error.errno not in bucket.FINAL:
                 raise
             # The conversion says why it cannot be read, and counts it.
             return key, None
 
-    keys = [key for key, each in labelled.items() if each.in_pixels]
     found = parallel.map_in_order(measure, keys, files.workers)
-    return {key: frame for key, frame in found if frame is not None}
+    return {key: frame for key, frame in logs.progress(found, len(keys), "sizes of photos") if frame is not None}
+
+
+def measure_photo(place: Place) -> images.Frame | None:
+    """Size and orientation of a photo, by its first bytes where they tell; None for what is none, OSError named."""
+    head = bucket.read_head(place, HEAD)
+    frame = images.read_frame(head)
+    return images.read_frame(bucket.read(place)) if frame is None and len(head) == HEAD else frame
 
 
 def refuse_missing_bucket(root: Place) -> None:
@@ -227,13 +248,13 @@ def refuse_missing_records(place: Place) -> Place:
     return place
 
 
-def resolve(key: str, photos: set[str], root: Place, findings: Findings) -> str | None:
+def resolve(key: str, files: Files, findings: Findings) -> str | None:
     """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
-    for candidate in (key, html.unescape(key)):
-        if candidate in photos and is_inside(root, candidate):
+    for candidate in (key, html.unescape(key), files.spelt_like(html.unescape(key))):
+        if candidate in files.photos and is_inside(files.root, candidate):
             return candidate
     parts = PurePosixPath(html.unescape(key)).parts
-    outside = key in photos or ".." in parts or key.startswith("/")
+    outside = key in files.photos or ".." in parts or key.startswith("/")
     findings.add(OUTSIDE if outside else MISSING, key)
     return None
 
@@ -241,12 +262,6 @@ def resolve(key: str, photos: set[str], root: Place, findings: Findings) -> str 
 def is_inside(root: Place, key: str) -> bool:
     """Whether a photo lies in the bucket; a symbolic link can lead out of it."""
     return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
-
-
-def read_frame(place: Place) -> images.Frame | None:
-    """Size and orientation of a photo; None for what is none. OSError names the place."""
-    with bucket.named_errors(place):
-        return images.read_frame(place)
 
 
 def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
@@ -261,7 +276,7 @@ def read_image(key: str, labelled: Labelled, frame: images.Frame | None, finding
         drawn = [to_fractions(annotation, *size) for annotation in drawn]
     boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))
-    if len(unique) < len(boxes):
+    for _ in boxes[len(unique) :]:
         findings.add("box drawn twice, taken once", key)
     if drawn and not unique:
         findings.add("photo without a usable box, skipped", key)
@@ -333,6 +348,8 @@ def read_box(key: str, annotation: Any, findings: Findings) -> Box | None:
     if any(corner is None for corner in corners):
         findings.add("box with a corner missing or no number, skipped", key)
         return None
+    if label != label.strip():
+        findings.add("label with white space around it, taken without", key)
     # JavaScript cuts an emoji in two where it counts to a limit; half of one cannot be written in UTF-8.
     label = label.strip().encode(errors="replace").decode()
     return repair_box(key, label, [corner for corner in corners if corner is not None], findings)
@@ -358,6 +375,7 @@ def repair_box(key: str, label: str, corners: list[float], findings: Findings) -
 
 def order_labels(declared: list[str], images: list[LabelledImage], findings: Findings) -> list[str]:
     """The labels that boxes use: first those that the file lists, in its order, then the others by name."""
+    declared = [label.strip() for label in declared]
     used = {box.label for image in images for box in image.boxes}
     ordered = [label for label in dict.fromkeys([*declared, *sorted(used)]) if label in used]
     for label in dict.fromkeys(declared):

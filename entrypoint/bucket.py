@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 from upath import UPath
 
 from entrypoint import logs
+
+logger = logging.getLogger("job")
 
 # A folder or a file, here or in a bucket: what upath makes of an address has pathlib's methods, and is used by them.
 Place = Path
@@ -108,6 +111,18 @@ def read(place: Place) -> bytes:
     return bytes(asked(place, "cat_file", **options))
 
 
+def read_head(place: Place, size: int) -> bytes:
+    """The first bytes of a file, tried again where that can help; OSError names the place."""
+    if is_remote(place):
+        return bytes(asked(place, "cat_file", start=0, end=size))
+
+    def head() -> bytes:
+        with place.open("rb") as file:
+            return file.read(size)
+
+    return retrying()(head)
+
+
 def asked(place: Place, method: str, **options: Any) -> Any:
     """What fsspec's method of that name says of an address, tried again where that helps; OSError names the place."""
 
@@ -165,30 +180,63 @@ def remove(place: Place) -> None:
 
 
 def listing(root: Place, exclude: Place | None = None) -> dict[str, Entry]:
-    """Every file below the root by its key; without hidden folders, and without `exclude`."""
-    return dict(list_remote(root, exclude) if is_remote(root) else list_folder(root, exclude))
+    """Every file below the root by its key; without `exclude`, hidden folders, and what macOS puts beside files."""
+    found = list_remote(root, exclude) if is_remote(root) else retrying()(list_folder, root, exclude)
+    return {key: entry for key, entry in found.items() if not is_hidden(key)}
 
 
-def list_folder(root: Path, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
-    """The files of a folder, by a walk through it."""
-    for folder, folders, files in os.walk(root):
+def is_hidden(key: str) -> bool:
+    """Whether a file is a program's own: in a hidden folder, or macOS's second half of a file."""
+    *folders, name = key.split("/")
+    return name.startswith("._") or any(folder.startswith(".") or folder == "__MACOSX" for folder in folders)
+
+
+def list_folder(root: Path, exclude: Path | None) -> dict[str, Entry]:
+    """The files of a folder, by a walk through it; OSError where the walk breaks off, but for folders of others."""
+    found = {}
+    for folder, folders, files in os.walk(root, onerror=pass_over):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) != exclude]
         for name in files:
             path = os.path.join(folder, name)
-            # A link can lead nowhere.
-            if os.path.exists(path):
-                status = os.stat(path)
-                yield os.path.relpath(path, root), Entry(status.st_size, str(status.st_mtime_ns))
+            if status := status_of(path):
+                found[os.path.relpath(path, root)] = Entry(status.st_size, str(status.st_mtime_ns))
+    return found
 
 
-def list_remote(root: Place, exclude: Place | None) -> Iterator[tuple[str, Entry]]:
+def status_of(path: str) -> os.stat_result | None:
+    """Size and times of a file; None for a link that leads nowhere, or in a circle."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return None
+
+
+def pass_over(error: OSError) -> None:
+    """Logs that a folder may not be read, as `lost+found` of a volume; raises where it cannot, as on a broken mount."""
+    if not isinstance(error, PermissionError):
+        raise error
+    logger.warning("%s may not be read (%s) and is left out", error.filename, error.strerror)
+
+
+def list_remote(root: Place, exclude: Place | None) -> dict[str, Entry]:
     """The files below an address, by the bucket's own listing, a thousand keys a request."""
+    prefix = folder_of(root)
+    left_out = folder_of(exclude) if exclude is not None and is_remote(exclude) else prefix
+    # Results beside the photos are a folder of many; photos below the results are photos.
+    is_below = left_out.startswith(prefix) and left_out != prefix
+    found = {}
     for name, facts in asked(root, "find", detail=True).items():
-        key = name.removeprefix(f"{path_in(root).rstrip('/')}/")
-        is_hidden = any(part.startswith(".") for part in key.split("/")[:-1])
-        if not is_hidden and not (exclude is not None and (root / key).is_relative_to(exclude)):
+        if not (is_below and name.startswith(left_out)):
             version = facts.get("ETag") or facts.get("etag") or facts.get("LastModified") or facts.get("updated")
-            yield key, Entry(int(facts["size"]), str(version))
+            found[name.removeprefix(prefix)] = Entry(int(facts["size"]), str(version))
+    return found
+
+
+def folder_of(place: Place) -> str:
+    """An address as the beginning of the names of what lies below it."""
+    return f"{path_in(place).rstrip('/')}/"
 
 
 def filesystem(place: Any) -> Any:

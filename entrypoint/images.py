@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import cast
 
 import pi_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,9 +20,11 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
 ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
 UPRIGHT = 1
 FIRST_ON_ITS_SIDE = 5
+EXIF_OF_PNG = {"exif", "Raw profile type exif"}
 # The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
 WHITE = (255, 255, 255)
+BITS = (8, 10, 12, 14, 16)  # of greys that cameras write
 HASH_SIDE = 8
 LOOK_BITS = 2 * HASH_SIDE**2
 LEAST_CONTRAST = 8  # of 255 between the brightest and the darkest place of a photo whose hash says anything
@@ -80,21 +82,23 @@ class UnusablePhotoError(Exception):
     """The photo cannot be trained on; the message says why."""
 
 
-def read_frame(place: Path) -> Frame | None:
-    """Size and orientation, by the header alone; None for what is no photo. OSError where it cannot be read."""
+def read_frame(content: bytes) -> Frame | None:
+    """Size and orientation, by the header alone, of which `content` holds enough; None for what is no photo."""
     try:
-        with place.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
-            orientation = orientation if orientation in range(UPRIGHT, 9) else UPRIGHT
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            # For a PNG without Exif in its header, Pillow would decode the photo to look for it behind.
+            is_plain = image.format == "PNG" and not EXIF_OF_PNG & image.info.keys()
+            orientation = UPRIGHT if is_plain else orientation_of(image)
             return Frame(*upright_size(image, orientation), orientation)
-    except OSError as error:
-        # Pillow's own are without a number.
-        if error.errno is not None:
-            raise
-        return None
     except Exception:
         # Damaged headers make Pillow's readers raise almost anything.
         return None
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The Exif orientation, 1 to 8; upright where it is missing or another number."""
+    orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+    return int(orientation) if orientation in range(UPRIGHT, 9) else UPRIGHT
 
 
 def keep_size(width: int, height: int) -> None:
@@ -122,9 +126,9 @@ def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
         raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise UnusablePhotoError("no photo, whatever its name") from None
-    except Exception as error:
-        # Damaged files make Pillow's decoders raise almost anything.
-        raise UnusablePhotoError(f"damaged or cut off ({error})") from None
+    except Exception:
+        # Damaged files make Pillow's decoders raise almost anything, in words that differ from file to file.
+        raise UnusablePhotoError("damaged or cut off") from None
 
 
 def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
@@ -132,21 +136,21 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
     # MPO is a JPEG with further pictures, such as a preview, behind the first.
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     mode = image.mode
-    orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+    orientation = orientation_of(image)
     size = upright_size(image, orientation)
     smaller = shrink(*size)
     if smaller:
         # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless.
         image.draft(None, smaller if image.size == size else smaller[::-1])
     image.load()
-    if not smaller and orientation in (UPRIGHT, 0) and mode in PLAIN_MODES.get(kind, ()):
+    if not smaller and orientation == UPRIGHT and is_read_alike(image, kind):
         return Photo(content, kind.lower(), *size, Facts(*size, look_of(image)))
     changes = []
     if kind not in PLAIN_MODES:
         changes.append(f"{kind} converted")
     if mode not in {"RGB", "L"}:
         changes.append(f"colours converted from {mode}")
-    if orientation not in (UPRIGHT, 0):
+    if orientation != UPRIGHT:
         changes.append(f"turned upright (orientation {orientation})")
     upright = to_rgb(ImageOps.exif_transpose(image))
     if smaller:
@@ -154,6 +158,11 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
         upright = upright.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     encoded, name = encode(upright, lossless=kind != "JPEG")
     return Photo(encoded, name, *upright.size, Facts(*size, look_of(upright), tuple(changes)))
+
+
+def is_read_alike(image: Image.Image, kind: str) -> bool:
+    """Whether TensorFlow's decoders give the channels that Pillow gives; to them no colour stands for transparency."""
+    return image.mode in PLAIN_MODES.get(kind, ()) and "transparency" not in image.info
 
 
 def encode_anew(photo: Photo) -> Photo:
@@ -186,9 +195,9 @@ def look_of(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Three channels of eight bits; what is transparent becomes white, 16-bit greys keep their upper eight bits."""
+    """Three channels of eight bits; what is transparent becomes white, greys of more bits keep their upper eight."""
     if image.mode.startswith(("I", "F")):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
+        image = to_eight_bits(image)
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (*WHITE, 255))
@@ -196,11 +205,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """A grey photo of 8, 10, 12, 14 or 16 bits, or of fractions up to 1: as few bits as hold its brightest place.
+
+    Cameras of science write twelve bits into sixteen, which would be all but black else.
+    """
+    values = image if image.mode == "F" else image.convert("I").convert("F")
+    brightest = cast(tuple[float, float], values.getextrema())[1]
+    depth = next((bits for bits in BITS if brightest < 1 << bits), BITS[-1])
+    scale = 255.0 if image.mode == "F" and brightest <= 1 else 2.0 ** (BITS[0] - depth)
+    return values.point(lambda value: value * scale + 0).convert("L")
+
+
 def encode(image: Image.Image, *, lossless: bool) -> tuple[bytes, str]:
     """The image as PNG, or as JPEG of a quality and chroma sampling that add no visible loss; and which it is."""
     buffer = io.BytesIO()
     if lossless:
-        image.save(buffer, "PNG")
+        # The grain of a photo hardly compresses, however long it is tried.
+        image.save(buffer, "PNG", compress_level=1)
     else:
         image.save(buffer, "JPEG", quality=95, subsampling="4:4:4")
     return buffer.getvalue(), "png" if lossless else "jpeg"

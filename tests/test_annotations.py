@@ -86,7 +86,7 @@ def test_labels_keep_the_order_of_the_file_and_only_used_ones_count(tmp_path: Pa
         ({"x": -0.5}, (0.0, 0.25, 0.75, 0.5), "box reaching out of the photo, cut to it"),
         ({"y2": 1.5}, (0.25, 0.25, 0.75, 1.0), "box reaching out of the photo, cut to it"),
         ({"x": "0.25"}, (0.25, 0.25, 0.75, 0.5), None),
-        ({"label": "  cat\n"}, (0.25, 0.25, 0.75, 0.5), None),
+        ({"label": "  cat\n"}, (0.25, 0.25, 0.75, 0.5), "label with white space around it, taken without"),
     ],
 )
 def test_box_is_repaired(

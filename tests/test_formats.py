@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +17,11 @@ from entrypoint import annotations, images, settings, tf_record
 from entrypoint.annotations import Box, Dataset, LabelledImage
 from entrypoint.errors import UserError
 from entrypoint.examples import read_photo
+from entrypoint.formats import source
+from tests.awkward import STORED_BY
 
 COLOURS = {"cat": (220, 30, 30), "dog": (30, 30, 220)}
 SIZE = (160, 80)
-# What turns a picture so that a viewer who heeds the orientation shows it upright.
-TURNED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ def encode(photo: Drawn, orientation: int = 1) -> bytes:
     exif = Image.Exif()
     if orientation != 1:
         exif[images.ORIENTATION] = orientation
-    method = TURNED[orientation]
+    method = STORED_BY[orientation]
     buffer = io.BytesIO()
     stored = image if method is None else image.transpose(method)
     stored.save(buffer, "PNG" if photo.name.endswith("png") else "JPEG", exif=exif, quality=95)
@@ -280,7 +273,7 @@ def stored_corners(orientation: int, x: int, y: int, x2: int, y2: int) -> tuple[
     """A box of the upright picture, found again by its pixels in the picture as it is stored."""
     mask = Image.new("L", SIZE)
     ImageDraw.Draw(mask).rectangle((x, y, x2 - 1, y2 - 1), fill=255)
-    method = TURNED[orientation]
+    method = STORED_BY[orientation]
     found = (mask if method is None else mask.transpose(method)).getbbox()
     assert found is not None
     return found
@@ -405,3 +398,160 @@ def test_photo_whose_header_cannot_be_read_is_left_for_the_conversion_to_count(t
     assert LabelledImage("train/a.jpg", (), "train") in dataset.images
     with pytest.raises(images.UnusablePhotoError):
         read_photo(tmp_path, "train/a.jpg")
+
+
+def test_annotations_of_a_photo_that_is_gone_are_not_those_of_its_namesake_in_another_split(tmp_path: Path) -> None:
+    yolo(tmp_path / "yolo")
+    pascal_voc(tmp_path / "voc")
+    for folder in (tmp_path / "yolo", tmp_path / "voc"):
+        (gone,) = folder.glob("valid/**/a.jpg")
+        gone.unlink()
+        dataset = read(folder)
+        train = next(image for image in dataset.images if image.key.startswith("train/") and "a.jpg" in image.key)
+        assert [box.label for box in train.boxes] == [label for label, *_ in PHOTOS[0].boxes]
+        assert len(dataset.findings.kinds[annotations.MISSING]) == 1
+
+
+def test_of_two_files_for_a_photo_one_is_taken_and_the_other_counted(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    write(tmp_path / "train" / "images" / "a.txt", "")
+    dataset = read(tmp_path)
+    assert len(dataset.findings.kinds[source.OTHER_FILE]) == 1
+    assert len(dataset.images) == len(PHOTOS)
+
+
+def test_a_file_of_create_ml_per_photo_is_read_for_every_photo(tmp_path: Path) -> None:
+    box = {"label": "cat", "coordinates": {"x": 20, "y": 20, "width": 10, "height": 10}}
+    for number in range(80):
+        write(tmp_path / f"{number}.jpg", encode(PHOTOS[0]))
+        write(tmp_path / f"{number}.json", json.dumps([{"image": f"file:///x/{number}.jpg", "annotations": [box]}]))
+    dataset = read(tmp_path)
+    assert len(dataset.images) == 80
+    assert dataset.unlabelled == 0
+
+
+def test_coco_is_found_among_many_files_of_something_else(tmp_path: Path) -> None:
+    coco(tmp_path)
+    for number in range(100):
+        write(tmp_path / f"{number}.json", "{}")
+    assert len(read(tmp_path).images) == len(PHOTOS)
+
+
+@pytest.mark.parametrize("writer", [coco, create_ml])
+def test_damaged_document_is_a_named_error(writer: Callable[[Path], None], tmp_path: Path) -> None:
+    writer(tmp_path)
+    (path,) = (tmp_path / "valid").glob("*.json")
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UserError, match=rf"{path.name}: cut off or damaged"):
+        read(tmp_path)
+    for other in (tmp_path / "train").glob("*.json"):
+        other.unlink()
+    with pytest.raises(UserError, match=rf"cut off or damaged, export them again: valid/{path.name}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["names: [cat", "names: " + "[" * 5000, "names: {0: [cat, dog], 1: {}}"])
+def test_damaged_list_of_labels_is_a_named_error(content: str, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    write(tmp_path / "data.yaml", content)
+    with pytest.raises(UserError, match="no annotations of DATA_FORMAT=yolo"):
+        read(tmp_path, data_format="yolo")
+
+
+def test_ids_of_coco_may_be_fractions_and_what_belongs_to_no_photo_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", encode(PHOTOS[0]))
+    boxes = [{"image_id": each, "category_id": 3.0, "bbox": [1, 1, 20, 20]} for each in (1.0, 7)]
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": SIZE[0], "height": SIZE[1]}],
+        "categories": [{"id": 3, "name": 17}],
+        "annotations": boxes,
+    }
+    write(tmp_path / "labels.json", json.dumps(document))
+    dataset = read(tmp_path)
+    assert [[box.label for box in image.boxes] for image in dataset.images] == [["17"]]
+    assert dataset.findings.kinds == {
+        "annotation of a photo that its file does not list, skipped": ["labels.json: image_id 7"]
+    }
+
+
+def test_photo_outside_of_the_split_is_trained_on_and_the_split_kept(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    write(tmp_path / "new" / "images" / "new.jpg", encode(PHOTOS[0]))
+    write(tmp_path / "new" / "labels" / "new.txt", yolo_lines(PHOTOS[0]))
+    dataset = read(tmp_path)
+    assert dataset.findings.kinds == {annotations.UNLISTED: ["new/images/new.jpg"]}
+    parts = tf_record.split(dataset.images, fraction=0.5, seed=1)
+    assert [len(parts["train"]), len(parts["validation"])] == [3, 2]
+    for number in range(10):
+        write(tmp_path / "new" / "images" / f"{number}.jpg", encode(PHOTOS[0]))
+        write(tmp_path / "new" / "labels" / f"{number}.txt", yolo_lines(PHOTOS[0]))
+    dataset = read(tmp_path)
+    assert {image.part for image in dataset.images} == {None}
+    assert len(dataset.findings.kinds[annotations.NOT_KEPT]) == len(PHOTOS)
+
+
+def test_split_of_darknet_s_lists_is_kept(tmp_path: Path) -> None:
+    for photo in PHOTOS:
+        write(tmp_path / "obj_data" / name_of(photo), encode(photo))
+        write((tmp_path / "obj_data" / name_of(photo)).with_suffix(".txt"), yolo_lines(photo))
+    for part in ("train", "valid"):
+        names = [f"data/obj_data/{name_of(photo)}\n" for photo in PHOTOS if photo.part == part]
+        write(tmp_path / f"{part}.txt", "".join(names))
+    write(tmp_path / "obj.names", "cat\ndog\n")
+    write(tmp_path / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+    dataset = read(tmp_path)
+    assert dataset.findings.kinds == {}
+    assert Counter(image.part for image in dataset.images) == {"train": 2, "validation": 2}
+
+
+def name_of(photo: Drawn) -> str:
+    return f"{photo.part}-{photo.name}"
+
+
+def test_lists_of_labels_that_differ_are_refused(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    write(tmp_path / "train" / "classes.txt", "cat\ndog\n")
+    write(tmp_path / "valid" / "classes.txt", "dog\ncat\n")
+    with pytest.raises(UserError, match=r"train/classes.txt and .*valid/classes.txt list different labels"):
+        read(tmp_path)
+    write(tmp_path / "valid" / "classes.txt", "cat\ndog\n")
+    assert read(tmp_path).labels == ["cat", "dog"]
+
+
+def test_points_of_a_pose_are_no_polygon(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", encode(PHOTOS[0]))
+    write(tmp_path / "a.txt", "0 0.5 0.5 0.2 0.2 0.9 0.9 2 0.1 0.1 2\n")
+    write(tmp_path / "data.yaml", "kpt_shape: [2, 3]\nnames: [cat]\n")
+    (image,) = read(tmp_path).images
+    assert [round(value, 3) for value in (image.boxes[0].xmin, image.boxes[0].xmax)] == [0.4, 0.6]
+
+
+def test_photo_that_was_renamed_with_its_file_is_known_by_the_file_s_name(tmp_path: Path) -> None:
+    pascal_voc(tmp_path)
+    for path in (tmp_path / "train").glob("*.xml"):
+        path.write_text(re.sub("<filename>.*</filename>", "<filename>b.jpg</filename>", path.read_text()))
+    dataset = read(tmp_path)
+    boxes = {image.key: [box.label for box in image.boxes] for image in dataset.images}
+    assert boxes == {f"{photo.part}/{photo.name}": [label for label, *_ in photo.boxes] for photo in PHOTOS}
+    assert len(dataset.findings.kinds) == 1
+
+
+@pytest.mark.parametrize(("stored", "named"), [("gro\u0308\u00dfe.jpg", "gr\u00f6\u00dfe.jpg"), ("A.JPG", "a.jpg")])
+def test_photo_is_found_whatever_a_file_system_made_of_its_name(stored: str, named: str, tmp_path: Path) -> None:
+    write(tmp_path / stored, encode(PHOTOS[0]))
+    box = {"label": "cat", "x": 0.1, "y": 0.1, "x2": 0.2, "y2": 0.2}
+    write(tmp_path / "_annotations.json", json.dumps({"annotations": {named: [box]}}))
+    dataset = read(tmp_path)
+    assert [image.key for image in dataset.images] == [stored]
+    assert dataset.unlabelled == 0
+
+
+def test_photos_numbered_anew_in_many_folders_are_each_found(tmp_path: Path) -> None:
+    lines = {}
+    for folder, photo in (("v1", PHOTOS[0]), ("v2", PHOTOS[1]), ("v3", PHOTOS[2])):
+        write(tmp_path / "frames" / folder / "1.jpg", encode(photo))
+        lines[f"frames/{folder}/1.jpg"] = [label for label, *_ in photo.boxes]
+        write(tmp_path / "labels" / folder / "1.txt", yolo_lines(photo))
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    assert {image.key: [box.label for box in image.boxes] for image in read(tmp_path).images} == lines

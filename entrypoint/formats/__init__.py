@@ -38,7 +38,9 @@ def read(files: Files, name: str) -> Source:
         return recognise(files)
     source = {"cloud_annotations": cloud_annotations.read, **OTHERS}[name](files)
     if source is None:
-        raise UserError(f"{files.root} has no annotations of DATA_FORMAT={name}, which are {WANTED[name]}")
+        raise UserError(
+            f"{files.root} has no annotations of DATA_FORMAT={name}, which are {WANTED[name]}{about_damaged(files)}"
+        )
     return source
 
 
@@ -56,5 +58,11 @@ def recognise(files: Files) -> Source:
     others = "; ".join(f"{name}: {WANTED[name]}" for name in OTHERS)
     raise UserError(
         f"{files.root / cloud_annotations.FILE} is missing: DATA_DIR must name the bucket's root, where it lies, "
-        f"or annotations of another format ({others})"
+        f"or annotations of another format ({others}){about_damaged(files)}"
     )
+
+
+def about_damaged(files: Files) -> str:
+    """Which files may be what was looked for, and are not whole."""
+    places = ", ".join(files.damaged)
+    return f". These are cut off or damaged, export them again: {places}" if places else ""

@@ -40,7 +40,7 @@ def read_document(path: Place) -> dict[str, Any]:
         ) from None
     if not isinstance(document, dict):
         raise UserError(f"{path} holds a JSON {type(document).__name__} where an object is expected")
-    if document.get("type", "localization") != "localization":
+    if (document.get("type") or "localization") != "localization":
         raise UserError(
             f"{path} has type {document['type']!r}: a detector needs boxes; label the photos in a localization project"
         )

@@ -11,7 +11,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from entrypoint.formats import documents
-from entrypoint.formats.source import CROWD, Files, Labelled, Source, box_of_size, number, part_of_file, size_of
+from entrypoint.formats.source import (
+    CROWD,
+    Files,
+    Labelled,
+    Source,
+    box_of_size,
+    number,
+    part_of_file,
+    size_of,
+    text,
+)
 
 WANTED = "JSON files with `images`, `annotations` and `categories`"
 
@@ -21,7 +31,7 @@ def read(files: Files) -> Source | None:
 
     The published data sets have the same photos once more under `person_keypoints...`.
     """
-    found = {key: document for key, document in documents.all_in(files).items() if is_coco(document)}
+    found = documents.of_kind(files, documents.COCO)
     instances = {key: each for key, each in found.items() if PurePosixPath(key).name.startswith("instances")}
     found = instances or found
     if not found:
@@ -32,35 +42,26 @@ def read(files: Files) -> Source | None:
     return source
 
 
-def is_coco(document: Any) -> bool:
-    """Whether a document is one of boxes; captions and panoptic segments have other annotations."""
-    lists = ("images", "annotations", "categories")
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in lists):
-        return False
-    boxes = [each for each in document["annotations"] if isinstance(each, dict)]
-    return not boxes or any("bbox" in each for each in boxes)
-
-
 def labels_of(found: list[dict[str, Any]]) -> list[str]:
     """The names of the categories in the order of their ids; each name once."""
     categories = [
-        (number(each.get("id")) or 0.0, each["name"])
+        (number(each.get("id")) or 0.0, name)
         for document in found
         for each in document["categories"]
-        if isinstance(each, dict) and isinstance(each.get("name"), str)
+        if isinstance(each, dict) and (name := text(each.get("name"))) is not None
     ]
     return list(dict.fromkeys(name for _, name in sorted(categories, key=lambda pair: pair[0])))
 
 
 def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) -> None:
     """Adds the photos of one file and what is drawn on them."""
-    names = {str(each.get("id")): each.get("name") for each in document["categories"] if isinstance(each, dict)}
+    names = {identity(each.get("id")): text(each.get("name")) for each in document["categories"] if is_object(each)}
     drawn: dict[str, list[Any]] = defaultdict(list)
-    for each in document["annotations"]:
-        if isinstance(each, dict):
-            drawn[str(each.get("image_id"))].append(read_annotation(each, names))
-    for image in document["images"]:
-        name = image.get("file_name") if isinstance(image, dict) else None
+    for each in filter(is_object, document["annotations"]):
+        drawn[identity(each.get("image_id"))].append(read_annotation(each, names))
+    for image in filter(is_object, document["images"]):
+        boxes = drawn.pop(identity(image.get("id")), [])
+        name = image.get("file_name")
         if not isinstance(name, str) or not name:
             continue
         photo = files.named(name, key)
@@ -68,14 +69,27 @@ def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) 
             source.missing.append(name)
             continue
         size = size_of(image.get("width"), image.get("height"))
-        labelled = Labelled([], in_pixels=True, size=size, part=part_of_file(key))
-        source.images.setdefault(photo, labelled).annotations += drawn[str(image.get("id"))]
+        source.add(photo, Labelled(boxes, in_pixels=True, size=size, part=part_of_file(key)))
+    for image_id, boxes in drawn.items():
+        for _ in boxes:
+            source.tell("annotation of a photo that its file does not list, skipped", f"{key}: image_id {image_id}")
 
 
-def read_annotation(annotation: dict[str, Any], names: dict[str, Any]) -> Any:
+def is_object(item: Any) -> bool:
+    """Whether an item of a list can be an image, an annotation or a category."""
+    return isinstance(item, dict)
+
+
+def identity(value: Any) -> str:
+    """An id to compare with others: 1, 1.0 and "1" are one, since tools for tables write whole numbers as fractions."""
+    value = number(value) if isinstance(value, float) else value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def read_annotation(annotation: dict[str, Any], names: dict[str, str | None]) -> Any:
     """The box; a crowd's, which stands for objects that nobody parted, says so instead of being one object."""
     bbox = annotation.get("bbox")
     if annotation.get("iscrowd") in (1, True):
         return CROWD
     values = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None] * 4
-    return box_of_size(names.get(str(annotation.get("category_id"))), *map(number, values))
+    return box_of_size(names.get(identity(annotation.get("category_id"))), *map(number, values))

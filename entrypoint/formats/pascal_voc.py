@@ -9,7 +9,17 @@ from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from entrypoint import bucket
-from entrypoint.formats.source import PARTS, Files, Labelled, Source, box, number, part_of_folders, size_of
+from entrypoint.formats.source import (
+    PARTS,
+    Files,
+    Labelled,
+    Source,
+    box,
+    may_be_of,
+    number,
+    part_of_folders,
+    size_of,
+)
 
 WANTED = "XML files of one photo each, with `annotation` as their root"
 
@@ -17,16 +27,19 @@ WANTED = "XML files of one photo each, with `annotation` as their root"
 def read(files: Files) -> Source | None:
     """The boxes of all XML files whose root is `annotation`."""
     source = Source(files.root, [])
-    keys = files.with_suffix(".xml")
     lists = read_lists(files)
+    claims = []
     is_known = False
-    for key, content in files.read_all(keys):
+    for key, content in files.read_all(files.with_suffix(".xml")):
         root = parse(content)
         if root is None:
             source.unreadable.append(key)
         elif root.tag == "annotation":
             is_known = True
-            read_file(source, files, key, root, lists)
+            photo = find_photo(source, files, key, root)
+            if photo is not None:
+                claims.append((photo, key, read_annotation(key, root, lists)))
+    source.add_files(claims)
     return source if is_known else None
 
 
@@ -40,24 +53,33 @@ def parse(content: bytes) -> ElementTree.Element | None:
         return None
 
 
-def read_file(source: Source, files: Files, key: str, root: ElementTree.Element, lists: dict[str, str]) -> None:
-    """Adds the photo of one file, by the name in it or else by the file's own, and what is drawn on it."""
+def find_photo(source: Source, files: Files, key: str, root: ElementTree.Element) -> str | None:
+    """The photo of a file: that of its own name, since photos are renamed with their files, or else of that in it."""
     name = (root.findtext("filename") or "").strip()
-    photo = (files.named(name, key) if name else None) or files.beside(key)
-    if photo is None:
+    photo = files.beside(key) or (files.named(name, key) if name else None)
+    if photo is None or not may_be_of(part_of_folders(key), photo):
         source.missing.append(name or key)
-        return
+        return None
+    if name and PurePosixPath(name.replace("\\", "/")).stem not in (
+        PurePosixPath(photo).stem,
+        PurePosixPath(photo).name,
+    ):
+        source.tell("photo that its file of annotations calls otherwise, taken by the name of that file", photo)
+    return photo
+
+
+def read_annotation(key: str, root: ElementTree.Element, lists: dict[str, str]) -> Labelled:
+    """What is drawn on the photo of one file."""
     part = lists.get(PurePosixPath(key).stem) or part_of_folders(key)
     size = size_of(root.findtext("size/width"), root.findtext("size/height"))
-    labelled = Labelled([], in_pixels=True, size=size, part=part)
-    drawn = source.images.setdefault(photo, labelled).annotations
-    drawn += [read_object(each) for each in root.findall("object")]
+    return Labelled([read_object(each) for each in root.findall("object")], in_pixels=True, size=size, part=part)
 
 
 def read_object(element: ElementTree.Element) -> dict[str, object]:
     """The box of an object."""
     corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
-    return box(element.findtext("name"), *corners)
+    # White space is how some programs set XML in lines.
+    return box((element.findtext("name") or "").strip(), *corners)
 
 
 def read_lists(files: Files) -> dict[str, str]:

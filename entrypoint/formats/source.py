@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -28,6 +29,8 @@ PARTS = {
 NEUTRAL = frozenset({"images", "labels", "annotations", "jpegimages", ".", ".."})
 # An annotation that stands for many objects that nobody parted.
 CROWD = "crowd"
+OTHER_FILE = "second file of annotations for a photo, skipped"
+OTHER_SPLIT = "photo listed in two splits, taken for one"
 
 
 @dataclass
@@ -49,22 +52,52 @@ class Source:
     images: dict[str, Labelled] = field(default_factory=dict)  # by the photo's key
     missing: list[str] = field(default_factory=list)  # photos that are named, and not there or not to be told apart
     unreadable: list[str] = field(default_factory=list)  # files of annotations that are damaged
+    found: dict[str, list[str]] = field(default_factory=dict)  # what else is odd: kind -> photos or files
+
+    def tell(self, kind: str, where: str) -> None:
+        """Notes what is odd in the annotations themselves."""
+        self.found.setdefault(kind, []).append(where)
+
+    def add(self, photo: str, labelled: Labelled) -> None:
+        """Adds what a document of many photos has drawn on one; where splits differ, that of the photo's folder."""
+        known = self.images.setdefault(photo, labelled)
+        if known is labelled:
+            return
+        if known.part and labelled.part and known.part != labelled.part:
+            self.tell(OTHER_SPLIT, photo)
+            if labelled.part == part_of_folders(photo):
+                self.images[photo] = labelled
+            return
+        known.part = known.part or labelled.part
+        known.annotations += labelled.annotations
+
+    def add_files(self, claims: list[tuple[str, str, Labelled]]) -> None:
+        """Adds photos with a file of annotations each, out of (photo, file, drawn): the file nearest to a photo."""
+        by_photo: dict[str, dict[str, Labelled]] = defaultdict(dict)
+        for photo, key, labelled in claims:
+            by_photo[photo][key] = labelled
+        for photo, files in by_photo.items():
+            chosen = nearest(list(files), list(PurePosixPath(photo).parts[:-1]), part_of_folders(photo)) or min(files)
+            self.images[photo] = files.pop(chosen)
+            for key in files:
+                self.tell(OTHER_FILE, key)
 
 
 class Files:
     """The files of a bucket by their keys, and which photo an annotation means."""
 
-    def __init__(self, root: Place, keys: Iterable[str], workers: int) -> None:
+    def __init__(self, root: Place, entries: Mapping[str, bucket.Entry], workers: int) -> None:
         self.root = root
-        self.keys = sorted(keys)
+        self.entries = entries
+        self.keys = sorted(entries)
         self.workers = workers
         self.photos = {key for key in self.keys if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
-        self.documents: dict[str, Any] | None = None  # JSON files, once they were read
-        self.by_name: dict[str, list[str]] = defaultdict(list)
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once they were read
+        self.damaged: list[str] = []  # files that would hold annotations if they were whole
+        self.by_name, self.by_stem = Index(), Index()
         for key in sorted(self.photos):
-            self.by_name[PurePosixPath(key).name].append(key)
-            self.by_stem[PurePosixPath(key).stem].append(key)
+            self.by_name.add(PurePosixPath(key).name, key)
+            self.by_stem.add(PurePosixPath(key).stem, key)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """The keys that end so, those nearest to the root first."""
@@ -75,15 +108,57 @@ class Files:
         """The keys with their contents, many read at a time."""
         return parallel.map_in_order(lambda key: (key, bucket.read(self.root / key)), keys, self.workers)
 
+    def spelt_like(self, key: str) -> str | None:
+        """The one photo whose key differs in case, or in how accents are encoded, at most."""
+        found = [each for each in self.by_name.like(PurePosixPath(key).name) if fold(each) == fold(key)]
+        return found[0] if len(found) == 1 else None
+
     def named(self, name: str, near: str) -> str | None:
         """The photo of that name, which can have folders of another machine before it; `near` is a file's key."""
         path = PurePosixPath(name.replace("\\", "/"))
         folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
-        return nearest(self.by_name.get(path.name, []), folders, part_of_file(near))
+        return nearest(self.by_name.candidates(path.name, folders), folders, part_of_file(near))
 
     def beside(self, key: str) -> str | None:
-        """The photo that an annotation file of the same stem belongs to, in its folder or a parallel one."""
-        return nearest(self.by_stem.get(PurePosixPath(key).stem, []), list(PurePosixPath(key).parts[:-1]), None)
+        """The photo that an annotation file of its stem belongs to, in its folder or a parallel one of its split."""
+        folders, part = list(PurePosixPath(key).parts[:-1]), part_of_folders(key)
+        found = self.by_stem.candidates(PurePosixPath(key).stem, folders)
+        return nearest([each for each in found if may_be_of(part, each)], folders, part)
+
+
+class Index:
+    """Photos by their names, so that of many with one name few are compared."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.by_folder: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def add(self, name: str, key: str) -> None:
+        """Adds a photo under a name."""
+        self.by_name[fold(name)].append((name, key))
+        self.by_folder[last_of(PurePosixPath(key).parts[:-1]), name].append(key)
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.like(name))
+
+    def candidates(self, name: str, folders: list[str]) -> list[str]:
+        """The photos of that name: those in a folder of the last one's name, or else all of them."""
+        return self.by_folder.get((last_of(folders), name)) or self.like(name)
+
+    def like(self, name: str) -> list[str]:
+        """The photos of that name, or else those that differ from it in case or in how accents are encoded."""
+        found = self.by_name.get(fold(name), [])
+        return [key for exact, key in found if exact == name] or [key for _, key in found]
+
+
+def fold(name: str) -> str:
+    """A name without what file systems change in it: macOS takes accents apart, others mend the case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def last_of(folders: Iterable[str]) -> str:
+    """The last folder that tells one photo from another; empty for none."""
+    return next(reversed(meaningful(folders)), "")
 
 
 def nearest(keys: list[str], folders: list[str], part: str | None) -> str | None:
@@ -124,6 +199,11 @@ def part_of_folders(key: str) -> str | None:
     return None
 
 
+def may_be_of(part: str | None, photo: str) -> bool:
+    """Whether no folder says that a photo is of another split: photos are numbered anew in each."""
+    return part is None or part_of_folders(photo) in (None, part)
+
+
 def part_of_file(key: str) -> str | None:
     """The split that a file or a folder of its is named after: `instances_train2017.json`, `valid/data.json`."""
     for word in re.split("[^a-z]+", PurePosixPath(key).stem.lower()):
@@ -141,6 +221,13 @@ def number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return result if math.isfinite(result) else None
+
+
+def text(value: Any) -> str | None:
+    """A label, also one that was written as a number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    return str(value)
 
 
 def size_of(width: Any, height: Any) -> tuple[int, int] | None:
