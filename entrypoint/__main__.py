@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 from entrypoint import check, job, logs, services, settings, signals, zoo
-from entrypoint.errors import JobError, Stopped, UserError
+from entrypoint.errors import JobError, Stopped, UserError, explain
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -65,16 +64,6 @@ def fail(message: str, exit_code: int) -> int:
     services.tell_failure(message)
     print("CACLI-TRAINING-FAILED", flush=True)
     return exit_code
-
-
-def explain(error: Exception) -> str:
-    """What went wrong on the machine, with the path, and the mend where it is known; else with a traceback."""
-    # TensorFlow's own writers raise errors of its own.
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-        return f"{error}: free some space, or name another place in WORK_DIR or RESULT_DIR"
-    if not isinstance(error, OSError):
-        logger.error("unexpected error", exc_info=error)
-    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

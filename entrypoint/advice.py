@@ -21,7 +21,8 @@ FEW = 50  # boxes to train a label on
 UNEVEN = 10  # times as many photos with one label as with another
 # Of 128 bits. In buckets of 200 racoons and of 364 blood smears, takes of one scene differ in 0 to 18, others in 27 up.
 NEAR = 12
-BLOCK = 256  # photos that are compared with all others at a time
+BLOCK, KNOWN_BLOCK = 256, 1 << 16  # photos for validation and to train on that are compared at a time
+COMPARED = 10_000  # photos for validation that are looked at; they stand in a random order
 
 
 @dataclass
@@ -63,8 +64,9 @@ def give(
 ) -> dict[str, Any]:
     """Facts about the photos of both splits that can be read, as JSON; `size` is the model's input, where it is known.
 
-    `duplicates` holds pairs of keys, for validation and to train on; `small_boxes` how many boxes of a photo are under
-    SMALL pixels in the model's input; sizes of photos are widths and heights, those of boxes the root of their area.
+    `duplicates` holds pairs of keys, for validation and to train on, of the former out of a sample where `is_sample`;
+    `small_boxes` how many boxes of a photo are under SMALL pixels in the model's input; sizes of photos are widths and
+    heights, those of boxes the root of their area.
     """
     photos = [image for part in parts.values() for image in part if image.key in seen.facts]
     trained = [image for image in parts["train"] if image.key in seen.facts]
@@ -75,6 +77,7 @@ def give(
         "box_sizes": spread_of_boxes(photos, seen, size),
         "input_size": [size.width, size.height] if size else None,
         "duplicates": find_duplicates(parts, seen),
+        "is_sample": len(parts["validation"]) > COMPARED,
         "small_boxes": count_small(photos, seen, size) if size else {},
         "few_boxes": {label: boxes[label] for label in labels if boxes[label] < FEW},
         "uneven": uneven({label: shown[label] for label in labels}),
@@ -125,21 +128,26 @@ def uneven(counts: dict[str, int]) -> list[str] | None:
 
 
 def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> list[list[str]]:
-    """Photos for validation that look like one to train on, each with the one that it is most like."""
+    """Photos for validation that look like one to train on, each with the one that it is most like.
+
+    Of very many photos for validation so many are looked at that the time grows no faster than the number of photos.
+    """
     keys = {name: [each.key for each in part if has_look(each.key, seen)] for name, part in parts.items()}
-    if not keys["train"]:
-        return []
-    known = signs(keys["train"], seen)
-    found = []
-    for start in range(0, len(keys["validation"]), BLOCK):
-        block = keys["validation"][start : start + BLOCK]
-        # Of two rows of n signs that differ in d, the product is n - 2 d.
-        alike = signs(block, seen) @ known.T
-        best = alike.argmax(axis=1)
-        for key, index, product in zip(block, best, alike.max(axis=1), strict=True):
-            if product >= known.shape[1] - 2 * NEAR:
-                found.append([key, keys["train"][index]])
-    return sorted(found)
+    asked, known = keys["validation"][:COMPARED], keys["train"]
+    best, likeness = np.zeros(len(asked), np.int64), np.full(len(asked), -np.inf)
+    for start in range(0, len(known), KNOWN_BLOCK):
+        signs_known = signs(known[start : start + KNOWN_BLOCK], seen).T
+        for first in range(0, len(asked), BLOCK):
+            here = slice(first, first + BLOCK)
+            # Of two rows of n signs that differ in d, the product is n - 2 d.
+            alike = signs(asked[here], seen) @ signs_known
+            highest = alike.max(axis=1)
+            is_better = highest > likeness[here]
+            best[here] = np.where(is_better, start + alike.argmax(axis=1), best[here])
+            likeness[here] = np.where(is_better, highest, likeness[here])
+    return sorted(
+        [asked[index], known[best[index]]] for index in np.flatnonzero(likeness >= images.LOOK_BITS - 2 * NEAR)
+    )
 
 
 def has_look(key: str, seen: Seen) -> bool:
@@ -178,9 +186,10 @@ def sentences(facts: dict[str, Any]) -> list[str]:
     """The facts that somebody should do something about, for a person."""
     said = []
     if pairs := facts["duplicates"]:
+        among = f" among {COMPARED:,}" if facts["is_sample"] else ""
         said.append(
             f"photos for validation that are nearly the same as one to train on, and make the metrics better than they "
-            f"are: {len(pairs)} ({listed(f'{one} like {other}' for one, other in pairs)})"
+            f"are: {len(pairs)}{among} ({listed(f'{one} like {other}' for one, other in pairs)})"
         )
     if small := facts["small_boxes"]:
         width, height = facts["input_size"]
@@ -202,6 +211,7 @@ def sentences(facts: dict[str, Any]) -> list[str]:
 
 
 def listed(names: Iterable[str], shown: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    every = list(names)
-    return ", ".join(every[:shown]) + (f" and {len(every) - shown} more" if len(every) > shown else "")
+    """The first few names, with how often each is there, and how many more there are."""
+    counts = Counter(names)
+    said = [name if count == 1 else f"{name} ({count} times)" for name, count in counts.items()]
+    return ", ".join(said[:shown]) + (f" and {len(said) - shown} more" if len(said) > shown else "")

@@ -18,7 +18,7 @@ from typing import Any
 from entrypoint import annotations, bucket, examples, images, input_size, logs, settings, tf_record, workspace
 from entrypoint.advice import Seen
 from entrypoint.annotations import Dataset, LabelledImage
-from entrypoint.errors import JobError, UserError
+from entrypoint.errors import JobError, UserError, explain
 from entrypoint.examples import Converted
 from entrypoint.settings import Settings
 
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     except JobError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all
         return error.exit_code
+    except Exception as error:
+        logger.error("%s", explain(error))  # noqa: TRY400
+        return JobError.exit_code
     return 0
 
 
@@ -56,9 +59,12 @@ def run(values: Settings, options: list[str]) -> None:
     totals = {
         name: tf_record.shard_count(sum(image.bytes for image in part), len(part)) for name, part in parts.items()
     }
+    tf_record.refuse_losses(dataset, {}, values.max_skipped)
     convert_all(dataset, parts, totals, values, options)
     seen = collect(values)
-    tf_record.refuse_losses(dataset, parts, seen, values.max_skipped)
+    tf_record.log_skipped(seen)
+    tf_record.refuse_losses(dataset, seen.skipped, values.max_skipped)
+    tf_record.refuse_no_photo(parts, seen)
     shards = {
         name: [{"name": f"{name}-{index:05d}-of-{total:05d}.tfrecord"} for index in range(total)]
         for name, total in totals.items()

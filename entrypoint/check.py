@@ -12,6 +12,8 @@ from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.examples import Converted
 from entrypoint.settings import Settings
 
+SHOWN = 20  # names of a kind of finding; `--json` has them all
+
 
 def run(settings: Settings, *, as_json: bool) -> int:
     """Prints what was found, that of the annotations at once; 0 where the job can start, 2 where it would stop.
@@ -100,4 +102,4 @@ def about_photos(facts: dict[str, Any], seen: Seen) -> str:
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:
     """A line for each kind of finding."""
-    return [f"{kind}: {len(keys)} ({advice.listed(keys)})" for kind, keys in found.items()]
+    return [f"{kind}: {len(keys)} ({advice.listed(keys, SHOWN)})" for kind, keys in found.items()]

@@ -2,15 +2,27 @@
 
 import base64
 import io
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from PIL import Image
 
-from entrypoint import advice, annotations, checkpoint_store, examples, images, publish, tf_record, train, workspace
+from entrypoint import (
+    advice,
+    annotations,
+    checkpoint_store,
+    examples,
+    images,
+    parallel,
+    publish,
+    tf_record,
+    train,
+    workspace,
+)
 from entrypoint.annotations import Dataset, LabelledImage
 from entrypoint.engine import LOSS
 from entrypoint.workspace import Workspace
@@ -29,6 +41,8 @@ def run(work: Workspace) -> str:
     metrics = workspace.read_json(work.metrics, "evaluate")
     changes = workspace.read_json(work.changes, "pipeline")
     history = read_history(work)
+    shown, worst = choose_validation(work), choose_worst(dataset, records)
+    photos = fetch_photos({each["key"] for each in shown} | {key for key, _ in worst}, work)
     # Those of this step and of publishing would be an earlier run's.
     marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
     page = template().render(
@@ -39,10 +53,10 @@ def run(work: Workspace) -> str:
         loss_curve=draw_loss(history),
         map_curve=draw_map(metrics["per_iou"]),
         last_loss=history[-1][LOSS] if history else None,
-        photos=photo_cards(dataset, work),
+        photos=validation_cards(shown, dataset, photos),
         findings=finding_rows(dataset, records),
         advice=advice.sizes(records["advice"]) + advice.sentences(records["advice"]),
-        worst=worst_cards(dataset, records, work),
+        worst=worst_cards(worst, dataset, photos),
         changes=changes["rows"],
         pipeline=changes["source"],
         batch_size=changes["batch_size"],
@@ -151,35 +165,74 @@ def draw(plot: Callable[[Any], None]) -> str:
     return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
-def worst_cards(dataset: Dataset, records: dict[str, Any], work: Workspace) -> list[dict[str, Any]]:
-    """A few photos with what was found on them: copies across the split, boxes too small, what was repaired."""
-    pairs = records["advice"]["duplicates"]
+def choose_validation(work: Workspace) -> list[dict[str, Any]]:
+    """Photos for validation with what was found on them, evenly out of all."""
+    found: list[dict[str, Any]] = workspace.read_json(work.detections, "evaluate")
+    return found[:: max(1, len(found) // PHOTOS)][:PHOTOS]
+
+
+def choose_worst(dataset: Dataset, records: dict[str, Any]) -> list[tuple[str, str]]:
+    """A few photos and what was found on them: copies across the split, boxes too small, what was repaired."""
     small = records["advice"]["small_boxes"]
-    wanted = [(key, f"nearly the same as {other}") for key, other in pairs[:WORST]]
+    wanted = [(key, f"nearly the same as {other}") for key, other in records["advice"]["duplicates"][:WORST]]
     wanted += [
         (key, f"boxes too small for the model: {small[key]}")
         for key in sorted(small, key=lambda key: (-small[key], key))[:WORST]
     ]
-    by_key = {image.key: image for image in dataset.images}
+    known = {image.key for image in dataset.images}
     for kind, where in sorted(dataset.findings.kinds.items()):
-        wanted += [(key, kind) for key in dict.fromkeys(where) if key in by_key][:WORST]
-    cards = []
-    for key, why in wanted[:PHOTOS]:
-        card = photo_card(by_key[key], dataset, work)
-        if card:
-            cards.append(card | {"why": why, "found": []})
-    return cards
+        wanted += [(key, kind) for key in dict.fromkeys(where) if key in known][:WORST]
+    return wanted[:PHOTOS]
 
 
-def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
-    """Validation photos, evenly out of all, with true and found boxes in thousandths of their sides."""
-    found = workspace.read_json(work.detections, "evaluate")
+def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
+    """The photos as they are trained on, by their keys; those that cannot be read any more are left out.
+
+    What they would illustrate is done: no model is lost because a credential has run out since.
+    """
+    if work.settings.records_dir:
+        return dict(out_of_records(keys, work))
+
+    def read(key: str) -> tuple[str, bytes | None]:
+        try:
+            return key, examples.read_photo(work.settings.data_dir, key).encoded
+        except (images.UnusablePhotoError, OSError):
+            return key, None
+
+    found = parallel.map_in_order(read, sorted(keys), work.settings.workers)
+    return {key: encoded for key, encoded in found if encoded is not None}
+
+
+def out_of_records(keys: set[str], work: Workspace) -> Iterator[tuple[str, bytes]]:
+    """The same out of the records, for a job that was given them and no bucket."""
+    import tensorflow as tf
+
+    for path in sorted(work.records.glob("*.tfrecord")):
+        # Unlike a dataset it needs no session, whatever mode the engine has put TensorFlow into.
+        for serialized in tf.compat.v1.io.tf_record_iterator(str(path)):
+            features = tf.train.Example.FromString(serialized).features.feature
+            key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
+            if key in keys:
+                yield key, features["image/encoded"].bytes_list.value[0]
+
+
+def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Photos to look at, with why."""
     by_key = {image.key: image for image in dataset.images}
-    stride = max(1, len(found) // PHOTOS)
+    return [
+        photo_card(by_key[key], dataset, photos[key]) | {"why": why, "found": []}
+        for key, why in chosen
+        if key in photos
+    ]
+
+
+def validation_cards(chosen: list[dict[str, Any]], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Photos for validation with true and found boxes."""
+    by_key = {image.key: image for image in dataset.images}
     cards = []
-    for each in found[::stride][:PHOTOS]:
-        card = photo_card(by_key[each["key"]], dataset, work)
-        if card:
+    for each in chosen:
+        if each["key"] in photos:
+            card = photo_card(by_key[each["key"]], dataset, photos[each["key"]])
             card["found"] = [
                 rectangle(corners, card, COLOURS[(number - 1) % len(COLOURS)])
                 | {"label": dataset.labels[number - 1], "score": score}
@@ -189,18 +242,15 @@ def photo_cards(dataset: Dataset, work: Workspace) -> list[dict[str, Any]]:
     return cards
 
 
-def photo_card(image: LabelledImage, dataset: Dataset, work: Workspace) -> dict[str, Any] | None:
-    """A photo with the boxes that were drawn, in its own pixels; None where it has gone or cannot be read."""
-    try:
-        photo = examples.read_photo(work.settings.data_dir, image.key)
-    except images.UnusablePhotoError:
-        # It was there when the records were made; the model needs no photo any more.
-        return None
-    size = {"width": photo.width, "height": photo.height}
+def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
+    """A photo with the boxes that were drawn, in its own pixels."""
+    with Image.open(io.BytesIO(encoded)) as photo:
+        size = {"width": photo.width, "height": photo.height}
+        source = thumbnail(photo)
     true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in image.boxes]
     return {
         "key": image.key,
-        "source": thumbnail(photo.encoded),
+        "source": source,
         **size,
         "true": [rectangle(corners, size, colour_of(label, dataset)) for label, corners in true],
         "counts": Counter(label for label, _ in true),
@@ -225,10 +275,9 @@ def colour_of(label: str, dataset: Dataset) -> str:
     return COLOURS[dataset.labels.index(label) % len(COLOURS)]
 
 
-def thumbnail(encoded: bytes) -> str:
+def thumbnail(photo: Image.Image) -> str:
     """A small JPEG of a photo as a data address."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
+    small = photo.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)

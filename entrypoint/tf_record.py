@@ -30,6 +30,7 @@ SPLITS = ("train", "validation")
 SHARD_BYTES = 150_000_000
 READERS = 8
 WRITERS = 4  # shards that are written at a time
+MANY_LOST = 100
 NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION_FRACTION"
 
 
@@ -43,10 +44,14 @@ def run(work: Workspace) -> str:
         return fetch(work.settings.records_dir, work)
     dataset = annotations.load(work)
     parts = split(dataset.images, work.settings.validation_fraction, work.settings.seed)
-    writer = RecordWriter(dataset.labels, work.settings)
+    writer = RecordWriter(dataset, work.settings)
+    # Photos that are not there are known before any is read.
+    refuse_losses(dataset, {}, work.settings.max_skipped)
     with workspace.new_folder(work.records) as folder:
         shards = {name: writer.write(folder, name, parts[name]) for name in SPLITS}
-        refuse_losses(dataset, parts, writer.seen, work.settings.max_skipped)
+        log_skipped(writer.seen)
+        refuse_losses(dataset, writer.seen.skipped, work.settings.max_skipped)
+        refuse_no_photo(parts, writer.seen)
         manifest = describe(dataset, parts, writer.seen, shards, work.settings)
         workspace.write_json(folder / "manifest.json", manifest)
     log_counts(manifest)
@@ -142,14 +147,22 @@ def log_counts(manifest: dict[str, Any]) -> None:
         logger.warning("%s", sentence)
 
 
-def refuse_losses(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, max_skipped: float) -> None:
-    """UserError where more photos are missing or unreadable than MAX_SKIPPED allows, or none is left to train on."""
+def log_skipped(seen: Seen) -> None:
+    """Logs every photo that cannot be read, and why."""
     for key, reason in sorted(seen.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
-    told = too_many_lost(dataset, len(seen.skipped), max_skipped)
+
+
+def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> None:
+    """UserError where more photos are missing or unreadable than MAX_SKIPPED allows."""
+    told = too_many_lost(dataset, len(skipped), max_skipped)
     if told:
-        key, reason = min((seen.skipped | dict.fromkeys(dataset.lost, "not in the bucket")).items())
+        key, reason = min((skipped | dict.fromkeys(dataset.lost, "not in the bucket, or its annotations")).items())
         raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
+
+
+def refuse_no_photo(parts: dict[str, list[LabelledImage]], seen: Seen) -> None:
+    """UserError where no photo is left to train on."""
     if not any(image.key in seen.facts for image in parts["train"]):
         raise UserError(NO_PHOTO)
 
@@ -199,13 +212,15 @@ def rank(key: str, seed: int) -> float:
 class RecordWriter:
     """Writes the shards of a split, several at a time, and keeps what was seen."""
 
-    def __init__(self, labels: list[str], settings: Settings) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        self.dataset = dataset
         self.workers = settings.workers
+        self.max_skipped = settings.max_skipped
         storage = input_size.storage(settings)
         self.convert = functools.partial(
             examples.convert,
             root=settings.data_dir,
-            ids={label: index for index, label in enumerate(labels, start=1)},
+            ids={label: index for index, label in enumerate(dataset.labels, start=1)},
             shrink=storage.shrink if storage else images.keep_size,
         )
         self.seen = Seen()
@@ -225,6 +240,9 @@ class RecordWriter:
             ]
             for each in logs.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
                 self.seen.add(each)
+                # A few are all told at the end; of many the rest need not be read, which can take hours.
+                if each.skipped and len(self.seen.skipped) > MANY_LOST:
+                    refuse_losses(self.dataset, self.seen.skipped, self.max_skipped)
         return [shard.describe() for shard in shards]
 
     def converted(self, photos: list[LabelledImage], pool: Executor) -> Iterator[Converted]:
@@ -261,5 +279,8 @@ def shards_for(photos: list[LabelledImage]) -> int:
 
 
 def shard_count(size: int, photos: int) -> int:
-    """Shards for so many bytes: 100 to 200 MB each, but as many as are read at a time, and none without a photo."""
+    """Shards for photos of so many bytes, of 100 to 200 MB where they are stored as they are, and smaller where not.
+
+    As many as are read at a time, but none without a photo.
+    """
     return min(photos, max(READERS, round(size / SHARD_BYTES)))

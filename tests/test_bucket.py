@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,16 @@ from tests.server import Answer, serve
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket with a few files, by its address."""
     folder = tmp_path_factory.mktemp("files")
-    for key in ("a.jpg", "deep/b c.jpg", "deep/ü.jpg", ".hidden/x", "results/y", "results2/z"):
+    for key in (
+        "a.jpg",
+        "deep/b c.jpg",
+        "deep/ü.jpg",
+        ".hidden/x",
+        "results/y",
+        "results2/z",
+        "._a.jpg",
+        "__MACOSX/b.jpg",
+    ):
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / key).write_bytes(key.encode())
     start = {"s3": stores.s3, "gs": stores.gcs}[request.param]
@@ -38,6 +48,23 @@ def test_listing_of_a_bucket_equals_that_of_a_folder(address: str, tmp_path: Pat
     there, here = bucket.listing(root, root / "results"), bucket.listing(tmp_path, tmp_path / "results")
     assert {key: entry.size for key, entry in there.items()} == {key: entry.size for key, entry in here.items()}
     assert set(there) == {"a.jpg", "deep/b c.jpg", "deep/ü.jpg", "results2/z"}
+    # Results that go to the bucket itself, or above it, are no reason to see no photo.
+    for results, listing in ((root, bucket.listing(root, root)), (root.parent, bucket.listing(root, root.parent))):
+        assert {*there, "results/y"} == set(listing), results
+    assert bucket.read_head(root / "deep" / "b c.jpg", 4) == b"deep"
+    assert bucket.read_head(root / "a.jpg", 1 << 16) == b"a.jpg"
+
+
+def test_folder_of_others_is_passed_over_and_a_broken_mount_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    bucket.pass_over(PermissionError(errno.EACCES, "Permission denied", "/data/lost+found"))
+    assert "/data/lost+found may not be read" in caplog.text
+    with pytest.raises(OSError, match="Input/output error"):
+        bucket.pass_over(OSError(errno.EIO, "Input/output error", "/data/valid"))
+
+
+def test_link_in_a_circle_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "a.jpg")
+    assert bucket.listing(tmp_path) == {}
 
 
 def test_changed_file_has_another_version(address: str) -> None:

@@ -23,6 +23,12 @@ def draw_upright() -> Image.Image:
     return image
 
 
+def saved(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
 def pixels(photo: images.Photo) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(photo.encoded)).convert("RGB")).astype(int)
 
@@ -81,6 +87,32 @@ def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert np.abs(pixels(images.load((tmp_path / "a.png").read_bytes()))[..., 0] - values / 256).max() < 1
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_grey_of_any_number_of_bits_is_as_bright_as_it_was(bits: int) -> None:
+    shades = np.tile(np.linspace(0, (1 << bits) - 1, 64).astype(np.uint16), (48, 1))
+    found = pixels(images.load(saved(Image.fromarray(shades), "PNG")))
+    assert np.abs(found[..., 0] - np.linspace(0, 255, 64)).max() <= 1
+
+
+def test_fractions_of_white_are_grey() -> None:
+    shades = np.tile(np.linspace(0, 1, 64).astype(np.float32), (48, 1))
+    found = pixels(images.load(saved(Image.fromarray(shades), "TIFF")))
+    assert np.abs(found[..., 0] - np.linspace(0, 255, 64)).max() <= 1
+
+
+def test_colour_that_stands_for_none_becomes_white() -> None:
+    image = Image.new("RGB", (64, 48), (10, 20, 30))
+    photo = images.load(encode(image, "PNG", "RGB", {"transparency": (10, 20, 30)}))
+    assert (pixels(photo) == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_header_alone_tells_the_size(suffix: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    content = encode(Image.fromarray(noise), KINDS[suffix], "RGB", {})
+    assert images.read_frame(content[:1000]) == images.Frame(400, 300, 1)
 
 
 def test_transparent_becomes_white(tmp_path: Path) -> None:

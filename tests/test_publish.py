@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from entrypoint import publish
-from entrypoint.errors import JobError, UserError
+from entrypoint.errors import JobError, UserError, explain
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 
@@ -39,8 +39,6 @@ def test_tree_is_copied_beside_what_the_user_has_there(tmp_path: Path) -> None:
 
 
 def test_no_space_left_is_not_tried_again_and_names_the_path(caplog: pytest.LogCaptureFixture) -> None:
-    from entrypoint.__main__ import explain
-
     with pytest.raises(OSError, match="No space left") as caught:
         publish.write_file(Path("/dev/full"), b"x")
     assert "trying again" not in caplog.text

@@ -168,6 +168,22 @@ def test_more_unreadable_photos_than_allowed_stop_the_job(work: Workspace) -> No
     assert not work.records.exists()
 
 
+def test_rest_of_very_many_photos_is_not_read_once_too_many_are_lost(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(400)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names})
+    for name in names:
+        (work.settings.data_dir / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"101 of 400 photos cannot be read"):
+        run_steps(work)
+
+
+def test_photos_that_are_missing_stop_the_job_before_any_is_read(work: Workspace) -> None:
+    write_bucket(work.settings.data_dir, {"a.png": [BOX], "gone.png": [BOX]}, ("a.png",))
+    with pytest.raises(UserError, match=r"1 of 2 photos cannot be read.*the first: gone.png: not in the bucket"):
+        run_steps(work)
+    assert not work.records.with_name(".records.part").exists()
+
+
 def test_no_photo_left_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     work = Workspace(make_settings(tmp_path, max_skipped=1))

@@ -1,16 +1,19 @@
 """The pipeline on Beam's runner for one machine, in an environment of its own, against the job's own step."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from upath import UPath
 
 from entrypoint import annotations, label_map, tf_record
 from entrypoint.workspace import Workspace
-from tests import awkward
+from tests import awkward, stores
 from tests.conftest import ROOT, environment, make_settings, run_job
 
 PYTHON = ROOT / ".beam-venv" / "bin" / "python"
@@ -65,6 +68,22 @@ def test_examples_are_byte_for_byte_those_of_the_step(converted: Path, tmp_path:
     assert (converted / "records" / "dataset.json").read_text() == work.dataset.read_text()
 
 
+def test_buckets_by_their_addresses_are_converted_alike(converted: Path, tmp_path: Path) -> None:
+    with stores.s3() as variables, mock.patch.dict(os.environ, variables):
+        stores.upload(converted / "bucket", "s3://photos/awkward")
+        places = {"DATA_DIR": "s3://photos/awkward", "RECORDS_DIR": "s3://photos/records"}
+        endpoint = f"--s3_endpoint_url={variables['AWS_ENDPOINT_URL']}"
+        result = run_beam(endpoint, MODEL="smoke", MAX_SKIPPED=0.5, **places)
+        assert result.returncode == 0, result.stdout
+        records = UPath("s3://photos/records")
+        records.fs.get("photos/records/", f"{tmp_path / 'records'}/", recursive=True)
+    # The link out of the bucket came along as a file; it is in no split of the folder's.
+    found = {split: examples_in(tmp_path / "records", split) for split in tf_record.SPLITS}
+    wanted = {split: examples_in(converted / "records", split) for split in tf_record.SPLITS}
+    assert all(set(wanted[split]) <= set(found[split]) for split in tf_record.SPLITS)
+    assert sum(map(len, found.values())) - sum(map(len, wanted.values())) == 1
+
+
 def test_job_trains_on_the_records_without_the_photos(converted: Path, tmp_path: Path) -> None:
     places = {"DATA_DIR": tmp_path / "nothing", "WORK_DIR": tmp_path / "work", "RESULT_DIR": tmp_path / "results"}
     given = {
@@ -77,6 +96,8 @@ def test_job_trains_on_the_records_without_the_photos(converted: Path, tmp_path:
     result = run_job("1", **given)
     assert result.returncode == 0, result.stdout
     assert "stored for another input size" not in result.stdout
+    # The report shows them out of the records.
+    assert (tmp_path / "results" / "report.html").read_text().count("data:image/jpeg") > 10
     facts = json.loads((tmp_path / "results" / "job.json").read_text())
     assert facts["data"]["found"]["photo skipped: file is empty"]["where"] == ["empty.jpg"]
     # What is done stays done.
