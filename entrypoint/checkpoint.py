@@ -1,7 +1,7 @@
 """The checkpoint that training starts from: fetched with retries, verified, extracted with care.
 
-Both layouts of the zoo are read: `model.ckpt.*` (TF1) and `checkpoint/ckpt-0.*` (TF2), each beside its
-pipeline.config.
+All layouts of the zoo are read: `model.ckpt.*` (TF1) and `checkpoint/ckpt-0.*` (TF2), each beside its pipeline.config,
+and `fp32/model.ckpt-400000.*` beside one of its own (MobileDet).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -46,7 +46,12 @@ SLOWEST_BYTES, SLOWEST_SECONDS = 64 * 1024, 60
 # The largest archives of the zoo hold 1.5 GB in some ten files.
 MAX_MEMBERS = 1000
 MAX_EXTRACTED_BYTES = 8 << 30
-KEPT = re.compile(r"(?:.*/)?((?:model\.ckpt|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config)")
+KEPT = re.compile(r"(?:model\.ckpt(?:-\d+)?|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config")
+# Where checkpoints lie: those of TF2, of TF1, and of models that are published in floats and in integers, of which the
+# latter is no start for training.
+PLACES = ("checkpoint/ckpt-*", "ckpt-*", "model.ckpt*", "fp32/*ckpt*", "*/*ckpt*")
+# What TensorFlow 2 keeps of the objects that it saved; the first key of an index, whose blocks are not compressed.
+OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class TransientError(JobError):
@@ -381,19 +386,19 @@ def extract(archive: Path, source: str, work: Workspace) -> dict[str, str]:
 
 
 def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    """Writes the members that are wanted under names of our own; UserError for an archive that means harm."""
+    """Writes the members that are wanted below the folder; UserError for an archive that means harm."""
     size = 0
     for count, member in enumerate(tar, start=1):
         refuse_unsafe(member, archive)
         size += member.size
         if count > MAX_MEMBERS or size > MAX_EXTRACTED_BYTES:
             raise UserError(f"{archive} holds more than a checkpoint can ({count} files, {size:,} bytes): refused")
-        wanted = KEPT.fullmatch(member.name)
-        content = tar.extractfile(member) if wanted and member.isfile() else None
-        if wanted and content:
-            name = wanted.group(1)
-            target = folder / "checkpoint" / name if name.startswith("ckpt-") else folder / name
-            target.parent.mkdir(exist_ok=True)
+        path = PurePosixPath(member.name)
+        content = tar.extractfile(member) if KEPT.fullmatch(path.name) and member.isfile() else None
+        if content:
+            # The first folder is the archive's own.
+            target = folder.joinpath(*path.parts[1:] or path.parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
 
@@ -406,19 +411,21 @@ def refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:
 
 
 def find_in_folder(folder: Path, source: Path) -> dict[str, str]:
-    """The checkpoint in a folder, TF2's layout before TF1's, the highest number first.
+    """The checkpoint in a folder, at the first of PLACES where there is one, the highest number first.
 
     Raises:
         UserError: none is there, or not whole; the message names `source`, where the folder's content is from.
     """
-    for layout, pattern in (("tf2", "checkpoint/ckpt-*.index"), ("tf2", "ckpt-*.index"), ("tf1", "model.ckpt*.index")):
-        found = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+    for pattern in PLACES:
+        found = sorted(folder.glob(f"{pattern}.index"), key=lambda path: (len(path.name), path.name))
         if found:
-            prefix = found[-1].with_suffix("")
+            index = found[-1]
+            prefix = index.with_suffix("")
             data = data_files(prefix)
             if not data:
-                raise UserError(f"{source}: {found[-1].name} has no data file beside it: the checkpoint is not whole")
-            sha256 = workspace.digest([workspace.file_sha256(path) for path in (found[-1], *data)])
+                raise UserError(f"{source}: {index.name} has no data file beside it: the checkpoint is not whole")
+            layout = "tf2" if OBJECT_GRAPH in index.read_bytes() else "tf1"
+            sha256 = workspace.digest([workspace.file_sha256(path) for path in (index, *data)])
             return {"prefix": str(prefix), "layout": layout, "sha256": sha256}
     raise UserError(f"{source} holds no checkpoint: neither checkpoint/ckpt-N.index nor model.ckpt.index is in it")
 

@@ -6,6 +6,8 @@ import difflib
 import logging
 import math
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ logger = logging.getLogger("job")
 
 # As upstream's own configs have it where they mean all of them.
 LEAST_SCORE = 1e-8
+FIELD = re.compile(r"([A-Za-z_]\w*|\[[A-Za-z][\w./]*\])\s*[:{<]")
+STRING_OR_COMMENT = re.compile(r"""\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|#.*""")
 META_ARCHITECTURES = ("ssd", "faster_rcnn", "center_net")
 # What a config asks for beyond boxes; the records hold none of it.
 BEYOND_BOXES = (
@@ -68,12 +72,13 @@ def run(work: Workspace) -> str:
     inject_start(config, generation, checkpoint.load(work), changes)
     inject_threshold(config, changes)
     inject_precision(config, changes)
-    batch = published_batch(config.train_config) if is_published else config.train_config.batch_size
-    inject_schedule(config.train_config, work.settings, batch, changes)
+    train = config.train_config
+    batch = published_batch(train, zoo.find(work.settings.model).archive) if is_published else train.batch_size
+    inject_schedule(train, work.settings, batch, changes)
     inject_padding(config, changes)
     log_changes(path, changes)
     workspace.write_text(work.pipeline, write(config))
-    facts = {"generation": generation, "exports": exports, "rows": changes.rows, **summarise(config.train_config)}
+    facts = {"generation": generation, "exports": exports, "rows": changes.rows, **summarise(train)}
     workspace.write_json(work.changes, {"source": str(path), **facts})
     return identify(config)
 
@@ -109,6 +114,20 @@ def find(settings: Settings) -> Path | None:
     return model.pipeline
 
 
+def refuse_early(settings: Settings) -> None:
+    """Raises, before the bucket is read or anything fetched, what is known to be wrong with model or config by then."""
+    path = find(settings)
+    if settings.pipeline_config and settings.checkpoint == "zoo" and "model" not in settings.model_fields_set:
+        raise UserError(
+            f"PIPELINE_CONFIG={path} says nothing of where to start from: name the checkpoint of its model with "
+            "CHECKPOINT, or the model of the zoo that it belongs to with MODEL, or set CHECKPOINT=none"
+        )
+    if path and (settings.pipeline_config or "exports" in settings.model_fields_set):
+        config = read(path)
+        refuse_unknown_model(config, generation_of(config, path), path)
+        choose_exports(config, settings)
+
+
 def source(work: Workspace) -> Path:
     """The config to start from; UserError where the checkpoint should have brought it and did not."""
     path = find(work.settings)
@@ -128,16 +147,37 @@ def source(work: Workspace) -> Path:
 def read(path: Path) -> Any:
     """The TrainEvalPipelineConfig in a file; UserError with the line that cannot be read."""
     from google.protobuf import text_format
-    from object_detection.protos import pipeline_pb2
 
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), pipeline_pb2.TrainEvalPipelineConfig())
+        return parse(text_of(path))
     except text_format.ParseError as error:
-        raise UserError(
-            f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax"
-        ) from None
+        raise refused(path, error) from None
+
+
+def parse(text: str, *, tolerant: bool = False) -> Any:
+    """A TrainEvalPipelineConfig in text format; `tolerant` passes over fields that there are not.
+
+    Raises:
+        text_format.ParseError: it is none.
+    """
+    from google.protobuf import text_format
+    from object_detection.protos import pipeline_pb2
+
+    config = pipeline_pb2.TrainEvalPipelineConfig()
+    return text_format.Parse(text, config, allow_unknown_field=tolerant, allow_unknown_extension=tolerant)
+
+
+def text_of(path: Path) -> str:
+    """The content of a config; UserError where it is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 (byte {error.start})") from None
+
+
+def refused(path: Path, error: Exception) -> UserError:
+    """What to say of a config that cannot be parsed; the parser's own words begin with line and column."""
+    return UserError(f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax")
 
 
 def read_published(path: Path) -> Any:
@@ -147,38 +187,34 @@ def read_published(path: Path) -> Any:
         UserError: with the line of what is no config at all.
     """
     from google.protobuf import text_format
-    from object_detection.protos import pipeline_pb2
 
-    text = path.read_text(encoding="utf-8")
-    removed = []
-    while True:
-        try:
-            config = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
-            break
-        except text_format.ParseError as error:
-            unknown = re.search(r'has no field named "(\w+)"', str(error))
-            if unknown is None:
-                return read(path)
-            line = error.GetLine() or 1
-            removed.append(f"{unknown.group(1)} (line {line})")
-            text = without_field(text, unknown.group(1), line)
-    if removed:
+    text = text_of(path)
+    try:
+        config = parse(text, tolerant=True)
+    except text_format.ParseError as error:
+        raise refused(path, error) from None
+    if removed := removed_fields(text, config):
         logger.warning("%s: upstream has removed %s since; left out", path, ", ".join(removed))
     return config
 
 
-def without_field(text: str, name: str, line: int) -> str:
-    """The text without a field that begins in that line, a value or a message in braces; lines stay where they are."""
-    before = text.split("\n")[: line - 1]
-    begin = text.index(name, sum(len(each) + 1 for each in before))
-    message = re.compile(r"\w+\s*:?\s*\{").match(text, begin)
-    value = re.compile(r"""\w+\s*:\s*("[^"]*"|'[^']*'|[^\s}]+)""").match(text, begin)
-    end = message.end() if message else value.end() if value else begin + len(name)
-    depth = 1 if message else 0
-    while depth and end < len(text):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        end += 1
-    return text[:begin] + "\n" * text[begin:end].count("\n") + text[end:]
+def removed_fields(text: str, config: Any) -> list[str]:
+    """The fields that stand in a text and not in the config read from it, with their lines where those tell."""
+    left = Counter(name for name, _ in field_names(write(config)))
+    known = set(left)
+    removed = []
+    for name, line in field_names(text):
+        left[name] -= 1
+        if left[name] < 0:
+            removed.append(name if name in known else f"{name} (line {line})")
+    return removed
+
+
+def field_names(text: str) -> Iterator[tuple[str, int]]:
+    """The names of fields in text format, and of extensions in brackets, with their lines."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        for name in FIELD.findall(STRING_OR_COMMENT.sub("", line)):
+            yield name, number
 
 
 def write(config: Any) -> str:
@@ -202,9 +238,9 @@ def generation_of(config: Any, path: Path) -> str:
             f"{path}:{line_of(path, str(architecture))}: the model is {architecture or 'missing'}; "
             f"this job trains {', '.join(META_ARCHITECTURES)}"
         )
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     for name in BEYOND_BOXES:
-        if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?:false|0\b))", text, re.MULTILINE):
+        if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?i:false|f\b|0\b))", text, re.MULTILINE):
             raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
     extractor = getattr(config.model, architecture).feature_extractor.type
     return "tf2" if architecture == "center_net" or extractor.endswith("_keras") else "tf1"
@@ -358,9 +394,14 @@ def inject_precision(config: Any, changes: Changes) -> None:
     changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
 
 
-def published_batch(train: Any) -> int:
-    """One device's part of a published batch, which is for as many replicas as the config aggregates."""
-    return int(max(1, train.batch_size // max(1, train.replicas_to_aggregate)))
+def published_batch(train: Any, archive: str) -> int:
+    """One device's part of a published batch, which is for all the devices that the model was trained on.
+
+    Some configs say how many replicas they aggregate, some archives on how many devices they were trained: `tpu-32`.
+    """
+    named = re.search(r"_[tg]pu-(\d+)", archive)
+    devices = max(1, train.replicas_to_aggregate, int(named.group(1)) if named else 1)
+    return int(max(1, train.batch_size // devices))
 
 
 def inject_schedule(train: Any, settings: Settings, batch: int, changes: Changes) -> None:
@@ -377,10 +418,12 @@ def inject_schedule(train: Any, settings: Settings, batch: int, changes: Changes
     schedule = optimizer.learning_rate.WhichOneof("learning_rate")
     if schedule is None:
         raise UserError(f"the pipeline.config has no learning_rate in train_config.optimizer.{kind}")
-    batch = settings.batch_size or batch
-    ratio = batch / train.batch_size
     rate = getattr(optimizer.learning_rate, schedule)
     peak = getattr(rate, PEAK_FIELDS[schedule])
+    if train.batch_size < 1 or peak <= 0:
+        raise UserError(f"the pipeline.config trains on batches of {train.batch_size} at a rate of {peak:g}: set both")
+    batch = settings.batch_size or batch
+    ratio = batch / train.batch_size
     factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
     if settings.learning_rate:
         factor = settings.learning_rate / peak

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 
 from entrypoint.errors import UserError
 
 logger = logging.getLogger("job")
 
-# What sits on the backbone has this in its name in every architecture of upstream's.
-HEADS = re.compile("predict", re.IGNORECASE)
+# Of a checkpoint of the same model all of it is restored; of another, what has the same place and shape by chance.
+LEAST_OF_BACKBONE = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,15 @@ class Restored:
     missing: list[str]
 
 
-def report(result: Restored, prefix: str) -> None:
-    """Logs the counts, and the names by layer; UserError where nothing of the backbone was restored."""
+def report(result: Restored, backbone: set[str], prefix: str) -> None:
+    """Logs the counts, and the names by layer; UserError where the checkpoint is of another model's `backbone`."""
     total = len(result.restored) + len(result.missing)
     logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
-    if all(HEADS.search(name) for name in result.restored):
+    filled = backbone.intersection(result.restored)
+    if len(filled) < LEAST_OF_BACKBONE * len(backbone):
         raise UserError(
-            f"no variable of the model's backbone is in the checkpoint {prefix}, only {len(result.restored)} of its "
-            "heads: it belongs to another model"
+            f"only {len(filled)} of the {len(backbone)} variables of the model's backbone are in the checkpoint "
+            f"{prefix}: it belongs to another model"
         )
     layers: dict[str, list[str]] = {}
     for name in result.missing:

@@ -49,9 +49,9 @@ def find(name: str) -> Model:
     """The model of that name; UserError with the nearest names where there is none."""
     models = load()
     if name not in models:
-        close = difflib.get_close_matches(name, models, n=3, cutoff=0.3)
+        close = difflib.get_close_matches(name.lower(), models, n=3, cutoff=0)
         raise UserError(
-            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close) or 'none'}; `start.sh models` lists all"
+            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close)}; `start.sh models` lists all"
         )
     return models[name]
 

@@ -22,7 +22,7 @@ from tests.server import Answer, serve
 ARCHIVE = "tf2/20200711/ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz"
 TOP = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
 TF2 = {
-    f"{TOP}/checkpoint/ckpt-0.index": b"index",
+    f"{TOP}/checkpoint/ckpt-0.index": b"index with _CHECKPOINTABLE_OBJECT_GRAPH",
     f"{TOP}/checkpoint/ckpt-0.data-00000-of-00001": os.urandom(300_000),
     f"{TOP}/checkpoint/checkpoint": b"state",
     f"{TOP}/pipeline.config": b"model {}",
@@ -99,6 +99,41 @@ def test_transient_failures_are_retried_and_a_broken_transfer_is_resumed(
     assert resumed is not None
     assert 0 < int(resumed.removeprefix("bytes=").removesuffix("-")) <= len(content) // 2
     assert "answered 503" in caplog.text
+
+
+MOBILEDET = {
+    f"{TOP}/fp32/model.ckpt-400000.index": b"index of floats",
+    f"{TOP}/fp32/model.ckpt-400000.data-00000-of-00001": b"floats",
+    f"{TOP}/fp32/pipeline.config": b"model { floats }",
+    f"{TOP}/uint8/model.ckpt-400000.index": b"index of integers",
+    f"{TOP}/uint8/model.ckpt-400000.data-00000-of-00001": b"integers",
+    f"{TOP}/uint8/pipeline.config": b"model { integers }",
+}
+NUMBERED = {
+    f"{TOP}/model.ckpt-400000.index": b"index",
+    f"{TOP}/model.ckpt-400000.data-00000-of-00001": b"floats",
+    f"{TOP}/pipeline.config": b"model { floats }",
+}
+
+
+@pytest.mark.parametrize("files", [MOBILEDET, dict(reversed(MOBILEDET.items())), NUMBERED])
+def test_of_floats_and_integers_the_floats_are_taken_with_their_own_config(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    with serve(pack(files)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        checkpoint.run(work)
+    start = checkpoint.load(work) or {}
+    assert start["layout"] == "tf1"
+    prefix = Path(start["prefix"])
+    assert prefix.with_name(f"{prefix.name}.data-00000-of-00001").read_bytes() == b"floats"
+    assert (prefix.parent / "pipeline.config").read_bytes() == b"model { floats }"
+
+
+def test_checkpoint_of_a_job_of_the_first_generation_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "ckpt-1000.index").write_bytes(b"names of slim layers")
+    (tmp_path / "ckpt-1000.data-00000-of-00001").write_bytes(b"values")
+    assert checkpoint.find_in_folder(tmp_path, tmp_path)["layout"] == "tf1"
 
 
 def test_server_that_ignores_range_is_read_from_the_start(tmp_path: Path) -> None:

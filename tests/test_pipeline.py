@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from entrypoint import checkpoint, pipeline, workspace
 from entrypoint.errors import UserError
 from entrypoint.export import tflite
 from entrypoint.workspace import Workspace
-from tests.conftest import SHARED, make_settings
+from tests.conftest import SHARED, environment, make_settings
 
 MANIFEST = {"labels": ["a", "b", "c"], "max_boxes": 7, "splits": {}}
 START = {"prefix": "/zoo/checkpoint/ckpt-0", "layout": "tf2", "pipeline_config": "", "sha256": "0"}
@@ -215,6 +217,8 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
         (user_config() + "train_input_reader { num_keypoints: 17 }", "num_keypoints: this job trains boxes"),
         (user_config("center_net").replace("num_classes", "keypoint_estimation_task {}\nnum_classes"), "boxes alone"),
         ("model { " + MODELS["ssd"] + " }", "no optimizer in train_config"),
+        (user_config().replace("batch_size: 64", "batch_size: 0"), "batches of 0"),
+        (user_config(rate="constant_learning_rate { learning_rate: 0 }"), "at a rate of 0"),
     ],
 )
 def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: Path, text: str, words: str) -> None:
@@ -275,19 +279,96 @@ def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -
     assert len(found) == 1
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, a folder of published pipeline.config files")
-def test_published_config_of_the_zoo_is_read_and_fitted(tmp_path: Path) -> None:
+RUN = """
+import sys, pathlib
+from tests import test_pipeline
+folder, config = map(pathlib.Path, sys.argv[1:])
+test_pipeline.run(folder, config.read_text(), num_steps=300, batch_size=1)
+"""
+PUBLISHED = sorted((SHARED / "zoo").glob("tf*/*/pipeline.config"))
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="needs ../shared, a folder of published pipeline.config files")
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_config_of_the_zoo_is_read_and_fitted(path: Path, tmp_path: Path) -> None:
+    published = pipeline.read_published(path)
+    architecture = published.model.WhichOneof("model")
+    # In a process of its own, since the two generations want TensorFlow in different modes.
+    subprocess.run([sys.executable, "-c", RUN, tmp_path, path], env=environment(), check=True)
+    config = pipeline.read(tmp_path / "work" / "pipeline.config")
+    assert getattr(config.model, architecture).num_classes == 3
+    assert (config.train_config.num_steps, config.train_config.batch_size) == (300, 1)
+    assert not config.train_config.use_bfloat16
+    # But for what the job puts in, the model is the published one.
+    getattr(config.model, architecture).num_classes = getattr(published.model, architecture).num_classes
+    for each in (config, published):
+        model = getattr(each.model, architecture)
+        processing = model.post_processing if architecture == "ssd" else model.second_stage_post_processing
+        processing.batch_non_max_suppression.ClearField("score_threshold")
+    assert config.model == published.model
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="needs ../shared, a folder of published pipeline.config files")
+def test_rate_of_a_published_config_follows_the_batch(tmp_path: Path) -> None:
     path = SHARED / "zoo" / "tf2" / "efficientdet_d0_coco17_tpu-32" / "pipeline.config"
     config = run(tmp_path, path.read_text(), num_steps=300, batch_size=8)
-    assert config.model.ssd.num_classes == 3
     assert rate_of(config).learning_rate_base == pytest.approx(0.16)
-    assert not config.train_config.use_bfloat16
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "archive", "part"),
+    [
+        (64, 8, "ssd_x_coco17_tpu-8.tar.gz", 8),
+        (128, 0, "centernet_hg104_512x512_coco17_tpu-8.tar.gz", 16),
+        (128, 8, "efficientdet_d4_coco17_tpu-32.tar.gz", 4),
+        (16, 0, "faster_rcnn_resnet152_v1_800x1333_coco17_gpu-8.tar.gz", 2),
+        (24, 0, "ssd_mobilenet_v1_coco_2018_01_28.tar.gz", 24),
+        (1, 0, "x_gpu-8.tar.gz", 1),
+    ],
+)
+def test_one_device_s_part_of_a_published_batch_is_taken(batch: int, replicas: int, archive: str, part: int) -> None:
+    config = pipeline.parse(f"train_config {{ batch_size: {batch} replicas_to_aggregate: {replicas} }}")
+    assert pipeline.published_batch(config.train_config, archive) == part
+
+
+def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_is_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "user.config"
+    path.write_text(user_config())
+    with pytest.raises(UserError, match="says nothing of where to start from"):
+        pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path))
+    for start in ({"checkpoint": "none"}, {"model": "ssd_mobilenet_v2_320x320"}, {"checkpoint": "/a/folder"}):
+        pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, **start))
+    path.write_text(user_config().replace("num_classes", "no_such_field: 1 num_classes"))
+    with pytest.raises(UserError, match="no_such_field"):
+        pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, checkpoint="none"))
+    with pytest.raises(UserError, match="EXPORTS=tflite"):
+        pipeline.refuse_early(make_settings(tmp_path, model="faster_rcnn_resnet50_v1_640x640", exports="tflite"))
 
 
 def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
     workspace.write_json(work.start, START)
     assert checkpoint.load(work) == START
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "gone: 3",
+        "gone { a { b: 1 }\n}",
+        "gone: [1, 2]",
+        "gone < a: 1 >",
+        'gone: "a" "b }"',
+        'gone { text: "}" } # }',
+        "classes: 5",
+    ],
+)
+def test_removed_field_of_any_form_is_left_out(gone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "pipeline.config").write_text(user_config().replace("num_classes: 90", f"num_classes: 90 {gone}\n", 1))
+    (tmp_path / "plain.config").write_text(user_config())
+    assert pipeline.read_published(tmp_path / "pipeline.config") == pipeline.read(tmp_path / "plain.config")
+    name = gone.split(":", maxsplit=1)[0].split(" ", maxsplit=1)[0]
+    assert f"upstream has removed {name}" in caplog.text
 
 
 def test_fields_that_upstream_has_removed_are_left_out_of_a_published_config_and_named(
@@ -303,7 +384,19 @@ def test_fields_that_upstream_has_removed_are_left_out_of_a_published_config_and
     assert "last_gone" in caplog.text
 
 
+def test_extension_that_is_not_here_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader = "train_input_reader { external_input_reader { [some.package.gone] { a: 1 } } }"
+    (tmp_path / "pipeline.config").write_text(f"{user_config()}\n{reader}")
+    config = pipeline.read_published(tmp_path / "pipeline.config")
+    assert config.train_input_reader.HasField("external_input_reader")
+    assert "upstream has removed [some.package.gone] (line" in caplog.text
+
+
 def test_published_config_that_is_none_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").write_text("model {\n ssd {\n num_classes: many\n")
     with pytest.raises(UserError, match=r"pipeline.config:3:"):
+        pipeline.read_published(tmp_path / "pipeline.config")
+    # What is wrong is named, and not what is tolerated before.
+    (tmp_path / "pipeline.config").write_text("model {\n ssd {\n gone: 1\n num_classes: many\n")
+    with pytest.raises(UserError, match=r"pipeline.config:4:.*many"):
         pipeline.read_published(tmp_path / "pipeline.config")

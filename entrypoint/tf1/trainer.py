@@ -86,7 +86,7 @@ class Trainer:
         filled = {each.op.name for each in found.values()}
         missing = [name for name in self.variables if name not in filled]
         result = Restored(sorted(filled), sorted(missing))
-        report(result, prefix)
+        report(result, {name for name in self.variables if "FeatureExtractor/" in name}, prefix)
         return result
 
     def restore(self, prefix: Path) -> None:

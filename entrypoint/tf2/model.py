@@ -110,8 +110,14 @@ def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
         [name for name, variable in variables if id(variable) in filled],
         [name for name, variable in variables if id(variable) not in filled],
     )
-    report(result, prefix)
+    report(result, backbone_of(model), prefix)
     return result
+
+
+def backbone_of(model: Any) -> set[str]:
+    """The names of the variables of a model's feature extractor, which upstream keeps under several names."""
+    parts = [part for name, part in vars(model).items() if name.startswith("_feature_extractor")]
+    return {name for part in parts if isinstance(part, tf.Module) for name, _ in named_variables(part)}
 
 
 def fill(target: Any, prefix: str) -> set[int]:
@@ -129,7 +135,7 @@ def fill(target: Any, prefix: str) -> set[int]:
 
 
 def named_variables(model: Any) -> list[tuple[str, Any]]:
-    """Every variable of the model's layers with its name, in the order of the names."""
+    """Every variable of the layers of a model, or of a part of it, with its name, in the order of the names."""
     # Keras's own `variables` misses those of layers that upstream keeps in plain containers; tf.Module's does not.
     variables = tf.Module.variables.fget(model)
     return sorted(((each.name, each) for each in variables), key=lambda pair: pair[0])
