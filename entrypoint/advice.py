@@ -21,7 +21,7 @@ FEW = 50  # boxes to train a label on
 UNEVEN = 10  # times as many photos with one label as with another
 # Of 128 bits. In buckets of 200 racoons and of 364 blood smears, takes of one scene differ in 0 to 18, others in 27 up.
 NEAR = 12
-BLOCK, KNOWN_BLOCK = 256, 1 << 16  # photos for validation and to train on that are compared at a time
+BLOCK, KNOWN_BLOCK = 256, 1 << 14  # photos for validation and to train on that are compared at a time
 COMPARED = 10_000  # photos for validation that are looked at; they stand in a random order
 
 

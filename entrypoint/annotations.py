@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,7 +33,7 @@ SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the record
 ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Box:
     """A labelled box; corners as fractions of the upright photo's width and height, min < max, within 0..1."""
 
@@ -42,7 +44,7 @@ class Box:
     ymax: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledImage:
     """A photo by its key in the bucket, and the boxes on it; none means that it shows no object."""
 
@@ -90,7 +92,7 @@ def run(work: Workspace) -> str:
         dataset = load(work)
     else:
         dataset = read_bucket(work.settings, exclude=work.results)
-        workspace.write_json(work.dataset, asdict(dataset))
+        workspace.write_json(work.dataset, dataset)
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if any(image.part for image in dataset.images):
@@ -105,19 +107,29 @@ def run(work: Workspace) -> str:
 def identify(dataset: Dataset) -> str:
     """A digest of what is labelled how, whatever the photos are like."""
     plain = [dataclasses.replace(image, bytes=0, version="") for image in dataset.images]
-    return workspace.digest(asdict(dataclasses.replace(dataset, images=plain)))
+    return workspace.digest(dataclasses.replace(dataset, images=plain))
 
 
 def load(work: Workspace) -> Dataset:
     """The dataset that the step wrote."""
-    document = workspace.read_json(work.dataset, "annotations")
-    images = [to_image(image) for image in document["images"]]
-    return Dataset(document["labels"], images, Findings(document["findings"]["kinds"]), document["unlabelled"])
+    document = workspace.read_json(work.dataset, "annotations", to_object)
+    return Dataset(
+        document["labels"], document["images"], Findings(document["findings"]["kinds"]), document["unlabelled"]
+    )
 
 
-def to_image(document: dict[str, Any]) -> LabelledImage:
+def of_json(text: str) -> LabelledImage:
     """A photo as JSON has it."""
-    return LabelledImage(**{**document, "boxes": tuple(Box(**box) for box in document["boxes"])})
+    image: LabelledImage = json.loads(text, object_hook=to_object)
+    return image
+
+
+def to_object(item: dict[str, Any]) -> Any:
+    """A photo or a box out of an object of JSON, as soon as it is read; other objects stay as they are."""
+    if "xmin" in item:
+        # One text for a label, however many boxes have it.
+        return Box(**{**item, "label": sys.intern(item["label"])})
+    return LabelledImage(**{**item, "boxes": tuple(item["boxes"])}) if "boxes" in item else item
 
 
 def read_bucket(settings: Settings, exclude: Place) -> Dataset:
@@ -250,9 +262,12 @@ def refuse_missing_records(place: Place) -> Place:
 
 def resolve(key: str, files: Files, findings: Findings) -> str | None:
     """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
-    for candidate in (key, html.unescape(key), files.spelt_like(html.unescape(key))):
+    for candidate in (key, html.unescape(key)):
         if candidate in files.photos and is_inside(files.root, candidate):
             return candidate
+    alike = files.spelt_like(html.unescape(key))
+    if alike and is_inside(files.root, alike):
+        return alike
     parts = PurePosixPath(html.unescape(key)).parts
     outside = key in files.photos or ".." in parts or key.startswith("/")
     findings.add(OUTSIDE if outside else MISSING, key)
@@ -370,7 +385,7 @@ def repair_box(key: str, label: str, corners: list[float], findings: Findings) -
         return None
     if clipped != [xmin, ymin, xmax, ymax]:
         findings.add("box reaching out of the photo, cut to it", key)
-    return Box(label, *clipped)
+    return Box(sys.intern(label), *clipped)
 
 
 def order_labels(declared: list[str], images: list[LabelledImage], findings: Findings) -> list[str]:

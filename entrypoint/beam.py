@@ -12,7 +12,6 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from entrypoint import annotations, bucket, examples, images, input_size, logs, settings, tf_record, workspace
@@ -70,7 +69,7 @@ def run(values: Settings, options: list[str]) -> None:
         for name, total in totals.items()
     }
     manifest = tf_record.describe(dataset, parts, seen, shards, values)
-    write(values, "dataset.json", workspace.to_json(asdict(dataset)))
+    write(values, "dataset.json", workspace.to_json(dataset))
     write(values, "manifest.json", workspace.to_json(manifest))
     tf_record.log_counts(manifest)
 
@@ -103,12 +102,16 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
             if not total:
                 continue
             # A graph that held the photos would be too large for some runners.
-            write(values, f"photos/{name}.jsonl", "".join(f"{json.dumps(asdict(image))}\n" for image in parts[name]))
+            write(
+                values,
+                f"photos/{name}.jsonl",
+                "".join(f"{workspace.encoder().encode(image)}\n" for image in parts[name]),
+            )
             converted = (
                 pipeline
                 | f"{name}: list" >> beam.io.ReadFromText(place(values, f"photos/{name}.jsonl"))
                 | f"{name}: spread" >> beam.Reshuffle()
-                | f"{name}: convert" >> beam.Map(lambda line: convert(annotations.to_image(json.loads(line))))
+                | f"{name}: convert" >> beam.Map(lambda line: convert(annotations.of_json(line)))
             )
             _ = (
                 converted
@@ -119,14 +122,14 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
             )
             _ = (
                 converted
-                | f"{name}: facts" >> beam.Map(to_line)
+                | f"{name}: facts" >> beam.Map(lambda each: to_line(dataclasses.replace(each, example=None)))
                 | f"{name}: note" >> beam.io.WriteToText(place(values, f"facts/{name}"), file_name_suffix=".jsonl")
             )
 
 
-def to_line(each: Converted) -> str:
-    """What became of a photo, without the example, as JSON."""
-    return json.dumps(asdict(dataclasses.replace(each, example=None)))
+def to_line(item: LabelledImage | Converted) -> str:
+    """A photo, or what became of it, as JSON without a line break."""
+    return workspace.encoder().encode(item)
 
 
 def collect(values: Settings) -> Seen:
@@ -142,7 +145,7 @@ def collect(values: Settings) -> Seen:
 
 
 def to_converted(document: dict[str, Any]) -> Converted:
-    """What `to_line` wrote."""
+    """What `to_line` wrote of a photo that was converted."""
     photo = document["photo"]
     facts = images.Facts(**{**photo, "changes": tuple(photo["changes"])}) if photo else None
     return Converted(document["key"], None, document["skipped"], facts)

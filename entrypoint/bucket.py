@@ -35,7 +35,7 @@ MEND = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file as a listing tells of it."""
 

@@ -16,7 +16,7 @@ from entrypoint.bucket import Place
 DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Converted:
     """What became of a photo."""
 

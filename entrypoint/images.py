@@ -27,13 +27,14 @@ WHITE = (255, 255, 255)
 BITS = (8, 10, 12, 14, 16)  # of greys that cameras write
 HASH_SIDE = 8
 LOOK_BITS = 2 * HASH_SIDE**2
+LOOK_SIZE = (4 * HASH_SIDE, 4 * HASH_SIDE)  # pixels that tell it
 LEAST_CONTRAST = 8  # of 255 between the brightest and the darkest place of a photo whose hash says anything
 REDUCING_GAP = 3.0  # Pillow's documentation: from there on the result is almost that of the slow way
 # Width and height of an upright photo -> those to store it with, or None to leave it as it is.
 Shrink = Callable[[int, int], "tuple[int, int] | None"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is told of a photo that can be used."""
 
@@ -139,11 +140,14 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
     orientation = orientation_of(image)
     size = upright_size(image, orientation)
     smaller = shrink(*size)
-    if smaller:
-        # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless.
-        image.draft(None, smaller if image.size == size else smaller[::-1])
+    is_kept = not smaller and orientation == UPRIGHT and is_read_alike(image, kind)
+    if smaller or is_kept:
+        # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless. What is kept as
+        # it is, the conversion has decoded in full by TensorFlow, as training does.
+        wanted = smaller or LOOK_SIZE
+        image.draft(None, wanted if image.size == size else wanted[::-1])
     image.load()
-    if not smaller and orientation == UPRIGHT and is_read_alike(image, kind):
+    if is_kept:
         return Photo(content, kind.lower(), *size, Facts(*size, look_of(image)))
     changes = []
     if kind not in PLAIN_MODES:

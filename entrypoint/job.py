@@ -54,6 +54,7 @@ STEP_NAMES = tuple(step.name for step in PLAN)
 
 def run(settings: Settings) -> None:
     """Runs every step that is not done yet, with RESULT_DIR to itself; what cannot be trained is refused first."""
+    pipeline.find(settings)
     with claimed(settings) as work:
         pipeline.refuse_early(settings)
         plan = [step for step in PLAN if work.is_chief or not step.chief]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +144,12 @@ def claim(work: Workspace) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path, needed_step: str) -> Any:
-    """The document that an earlier step wrote; UserError names the step where it has not run."""
-    return json.loads(existing(path, needed_step).read_text(encoding="utf-8"))
+def read_json(path: Path, needed_step: str, to_object: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The document that an earlier step wrote; UserError names the step where it has not run.
+
+    `to_object` makes of each object in it, the inner ones first, what is to stand in its place.
+    """
+    return json.loads(existing(path, needed_step).read_text(encoding="utf-8"), object_hook=to_object)
 
 
 def existing(path: Path, needed_step: str) -> Path:
@@ -181,21 +186,39 @@ def output_of(step: str, work: Workspace) -> str | None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a document with keys in order, so that equal documents are equal bytes."""
-    write_text(path, to_json(document))
+    """Writes a document with keys in order, so that equal documents are equal bytes; dataclasses as their fields."""
+    write_chunks(path, itertools.chain(encoder(indent=1).iterencode(document), "\n"))
 
 
 def to_json(document: Any) -> str:
     """A document as text, the same for equal documents."""
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return encoder(indent=1).encode(document) + "\n"
+
+
+def encoder(indent: int | None = None) -> json.JSONEncoder:
+    """How documents are written: keys in order, dataclasses as their fields, one after another."""
+    return json.JSONEncoder(indent=indent, sort_keys=True, allow_nan=False, default=fields_of)
+
+
+def fields_of(item: Any) -> Any:
+    """The fields of a dataclass by their names; of anything else its text."""
+    if dataclasses.is_dataclass(item):
+        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return str(item)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file of WORK_DIR so that a killed job leaves the old file or the new one."""
+    write_chunks(path, (text,))
+
+
+def write_chunks(path: Path, chunks: Iterable[str]) -> None:
+    """The same for a text in pieces, which need not be in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     # File names that are no UTF-8 come as lone surrogates.
-    temporary.write_text(text, encoding="utf-8", errors="replace")
+    with temporary.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(chunks)
     temporary.replace(path)
 
 
@@ -216,7 +239,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def digest(document: Any) -> str:
     """SHA-256 of a JSON document, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+    sha256 = hashlib.sha256()
+    for chunk in encoder().iterencode(document):
+        sha256.update(chunk.encode())
+    return sha256.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

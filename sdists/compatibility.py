@@ -96,8 +96,8 @@ def estimator() -> None:
 def contrib() -> None:
     """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
 
-    Three of them are called by models that find boxes, and are here: the bipartite matcher, what counts parameters at
-    export, and the hyperparameters of NASNet. The rest is for quantisation, averaged weights, input queues and TPUs.
+    What models that find boxes call is here: the bipartite matcher, what AutoAugment moves photos with, averages of
+    weights, what counts parameters at export, hyperparameters. The rest is for quantisation, input queues and TPUs.
     """
     if is_installed("tensorflow.contrib"):
         return
@@ -106,6 +106,8 @@ def contrib() -> None:
     unavailable("tensorflow.contrib", "tensorflow.contrib left TensorFlow with 2.0", submodules=(*parts, *nested))
     image_ops = types.SimpleNamespace(bipartite_match=bipartite_match)
     vars(sys.modules["tensorflow.contrib.image.python.ops"])["image_ops"] = image_ops
+    vars(sys.modules["tensorflow.contrib.image"]).update(rotate=rotate, transform=transform, translate=translate)
+    vars(sys.modules["tensorflow.contrib.opt"])["MovingAverageOptimizer"] = moving_average_optimizer()
     vars(sys.modules["tensorflow.contrib.tfprof"])["model_analyzer"] = model_analyzer()
     vars(sys.modules["tensorflow.contrib.training"])["HParams"] = HParams
 
@@ -183,6 +185,82 @@ def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> 
     columns.set_shape(distance_mat.shape[:1])
     rows.set_shape(distance_mat.shape[1:])
     return columns, rows
+
+
+def transform(images: Any, transforms: Any, interpolation: str = "NEAREST") -> Any:
+    """Moves the pixels of [height, width, channels], or of a batch, as tf.contrib.image did; outside of them is 0.
+
+    Args:
+        images: any type that is a number.
+        transforms: [8], a0 to c1: pixel (x, y) is taken from ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k), where
+            k is c0 x + c1 y + 1.
+        interpolation: "NEAREST" or "BILINEAR".
+    """
+    import tensorflow as tf
+
+    images = tf.convert_to_tensor(images)
+    is_batch = images.shape.rank == 4
+    batch = images if is_batch else images[tf.newaxis]
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=batch,
+        transforms=tf.reshape(tf.cast(transforms, tf.float32), [1, 8]),
+        output_shape=tf.shape(batch)[1:3],
+        fill_value=0.0,
+        interpolation=interpolation,
+    )
+    moved.set_shape(batch.shape)
+    return moved if is_batch else moved[0]
+
+
+def translate(images: Any, translations: Any, interpolation: str = "NEAREST") -> Any:
+    """Moves a photo by [dx, dy] pixels, to the right and down, as tf.contrib.image did."""
+    import tensorflow as tf
+
+    dx, dy = tf.unstack(tf.cast(translations, tf.float32))
+    return transform(images, [1.0, 0.0, -dx, 0.0, 1.0, -dy, 0.0, 0.0], interpolation)
+
+
+def rotate(images: Any, angle: Any, interpolation: str = "NEAREST") -> Any:
+    """Turns a photo about its middle by an angle in radians, counterclockwise, as tf.contrib.image did."""
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.cast(tf.shape(images)[-3:-1], tf.float32) - 1)
+    cos, sin = tf.cos(tf.cast(angle, tf.float32)), tf.sin(tf.cast(angle, tf.float32))
+    # The middle stays where it is.
+    x = (width - (cos * width - sin * height)) / 2
+    y = (height - (sin * width + cos * height)) / 2
+    return transform(images, [cos, -sin, x, sin, cos, y, 0.0, 0.0], interpolation)
+
+
+def moving_average_optimizer() -> type:
+    """tf.contrib.opt.MovingAverageOptimizer: another optimizer, and averages of the variables that it changes."""
+    import tensorflow.compat.v1 as tf
+
+    class MovingAverageOptimizer(tf.train.Optimizer):  # type: ignore[misc]
+        def __init__(self, opt: Any, average_decay: float = 0.9999, num_updates: Any = None) -> None:
+            super().__init__(use_locking=False, name="MovingAverage")
+            self._optimizer = opt
+            self._ema = tf.train.ExponentialMovingAverage(average_decay, num_updates=num_updates)
+
+        def compute_gradients(self, *arguments: Any, **options: Any) -> Any:
+            return self._optimizer.compute_gradients(*arguments, **options)
+
+        def apply_gradients(self, grads_and_vars: Any, global_step: Any = None, name: Any = None) -> Any:
+            pairs = list(grads_and_vars)
+            step = self._optimizer.apply_gradients(pairs, global_step=global_step, name=name)
+            with tf.control_dependencies([step]):
+                return self._ema.apply([variable for _, variable in pairs])
+
+        def swapping_saver(self, var_list: Any = None, name: str = "swapping_saver", **options: Any) -> Any:
+            """A Saver that writes the averages under the variables' names, and the variables under those of theirs."""
+            saved = {each.op.name: each for each in var_list or tf.global_variables()}
+            for variable in list(saved.values()):
+                average = self._ema.average(variable)
+                if average is not None:
+                    saved[variable.op.name], saved[average.op.name] = average, variable
+            return tf.train.Saver(saved, name=name, **options)
+
+    return MovingAverageOptimizer
 
 
 def graph_transforms() -> None:

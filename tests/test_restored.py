@@ -21,7 +21,5 @@ def test_counts_and_what_is_missing_are_told_by_layer(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("restored", [[], HEADS, HEADS + BACKBONE[:4]])
 def test_checkpoint_that_fills_the_backbone_by_chance_alone_is_an_error(restored: list[str]) -> None:
     missing = [name for name in BACKBONE + HEADS if name not in restored]
-    with pytest.raises(
-        UserError, match=r"of the 10 variables of the model.s backbone are in"
-    ):
+    with pytest.raises(UserError, match=r"of the 10 variables of the model.s backbone are in"):
         report(Restored(restored, missing), set(BACKBONE), "model.ckpt")

@@ -219,3 +219,33 @@ def test_hyperparameters_are_read_as_attributes_and_only_those_that_are_there_ar
         values.set_hparam("rat", 1.0)
     with pytest.raises(ValueError, match="rate is there already"):
         values.add_hparam("rate", 1.0)
+
+
+def test_photos_are_moved_as_contrib_moved_them() -> None:
+    from object_detection import compatibility
+
+    photo = np.zeros((4, 4, 3), np.uint8)
+    photo[1, 2] = 9
+    assert np.argwhere(compatibility.translate(photo, [-2, 1]).numpy()[..., 0]).tolist() == [[2, 0]]
+    # A quarter of a turn, counterclockwise about the middle.
+    assert np.argwhere(compatibility.rotate(photo, np.pi / 2).numpy()[..., 0]).tolist() == [[1, 1]]
+    sheared = compatibility.transform(photo[np.newaxis], [1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).numpy()
+    assert np.argwhere(sheared[0, ..., 0]).tolist() == [[1, 1]]
+    assert sheared.dtype == np.uint8
+
+
+def test_averages_of_weights_follow_them_and_are_saved_under_their_names(tmp_path: Path) -> None:
+    import tensorflow.compat.v1 as tf
+    from object_detection import compatibility
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        weight = tf.get_variable("weight", initializer=1.0)
+        optimizer = compatibility.moving_average_optimizer()(tf.train.GradientDescentOptimizer(1.0), average_decay=0.5)
+        step = optimizer.apply_gradients(optimizer.compute_gradients(weight))
+        saver = optimizer.swapping_saver()
+        session.run(tf.global_variables_initializer())
+        session.run(step)
+        prefix = saver.save(session, str(tmp_path / "model.ckpt"))
+        assert session.run(weight) == 0.0
+        assert tf.train.load_variable(prefix, "weight") == 0.5
+        assert tf.train.load_variable(prefix, "weight/ExponentialMovingAverage") == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -33,7 +34,7 @@ OTHER_FILE = "second file of annotations for a photo, skipped"
 OTHER_SPLIT = "photo listed in two splits, taken for one"
 
 
-@dataclass
+@dataclass(slots=True)
 class Labelled:
     """What was drawn on a photo, unchecked."""
 
@@ -94,10 +95,16 @@ class Files:
         self.photos = {key for key in self.keys if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
         self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once they were read
         self.damaged: list[str] = []  # files that would hold annotations if they were whole
-        self.by_name, self.by_stem = Index(), Index()
-        for key in sorted(self.photos):
-            self.by_name.add(PurePosixPath(key).name, key)
-            self.by_stem.add(PurePosixPath(key).stem, key)
+
+    @functools.cached_property
+    def by_name(self) -> Index:
+        """The photos by their names."""
+        return Index((PurePosixPath(key).name, key) for key in sorted(self.photos))
+
+    @functools.cached_property
+    def by_stem(self) -> Index:
+        """The photos by their names without what tells their format."""
+        return Index((PurePosixPath(key).stem, key) for key in sorted(self.photos))
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """The keys that end so, those nearest to the root first."""
@@ -129,14 +136,12 @@ class Files:
 class Index:
     """Photos by their names, so that of many with one name few are compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, photos: Iterable[tuple[str, str]]) -> None:
         self.by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.by_folder: dict[tuple[str, str], list[str]] = defaultdict(list)
-
-    def add(self, name: str, key: str) -> None:
-        """Adds a photo under a name."""
-        self.by_name[fold(name)].append((name, key))
-        self.by_folder[last_of(PurePosixPath(key).parts[:-1]), name].append(key)
+        for name, key in photos:
+            self.by_name[fold(name)].append((name, key))
+            self.by_folder[last_of(PurePosixPath(key).parts[:-1]), name].append(key)
 
     def __contains__(self, name: str) -> bool:
         return bool(self.like(name))
