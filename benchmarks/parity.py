@@ -116,19 +116,8 @@ def build(name: str, folder: Path) -> Any:
     del train_config.data_augmentation_options[:]
     train_config.fine_tune_checkpoint_type = "detection"
     reader.shuffle, reader.num_readers = False, 1
-    normalise(config.model)
     shuffle_alike()
     return runner.build(config, settings_of(name, folder), 0, None)
-
-
-def normalise(model: Any) -> None:
-    """Has a Faster R-CNN of TF2 normalise what it computes, as the zoo's own configs have it.
-
-    Ours keep the averages of a checkpoint. Random weights have none: activations grow from layer to layer, the loss is
-    a hundred times what it should be, and 20 steps of it multiply the last digit by a million.
-    """
-    if model.WhichOneof("model") == "faster_rcnn" and model.faster_rcnn.feature_extractor.type.endswith("_keras"):
-        model.faster_rcnn.feature_extractor.batch_norm_trainable = True
 
 
 def shuffle_alike() -> None:
