@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class Trainer:
             losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
             # The optimizer adds up the gradients of all replicas.
             part = losses[LOSS] / self.strategy.num_replicas_in_sync
-        variables = self.model.trainable_variables
+        variables = to_train(self.model.trainable_variables, train)
         gradients = tape.gradient(part, variables)
         if train.gradient_clipping_by_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, train.gradient_clipping_by_norm)
@@ -119,6 +120,24 @@ class Trainer:
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.names = (*losses, "learning_rate")
         return tf.stack([*losses.values(), rate])
+
+
+def to_train(variables: list[Any], train: Any) -> list[Any]:
+    """The variables that a train_config lets train, by patterns of their names, as the other engine has it.
+
+    Raises:
+        UserError: there are none.
+    """
+
+    def fits(variable: Any, patterns: Any) -> bool:
+        return any(re.match(pattern, variable.name) for pattern in patterns)
+
+    wanted = train.update_trainable_variables
+    found = [each for each in variables if not wanted or fits(each, wanted)]
+    found = [each for each in found if not fits(each, train.freeze_variables)]
+    if not found:
+        raise UserError("train_config's freeze_variables and update_trainable_variables leave no variable to train")
+    return found
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:

@@ -121,6 +121,12 @@ def test_labels_are_whole(done: Done) -> None:
     assert any("differ" in kind for kind in counts(done)), counts(done)
 
 
+def test_report_shows_the_photos_to_look_at(done: Done) -> None:
+    _, _, cards = done.report.partition("Photos to look at")
+    assert cards.count("data:image/jpeg") >= 3
+    assert "<b>box outside of the photo, skipped</b><br>outside.png" in cards
+
+
 def test_report_tells_the_same(done: Done) -> None:
     for kind, count in counts(done).items():
         assert kind in done.report
