@@ -339,15 +339,11 @@ def inject_start(config: Any, generation: str, start: dict[str, str] | None, cha
             "model's, or set CHECKPOINT=none"
         )
     changes.set(train, "train_config", "fine_tune_checkpoint", start["prefix"] if start else "")
-    architecture = config.model.WhichOneof("model")
-    if (
-        not start
-        and architecture == "faster_rcnn"
-        and not config.model.faster_rcnn.feature_extractor.batch_norm_trainable
-    ):
+    two_stages = config.model.faster_rcnn if config.model.HasField("faster_rcnn") else None
+    if two_stages and not start and not two_stages.feature_extractor.batch_norm_trainable:
         logger.warning(
-            "CHECKPOINT=none: batch norm stays as no checkpoint has left it, and the model will hardly learn; start from "
-            "a checkpoint, or set batch_norm_trainable in a PIPELINE_CONFIG of your own"
+            "CHECKPOINT=none: batch norm stays as no checkpoint has left it, and the model will hardly learn; start "
+            "from a checkpoint, or set batch_norm_trainable in a PIPELINE_CONFIG of your own"
         )
     if start:
         changes.set(train, "train_config", "fine_tune_checkpoint_type", start_type(train, start["prefix"]))
