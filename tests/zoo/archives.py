@@ -16,6 +16,13 @@ from tests.zoo import published
 
 ZOO = Path(__file__).resolve().parents[3] / "shared" / "zoo"
 Shapes = dict[str, list[int]]
+# Where a checkpoint lies in its archive; those of MobileDet lie as converters of the published ones name them.
+PLACES = {"tf1": "model.ckpt", "tf2": "checkpoint/ckpt-0"}
+MOBILEDETS = {
+    "ssd_mobiledet_cpu_coco": "model.ckpt-400000",
+    "ssd_mobiledet_dsp_coco": "fp32/model.ckpt-400000",
+    "ssd_mobiledet_edgetpu_coco": "fp32/model.ckpt-400000",
+}
 
 
 def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
@@ -33,11 +40,12 @@ def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
     if index:
         assert found == shapes_of(index), f"{name}: not the published names and shapes"
     with tarfile.open(folder / f"{stem}.tar.gz", "w:gz", compresslevel=1) as tar:
+        place = MOBILEDETS.get(name, PLACES[model.generation])
         for path in prefix.parent.glob(f"{prefix.name}.*"):
-            tar.add(path, f"{stem}/{'checkpoint/' if model.generation == 'tf2' else ''}{path.name}")
+            tar.add(path, f"{stem}/{place}{path.name.removeprefix(prefix.name)}")
             path.unlink()
         (folder / "pipeline.config").write_text(pipeline.write(config))
-        tar.add(folder / "pipeline.config", f"{stem}/pipeline.config")
+        tar.add(folder / "pipeline.config", f"{stem}/{'fp32/' if 'fp32' in place else ''}pipeline.config")
     return {"archive": f"{stem}.tar.gz", "variables": len(found), "published": len(found) if index else None}
 
 
