@@ -87,9 +87,8 @@ def measure_speed(folder: Path) -> None:
     print(f"  local: {local[step] / local[plain]:.1f} times the plain converter's time, which verifies nothing;")
     print(f"         {local[step] / local['cat']:.1f} times `cat`'s")
     print(f"  mount: {slow[plain] / slow[step]:.1f} times as fast as the plain converter;")
-    print(
-        f"         {waits[plain] / waits[step]:.0f} times less waiting at least: {waits[plain]:.1f} and {waits[step]:.2f} s"
-    )
+    less = waits[plain] / waits[step]
+    print(f"         {less:.0f} times less waiting at least: {waits[plain]:.1f} s and {waits[step]:.2f} s")
 
 
 def best(run: Callable[[Path, Path], float], bucket: Path, folder: Path) -> float:
