@@ -71,8 +71,8 @@ test-zoo: install-dev
 
 # Upstream's own unit tests on the built sdists, those of TF2 and those of TF1: tests/upstream/known.csv lists what cannot
 # pass and why. UPSTREAM=matchers runs a folder of it.
-UPSTREAM ?= core builders models 'anchor_generators box_coders matchers predictors meta_architectures' \
-  '*_test.py data_decoders dataset_tools inference legacy metrics tpu_exporters utils' '../nets ../deployment'
+UPSTREAM ?= core 'builders ../nets ../deployment' models 'anchor_generators box_coders matchers predictors meta_architectures' \
+  '*_test.py data_decoders dataset_tools inference legacy metrics tpu_exporters utils'
 test-upstream: install-dev
 	root=$$(echo .venv/lib/python3*/site-packages/object_detection); failed=0; \
 	for mode in 1 0; do for folders in $(UPSTREAM); do \

@@ -57,8 +57,11 @@ KNOWN = load()
 
 def name_in_source(path: Path) -> str:
     """The path of a file below the folder of packages that it was installed into."""
-    packages = next(parent for parent in path.parents if parent.name in ("site-packages", "object_detection"))
-    root = packages if packages.name == "site-packages" else packages.parent
+    packages = [parent for parent in path.parents if parent.name in ("site-packages", "object_detection")]
+    if not packages:
+        # Folders above are looked through on the way.
+        return path.as_posix()
+    root = packages[0] if packages[0].name == "site-packages" else packages[0].parent
     return path.relative_to(root).as_posix()
 
 
