@@ -30,8 +30,9 @@ def of_kind(files: Files, kind: str) -> dict[str, Any]:
         files.documents = dict(read_known(files))
         files.damaged += [key for key, (name, _) in files.documents.items() if name == DAMAGED]
     found = {key: document for key, (name, document) in files.documents.items() if name == kind}
-    if found and files.damaged:
-        places = ", ".join(str(files.root / key) for key in files.damaged)
+    damaged = [key for key, (name, _) in files.documents.items() if name == DAMAGED]
+    if found and damaged:
+        places = ", ".join(str(files.root / key) for key in damaged)
         raise UserError(f"{places}: cut off or damaged; export the annotations again, or remove what is of no use")
     return found
 
