@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     train_image_size: Literal["auto", "original"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
         description="the size at which photos are stored for training, never larger than they are: `auto` is twice the "
-        "model's input, a number the shorter side in pixels, `original` keeps every photo's own, as the others do where "
-        "less than half of its pixels would go",
+        "model's input, a number the shorter side in pixels, `original` keeps every photo's own, as the others do "
+        "where less than half of its pixels would go",
     )
     records_dir: Place | None = Field(
         None,
