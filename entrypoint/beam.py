@@ -61,9 +61,7 @@ def run(values: Settings, options: list[str]) -> None:
     tf_record.refuse_losses(dataset, {}, values.max_skipped)
     convert_all(dataset, parts, totals, values, options)
     seen = collect(values)
-    tf_record.log_skipped(seen)
-    tf_record.refuse_losses(dataset, seen.skipped, values.max_skipped)
-    tf_record.refuse_no_photo(parts, seen)
+    tf_record.judge(dataset, parts, seen, values.max_skipped)
     shards = {
         name: [{"name": f"{name}-{index:05d}-of-{total:05d}.tfrecord"} for index in range(total)]
         for name, total in totals.items()
@@ -102,11 +100,7 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
             if not total:
                 continue
             # A graph that held the photos would be too large for some runners.
-            write(
-                values,
-                f"photos/{name}.jsonl",
-                "".join(f"{workspace.encoder().encode(image)}\n" for image in parts[name]),
-            )
+            write(values, f"photos/{name}.jsonl", "".join(f"{to_line(image)}\n" for image in parts[name]))
             converted = (
                 pipeline
                 | f"{name}: list" >> beam.io.ReadFromText(place(values, f"photos/{name}.jsonl"))

@@ -49,9 +49,7 @@ def run(work: Workspace) -> str:
     refuse_losses(dataset, {}, work.settings.max_skipped)
     with workspace.new_folder(work.records) as folder:
         shards = {name: writer.write(folder, name, parts[name]) for name in SPLITS}
-        log_skipped(writer.seen)
-        refuse_losses(dataset, writer.seen.skipped, work.settings.max_skipped)
-        refuse_no_photo(parts, writer.seen)
+        judge(dataset, parts, writer.seen, work.settings.max_skipped)
         manifest = describe(dataset, parts, writer.seen, shards, work.settings)
         workspace.write_json(folder / "manifest.json", manifest)
     log_counts(manifest)
@@ -147,10 +145,13 @@ def log_counts(manifest: dict[str, Any]) -> None:
         logger.warning("%s", sentence)
 
 
-def log_skipped(seen: Seen) -> None:
-    """Logs every photo that cannot be read, and why."""
+def judge(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, max_skipped: float) -> None:
+    """Logs every photo that cannot be read; UserError where they are too many, or none is left to train on."""
     for key, reason in sorted(seen.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
+    refuse_losses(dataset, seen.skipped, max_skipped)
+    if not any(image.key in seen.facts for image in parts["train"]):
+        raise UserError(NO_PHOTO)
 
 
 def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> None:
@@ -159,12 +160,6 @@ def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float)
     if told:
         key, reason = min((skipped | dict.fromkeys(dataset.lost, "not in the bucket, or its annotations")).items())
         raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
-
-
-def refuse_no_photo(parts: dict[str, list[LabelledImage]], seen: Seen) -> None:
-    """UserError where no photo is left to train on."""
-    if not any(image.key in seen.facts for image in parts["train"]):
-        raise UserError(NO_PHOTO)
 
 
 def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | None:

@@ -72,8 +72,13 @@ def environment(**settings: Any) -> dict[str, str]:
 
 def run_job(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Runs the job to its end; standard error is part of standard output."""
+    return run_module(sys.executable, "entrypoint", *arguments, **settings)
+
+
+def run_module(python: Path | str, module: str, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the project to its end by that Python; standard error is part of standard output."""
     return subprocess.run(
-        [sys.executable, "-m", "entrypoint", *arguments],
+        [str(python), "-m", module, *arguments],
         env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,22 +14,14 @@ from upath import UPath
 from entrypoint import annotations, label_map, tf_record
 from entrypoint.workspace import Workspace
 from tests import awkward, stores
-from tests.conftest import ROOT, environment, make_settings, run_job
+from tests.conftest import ROOT, make_settings, run_job, run_module
 
 PYTHON = ROOT / ".beam-venv" / "bin" / "python"
 
 
 def run_beam(*arguments: str, python: Path | str = PYTHON, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Runs the conversion; standard error is part of standard output."""
-    return subprocess.run(
-        [str(python), "-m", "entrypoint.beam", *arguments],
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    return run_module(python, "entrypoint.beam", *arguments, **settings)
 
 
 @pytest.fixture(scope="module")
