@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -324,6 +325,7 @@ def test_rate_of_a_published_config_follows_the_batch(tmp_path: Path) -> None:
         (16, 0, "faster_rcnn_resnet152_v1_800x1333_coco17_gpu-8.tar.gz", 2),
         (24, 0, "ssd_mobilenet_v1_coco_2018_01_28.tar.gz", 24),
         (1, 0, "x_gpu-8.tar.gz", 1),
+        (2048, 8, "ssd_mobilenet_v1_0.75_depth_300x300_coco14_sync_2018_07_03.tar.gz", 32),
     ],
 )
 def test_one_device_s_part_of_a_published_batch_is_taken(batch: int, replicas: int, archive: str, part: int) -> None:
@@ -343,6 +345,35 @@ def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, checkpoint="none"))
     with pytest.raises(UserError, match="EXPORTS=tflite"):
         pipeline.refuse_early(make_settings(tmp_path, model="faster_rcnn_resnet50_v1_640x640", exports="tflite"))
+
+
+@pytest.mark.parametrize("model", ["user.config", "ssd_mobilenet_v1_coco", "faster_rcnn_resnet50_lowproposals_coco"])
+def test_cluster_is_refused_for_a_model_of_tf1_before_any_work(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
+    values: dict[str, Any] = {"tf_config": json.dumps(cluster), "model": model}
+    if model == "user.config":
+        path = tmp_path / model
+        path.write_text(user_config().replace("ssd_mobilenet_v2_fpn_keras", "ssd_mobilenet_v2"))
+        values |= {"model": "ssd_mobilenet_v2_320x320", "pipeline_config": path}
+        # Which would turn TensorFlow 2 off in this process.
+        monkeypatch.setattr(pipeline, "refuse_unknown_model", lambda *_: None)
+    with pytest.raises(UserError, match="TF_CONFIG: models of the TF1 zoo train on one machine"):
+        pipeline.refuse_early(make_settings(tmp_path, **values))
+
+
+def test_field_that_upstream_has_removed_from_published_configs_may_stand_in_a_user_s(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = user_config().replace("feature_extractor {", "feature_extractor { batch_norm_trainable: true\n", 1)
+    (tmp_path / "user.config").write_text(text)
+    (tmp_path / "plain.config").write_text(user_config())
+    assert pipeline.read(tmp_path / "user.config") == pipeline.read(tmp_path / "plain.config")
+    assert "upstream has removed batch_norm_trainable (line" in caplog.text
+    (tmp_path / "user.config").write_text(text.replace("num_classes", "no_such_field: 1 num_classes"))
+    with pytest.raises(UserError, match=r"user.config:\d+:.*no field named"):
+        pipeline.read(tmp_path / "user.config")
 
 
 def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-import tf_slim as slim
 from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 from object_detection.utils import variables_helper
 
-from entrypoint import oversampling
+from entrypoint import gradients, machine, oversampling
 from entrypoint.engine import LOSS
 from entrypoint.errors import UserError
 from entrypoint.losses import compute
@@ -94,7 +93,7 @@ class Trainer:
         models.restore(self.session, self.saver, prefix)
 
     def share(self, identity: str) -> None:
-        """Nothing: slim models train on one machine, which `build` sees to."""
+        """Nothing: slim models train on one machine, which `pipeline.refuse_early` sees to."""
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
         """What this machine wants: there is no other."""
@@ -111,10 +110,10 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
     `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
 
     Raises:
-        UserError: it cannot be built, or several machines are to train it.
+        UserError: it cannot be built.
     """
-    if settings.tf_config:
-        raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; name a TF2 model, or unset it")
+    if len(gpus := machine.find_gpus().names) > 1:
+        logger.warning("models of the TF1 zoo train on one GPU, %s: TF2 models train on all %d", gpus[0], len(gpus))
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
     with oversampling.reading(repeats):
@@ -129,17 +128,6 @@ def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
 
 def descend(optimizer: Any, loss: Any, train: Any, step: Any) -> Any:
     """One step of gradient descent on what the config lets train; adds one to the step."""
-    variables = slim.filter_variables(
-        tf.trainable_variables(),
-        include_patterns=list(train.update_trainable_variables) or None,
-        exclude_patterns=list(train.freeze_variables) or None,
-    )
-    pairs = [
-        (gradient, each) for gradient, each in optimizer.compute_gradients(loss, variables) if gradient is not None
-    ]
-    if train.bias_grad_multiplier:
-        pairs = variables_helper.multiply_gradients_matching_regex(pairs, [r".*/biases"], train.bias_grad_multiplier)
-    if train.gradient_clipping_by_norm > 0:
-        gradients, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], train.gradient_clipping_by_norm)
-        pairs = list(zip(gradients, (each for _, each in pairs), strict=True))
-    return optimizer.apply_gradients(pairs, global_step=step)
+    variables = gradients.to_train(tf.trainable_variables(), train)
+    found = [gradient for gradient, _ in optimizer.compute_gradients(loss, variables)]
+    return optimizer.apply_gradients(gradients.adjust(found, variables, train), global_step=step)

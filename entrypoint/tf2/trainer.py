@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import tensorflow as tf
 from object_detection import inputs, model_lib
 from object_detection.builders import optimizer_builder
 
-from entrypoint import distribution, machine, oversampling
+from entrypoint import distribution, gradients, machine, oversampling
 from entrypoint.engine import LOSS
 from entrypoint.errors import JobError, UserError
 from entrypoint.losses import compute
@@ -44,6 +43,7 @@ class Trainer:
     def _make_variables(self) -> None:
         """Makes weights, optimizer and step, the same on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
+        self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
         optimizer = self.config.train_config.optimizer
@@ -112,32 +112,11 @@ class Trainer:
             losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
             # The optimizer adds up the gradients of all replicas.
             part = losses[LOSS] / self.strategy.num_replicas_in_sync
-        variables = to_train(self.model.trainable_variables, train)
-        gradients = tape.gradient(part, variables)
-        if train.gradient_clipping_by_norm > 0:
-            gradients, _ = tf.clip_by_global_norm(gradients, train.gradient_clipping_by_norm)
+        pairs = gradients.adjust(tape.gradient(part, self.trained), self.trained, train)
         rate = tf.cast(self.learning_rate(), tf.float32)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.optimizer.apply_gradients(pairs)
         self.names = (*losses, "learning_rate")
         return tf.stack([*losses.values(), rate])
-
-
-def to_train(variables: list[Any], train: Any) -> list[Any]:
-    """The variables that a train_config lets train, by patterns of their names, as the other engine has it.
-
-    Raises:
-        UserError: there are none.
-    """
-
-    def fits(variable: Any, patterns: Any) -> bool:
-        return any(re.match(pattern, variable.name) for pattern in patterns)
-
-    wanted = train.update_trainable_variables
-    found = [each for each in variables if not wanted or fits(each, wanted)]
-    found = [each for each in found if not fits(each, train.freeze_variables)]
-    if not found:
-        raise UserError("train_config's freeze_variables and update_trainable_variables leave no variable to train")
-    return found
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
