@@ -21,9 +21,10 @@ class Model:
     name: str
     archive: str
     input_size: str  # height x width in pixels, or shortest-longest side where photos keep their shapes
-    speed_ms: float | None  # as the zoo publishes it, for one image on its authors' GPU
+    speed_ms: float | None  # as the zoo publishes it, for one image
     coco_map: float | None  # mAP on COCO in percent, as the zoo publishes it
     outputs: str
+    speed_on: str  # what the speed was measured on: its authors' GPU, or a phone for models that are made for phones
 
     @property
     def pipeline(self) -> Path | None:
@@ -42,7 +43,8 @@ def read_row(row: dict[str, str]) -> Model:
     """One row of the catalogue."""
     speed, coco_map = (float(row[key]) if row[key] else None for key in ("speed_ms", "coco_map"))
     input_size = row.get("input", "")
-    return Model(row["generation"], row["model"], row["archive"], input_size, speed, coco_map, row["outputs"])
+    speed_on = row.get("speed_on", "")
+    return Model(row["generation"], row["model"], row["archive"], input_size, speed, coco_map, row["outputs"], speed_on)
 
 
 def find(name: str) -> Model:
@@ -72,11 +74,22 @@ def listing(*, as_json: bool) -> str:
     models = load().values()
     if as_json:
         return json.dumps([{**asdict(model), "tuned": model.pipeline is not None} for model in models], indent=1)
-    rows = [("MODEL", "GENERATION", "INPUT", "MS", "COCO mAP", "OUTPUTS", "PIPELINE")]
+    rows = [("MODEL", "GENERATION", "INPUT", "MS", "ON", "COCO mAP", "OUTPUTS", "PIPELINE")]
     for model in models:
         speed, coco_map = ("-" if value is None else f"{value:g}" for value in (model.speed_ms, model.coco_map))
         tuned = "tuned" if model.pipeline else ""
-        rows.append((model.name, model.generation, model.input_size, speed, coco_map, model.outputs, tuned))
+        rows.append(
+            (
+                model.name,
+                model.generation,
+                model.input_size,
+                speed,
+                model.speed_on or "-",
+                coco_map,
+                model.outputs,
+                tuned,
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)

@@ -17,8 +17,7 @@ def test_our_pipelines_have_the_size_of_the_catalogue(name: str) -> None:
     found = input_size.of_config(model.pipeline.read_text())
     named = input_size.of_name(model.input_size)
     assert found is not None
-    assert named is not None
-    assert (found.height, found.width) == (named.height, named.width)
+    assert found == named
 
 
 def test_every_model_of_boxes_but_one_has_a_size() -> None:

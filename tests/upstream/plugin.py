@@ -1,7 +1,8 @@
 """Runs upstream's own unit tests, as `make test-upstream` does, and expects of each what tests/upstream/known.csv says.
 
-A test that is listed there fails for the reason that stands beside it, or the run fails; so does one that fails and is
-not listed. Tests of both generations are in the same files: TF2_BEHAVIOR=0 runs those of TF1, TF2_BEHAVIOR=1 the rest.
+A test that is listed there fails, for the reason that stands beside it when it was listed, or the run fails; so does
+one that fails and is not listed. Tests of both generations are in the same files: TF2_BEHAVIOR=0 runs those of TF1,
+TF2_BEHAVIOR=1 the rest.
 """
 
 from __future__ import annotations

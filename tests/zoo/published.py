@@ -31,7 +31,7 @@ EFFICIENTDETS = {
     3: (3, 896, 160, 6, 4),
     4: (4, 1024, 224, 7, 4),
     5: (5, 1280, 288, 7, 4),
-    6: (6, 1280, 384, 8, 5),
+    6: (6, 1408, 384, 8, 5),
     7: (6, 1536, 384, 8, 5),
 }
 
@@ -157,7 +157,7 @@ def first_ssds() -> dict[str, tuple[str, str]]:
         "ssd_mobilenet_v1_ppn_coco": (synchronous, model("ssd", "ssd_mobilenet_v1_ppn", size, PPN)),
         "ssd_mobilenet_v1_fpn_coco": ("ssd_resnet50_v1_fpn_640x640", model("ssd", "ssd_mobilenet_v1_fpn")),
         "ssd_resnet_50_fpn_coco": ("ssd_resnet50_v1_fpn_640x640", model("ssd", "ssd_resnet50_v1_fpn")),
-        "ssd_mobilenet_v2_quantized_coco": ("ssd_mobilenet_v2_coco", model("ssd", "ssd_mobilenet_v2")),
+        "ssd_mobilenet_v2_quantized_coco": ("ssd_mobilenet_v2_coco", model("ssd", "ssd_mobilenet_v2", PLAIN_HEAD)),
         "ssd_inception_v2_coco": ("ssd_mobilenet_v1_coco", model("ssd", "ssd_inception_v2", OVERRIDDEN, WIDE_HEAD)),
         "ssd_mobilenet_v2_mnasfpn_coco": (
             "ssd_mobilenet_v2_fpnlite_320x320",
@@ -183,6 +183,7 @@ box_predictor { weight_shared_convolutional_box_predictor {
 } }
 anchor_generator { ssd_anchor_generator { min_scale: 0.15 reduce_boxes_in_lowest_layer: false } }
 """
+PLAIN_HEAD = "box_predictor { convolutional_box_predictor { kernel_size: 1 use_depthwise: false } }"
 WIDE_HEAD = "box_predictor { convolutional_box_predictor { kernel_size: 3 } }"
 MNASFPN = """
 feature_extractor { fpn { max_level: 6 additional_layer_depth: 48 } }
