@@ -7,6 +7,7 @@ those of the configs published with the models, in research/object_detection of 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from entrypoint import pipeline, zoo
@@ -24,6 +25,7 @@ train_input_reader {
 }
 """
 QUANTIZED = "quantization { delay: 48000 activation_bits: 8 weight_bits: 8 }"
+COARSEST = 128  # pixels a cell, at the seventh level of a pyramid
 # By number: EfficientNet, side of the input, filters and iterations of the pyramid, layers of the heads
 # (Tan et al. 2020, arXiv:1911.09070, table 1; the sizes of D6 and D7 and their backbone are the zoo's own).
 EFFICIENTDETS = {
@@ -54,11 +56,13 @@ def config(name: str, shrink: int = 1) -> Any:
 
 
 def divide(resizer: Any, shrink: int) -> None:
-    """Divides the sides of an image_resizer."""
+    """Divides the sides of an image_resizer, up to what a pyramid of seven levels halves seven times without a rest."""
+    if shrink == 1:
+        return
     chosen = getattr(resizer, resizer.WhichOneof("image_resizer_oneof"))
     for field in ("height", "width", "min_dimension", "max_dimension"):
         if field in chosen.DESCRIPTOR.fields_by_name and getattr(chosen, field):
-            setattr(chosen, field, getattr(chosen, field) // shrink)
+            setattr(chosen, field, math.ceil(getattr(chosen, field) / shrink / COARSEST) * COARSEST)
 
 
 def variants() -> dict[str, tuple[str, str]]:
