@@ -37,8 +37,9 @@ Every box model of both generations, each as a job of its own: an archive with t
 weights is served by HTTP, `MODEL=name` fetches it, restores it, trains {steps} steps on a bucket of {photos} drawings
 with three labels, one photo a step, evaluates and exports. Made by `make test-zoo` on two CPU cores with 24 GB, without
 a GPU and beside other work, which the seconds show. "published" says that names and shapes of the archive were held
-against the index of the real one and are equal. Restored are all variables but those of heads whose shapes depend on
-the number of labels. An input is smaller than the model's own where the machine's memory did not hold it.
+against the index of the real one and are equal; the others follow from upstream's configs alone. Restored are all
+variables but those of heads whose shapes depend on the number of labels. An input is smaller than the model's own where
+the machine's memory did not hold it.
 
 | model | config | input | archive's variables | restored | losses | exported | peak memory | seconds |
 |---|---|---|---|---|---|---|---|---|
@@ -138,7 +139,7 @@ def read_row(model: zoo.Model, folder: Path, log: str, made: dict[str, Any], pea
     restored = re.search(r"checkpoint: (\d+ of \d+) variables restored", log)
     losses = [float(loss) for loss in re.findall(r"tensorflow:loss = (\S+), step", log)]
     exports = [name for name in ("model", "model_android") if any((folder / "results" / name).glob("*model*"))]
-    config = "archive's" if "/extracted/pipeline.config, with these values" in log else "ours"
+    config = "archive's" if re.search(r"/extracted/(\S+/)?pipeline\.config, with these values", log) else "ours"
     _, _, resizer = (folder / "results" / "pipeline.config").read_text().partition("image_resizer")
     sides = re.findall(r"(?:height|width|min_dimension|max_dimension): (\d+)", resizer)[:2]
     if restored is None or len(losses) != STEPS or not all(map(math.isfinite, losses)) or not exports:
@@ -179,7 +180,7 @@ def show(row: Row) -> str:
     """A row of the table."""
     model = zoo.find(row.name)
     is_whole = set(re.findall(r"\d+", row.input)) == set(re.findall(r"\d+", model.input_size))
-    size = row.input if is_whole else f"{row.input}, of {model.input_size}"
+    size = row.input if is_whole else f"{row.input}, of {model.input_size.replace('-', 'x')}"
     variables = f"{row.variables}{', published' if row.published else ''}"
     losses = ", ".join(f"{loss:.3g}" for loss in row.losses)
     ends = (losses, ", ".join(row.exports), f"{row.peak_gigabytes} GB", str(row.seconds))
