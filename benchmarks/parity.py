@@ -79,9 +79,9 @@ def prepare(name: str, folder: Path) -> None:
     settings = settings_of(name, folder)
     for step in ("annotations", "label_map", "tf_record", "checkpoint", "pipeline"):
         job.run_alone(step, settings)
-    trainer = build(name, folder)
+    trainer = build(name, folder, is_warming_up=name in WARM_UP)
     if name in WARM_UP:
-        trainer = warm_up(trainer, WARM_UP[name], folder)
+        warm_up(trainer, WARM_UP[name], folder)
     trainer.save(folder / "start")
 
 
@@ -100,19 +100,14 @@ def without_ties(config: Any) -> Any:
     return config
 
 
-def warm_up(trainer: Any, steps: int, folder: Path) -> Any:
-    """The trainer after some steps in which its backbone finds the averages that it normalises by."""
+def warm_up(trainer: Any, steps: int, folder: Path) -> None:
+    """Trains some steps in which the backbone finds the averages that it normalises by."""
     import tensorflow as tf
 
-    from entrypoint.tf2 import trainer as trainers
-
-    trainer.config.model.faster_rcnn.feature_extractor.batch_norm_trainable = True
-    warm = trainers.Trainer(trainer.config, 0, trainer.strategy)
-    for layer in warm.model.submodules:
+    for layer in trainer.model.submodules:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.momentum = 0.9  # an average of so many steps, and not of thousands
-    runner_of(folder).train(warm, steps)
-    return warm
+    runner_of(folder).train(trainer, steps)
 
 
 def train(name: str, folder: Path) -> list[float]:
@@ -150,13 +145,15 @@ def runner_of(folder: Path) -> Any:
     return engine.of(workspace.read_json(folder / "work" / "pipeline_changes.json", "pipeline")["generation"])
 
 
-def build(name: str, folder: Path) -> Any:
-    """A model to train in which nothing is left to chance but its first weights."""
+def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
+    """A model to train in which nothing is left to chance but its first weights; batch norm too for a warm-up."""
     from entrypoint import pipeline
 
     runner = runner_of(folder)
     config = pipeline.read(folder / "work" / "pipeline.config")
     train_config, reader = config.train_config, config.train_input_reader
+    if is_warming_up:
+        config.model.faster_rcnn.feature_extractor.batch_norm_trainable = True
     del train_config.data_augmentation_options[:]
     train_config.fine_tune_checkpoint_type = "detection"
     reader.shuffle, reader.num_readers = False, 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from entrypoint import pipeline, workspace
+from entrypoint.errors import UserError
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
@@ -86,3 +87,9 @@ def load(work: Workspace) -> tuple[Engine, Any]:
 def of(generation: str) -> Engine:
     """The engine of a generation, `tf1` or `tf2`; a process uses one, since they differ in TensorFlow's mode."""
     return cast(Engine, importlib.import_module(f"entrypoint.{generation}"))
+
+
+def refuse_cluster(generation: str, settings: Settings) -> None:
+    """UserError where several machines are to train a model of an engine that trains on one."""
+    if generation == "tf1" and settings.tf_config:
+        raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; name a TF2 model, or unset it")

@@ -128,14 +128,14 @@ def refuse_early(settings: Settings) -> None:
             f"PIPELINE_CONFIG={path} says nothing of where to start from: name the checkpoint of its model with "
             "CHECKPOINT, or the model of the zoo that it belongs to with MODEL, or set CHECKPOINT=none"
         )
-    generation = zoo.find(settings.model).generation
     if path and (settings.pipeline_config or "exports" in settings.model_fields_set):
         config = read(path)
         generation = generation_of(config, path)
         refuse_unknown_model(config, generation, path)
         choose_exports(config, settings)
-    if generation == "tf1" and settings.tf_config:
-        raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; name a TF2 model, or unset it")
+    else:
+        generation = zoo.find(settings.model).generation
+    engine.refuse_cluster(generation, settings)
 
 
 def source(work: Workspace) -> Path:
@@ -158,19 +158,23 @@ def read(path: Path) -> Any:
     """The TrainEvalPipelineConfig in a user's file; UserError with the line that cannot be read."""
     from google.protobuf import text_format
 
-    text = text_of(path)
     try:
-        return parse(text)
+        return parse(text_of(path))
     except text_format.ParseError as error:
-        try:
-            config = parse(text, tolerant=True)
-        except text_format.ParseError:
+        if not is_as_published(text_of(path)):
             raise refused(path, error) from None
-        removed = removed_fields(text, config)
-        if any(name.split()[0] not in REMOVED for name in removed):
-            raise refused(path, error) from None
-    tell_removed(path, removed)
-    return config
+    return read_published(path)
+
+
+def is_as_published(text: str) -> bool:
+    """Whether nothing but fields that published configs have keeps a text from being a pipeline.config."""
+    from google.protobuf import text_format
+
+    try:
+        config = parse(text, tolerant=True)
+    except text_format.ParseError:
+        return False
+    return all(name.split()[0] in REMOVED for name in removed_fields(text, config))
 
 
 def parse(text: str, *, tolerant: bool = False) -> Any:
@@ -214,14 +218,9 @@ def read_published(path: Path) -> Any:
         config = parse(text, tolerant=True)
     except text_format.ParseError as error:
         raise refused(path, error) from None
-    tell_removed(path, removed_fields(text, config))
-    return config
-
-
-def tell_removed(path: Path, removed: list[str]) -> None:
-    """Names in the log what of a config is left out."""
-    if removed:
+    if removed := removed_fields(text, config):
         logger.warning("%s: upstream has removed %s since; left out", path, ", ".join(removed))
+    return config
 
 
 def removed_fields(text: str, config: Any) -> list[str]:

@@ -78,18 +78,8 @@ def listing(*, as_json: bool) -> str:
     for model in models:
         speed, coco_map = ("-" if value is None else f"{value:g}" for value in (model.speed_ms, model.coco_map))
         tuned = "tuned" if model.pipeline else ""
-        rows.append(
-            (
-                model.name,
-                model.generation,
-                model.input_size,
-                speed,
-                model.speed_on or "-",
-                coco_map,
-                model.outputs,
-                tuned,
-            )
-        )
+        on = model.speed_on or "-"
+        rows.append((model.name, model.generation, model.input_size, speed, on, coco_map, model.outputs, tuned))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)

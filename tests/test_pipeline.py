@@ -338,7 +338,8 @@ def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_
     path.write_text(user_config())
     with pytest.raises(UserError, match="says nothing of where to start from"):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path))
-    for start in ({"checkpoint": "none"}, {"model": "ssd_mobilenet_v2_320x320"}, {"checkpoint": "/a/folder"}):
+    named = {"model": "of_my_own", "checkpoint": "none"}
+    for start in ({"checkpoint": "none"}, {"model": "ssd_mobilenet_v2_320x320"}, {"checkpoint": "/a/folder"}, named):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, **start))
     path.write_text(user_config().replace("num_classes", "no_such_field: 1 num_classes"))
     with pytest.raises(UserError, match="no_such_field"):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 
@@ -48,24 +47,14 @@ def test_speeds_of_phones_are_told_apart() -> None:
     assert on["efficientdet_d0"] == "GPU"
 
 
-# Their configs have other sizes than their names, or than the page of the zoo.
-MISNAMED = ("ssd_mobilenet_v2_320x320", "efficientdet_d6")
-
-
 def test_size_in_a_name_is_the_size_of_the_input() -> None:
     for model in zoo.load().values():
-        if model.name in MISNAMED:
+        assert re.fullmatch(r"\d+[x-]\d+", model.input_size), model.name
+        if model.name == "ssd_mobilenet_v2_320x320":
+            # Its published config has 300 x 300 (issue 9715 of tensorflow/models).
             continue
         named = re.search(r"\d{3,4}x\d{3,4}", model.name) or re.search(r"_(\d{3}x\d{3})_", model.archive)
-        assert re.fullmatch(r"\d+[x-]\d+", model.input_size), model.name
         assert named is None or named.group().strip("_") == model.input_size.replace("-", "x"), model.name
-
-
-@pytest.mark.parametrize("path", sorted(zoo.PIPELINES.glob("*.config")), ids=lambda path: path.stem)
-def test_tuned_pipeline_has_the_input_size_of_the_catalogue(path: Path) -> None:
-    found = input_size.of_config(path.read_text())
-    assert found is not None
-    assert found == input_size.of_name(zoo.load()[path.stem].input_size)
 
 
 def test_every_box_model_s_archive_is_of_its_generation_and_input_size() -> None:

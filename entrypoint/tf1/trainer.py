@@ -13,7 +13,7 @@ from object_detection.builders import optimizer_builder
 from object_detection.utils import variables_helper
 
 from entrypoint import gradients, machine, oversampling
-from entrypoint.engine import LOSS
+from entrypoint.engine import LOSS, refuse_cluster
 from entrypoint.errors import UserError
 from entrypoint.losses import compute
 from entrypoint.restored import Restored, report
@@ -93,7 +93,7 @@ class Trainer:
         models.restore(self.session, self.saver, prefix)
 
     def share(self, identity: str) -> None:
-        """Nothing: slim models train on one machine, which `pipeline.refuse_early` sees to."""
+        """Nothing: slim models train on one machine, which `build` sees to."""
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
         """What this machine wants: there is no other."""
@@ -110,8 +110,9 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
     `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
 
     Raises:
-        UserError: it cannot be built.
+        UserError: it cannot be built, or several machines are to train it.
     """
+    refuse_cluster("tf1", settings)
     if len(gpus := machine.find_gpus().names) > 1:
         logger.warning("models of the TF1 zoo train on one GPU, %s: TF2 models train on all %d", gpus[0], len(gpus))
     if settings.precision != "float32":
