@@ -9,6 +9,8 @@ from types import FrameType
 
 from entrypoint.errors import Stopped
 
+UNDONE = "the next run with the same settings goes on from here"
+
 
 class _State:
     requested = False
@@ -32,7 +34,7 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     is_impatient = _State.requested and number == signal.SIGINT
     _State.requested = True
     if is_impatient or not _State.deferred:
-        raise Stopped("the next run with the same settings goes on from here")
+        raise Stopped(UNDONE)
 
 
 @contextmanager
@@ -45,6 +47,18 @@ def deferred() -> Iterator[None]:
         _State.deferred = False
     if _State.requested:
         raise Stopped("the next run with the same settings goes on from the last checkpoint")
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Inside `deferred`: a part with which nothing is lost, where Stopped is raised as soon as a signal arrives."""
+    _State.deferred = False
+    try:
+        if _State.requested:
+            raise Stopped(UNDONE)
+        yield
+    finally:
+        _State.deferred = True
 
 
 def requested() -> bool:

@@ -124,12 +124,14 @@ def train_to_end(
 ) -> None:
     """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
     total = work.settings.num_steps
-    # The first step compiles the model. It may be stopped in the middle, since nothing is lost with it.
-    if trainer.step < total:
-        history = thin(history + advance(runner, trainer, 1, events, work), total)
-    pace = Pace()
-    saved_at = time.monotonic()
     with signals.deferred():
+        if trainer.step < total:
+            # The first step compiles the model. Until it is told of, nothing is lost with it.
+            with signals.at_once():
+                points = advance(runner, trainer, 1, work)
+            history = thin(history + tell(points, events), total)
+        pace = Pace()
+        saved_at = time.monotonic()
         while trainer.step < total:
             is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
             is_stopped, steps, is_due = trainer.agree(signals.requested(), pace.steps, is_due)
@@ -138,7 +140,8 @@ def train_to_end(
             if is_due:
                 checkpoint_store.save(trainer, identity, history, work)
                 saved_at = time.monotonic()
-            history = thin(history + advance(runner, trainer, min(steps, total - trainer.step), events, work), total)
+            points = advance(runner, trainer, min(steps, total - trainer.step), work)
+            history = thin(history + tell(points, events), total)
             pace.measure(steps)
         checkpoint_store.save(trainer, identity, history, work)
         # No machine leaves before the chief has published what a new one would go on from.
@@ -147,8 +150,8 @@ def train_to_end(
         raise Stopped("another machine of the cluster was stopped")
 
 
-def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: Workspace) -> list[dict[str, float]]:
-    """Trains some steps, logs the last one, writes TensorBoard's scalars; step, losses and learning rate of each.
+def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
+    """Trains some steps; step, losses and learning rate of each.
 
     Raises:
         UserError: memory does not suffice, or the loss is no number any more.
@@ -171,6 +174,11 @@ def advance(runner: Engine, trainer: Trainer, steps: int, events: Events, work: 
                 f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
                 f"set LEARNING_RATE={used['learning_rate'] / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
+    return points
+
+
+def tell(points: list[dict[str, float]], events: Events) -> list[dict[str, float]]:
+    """Logs the last of some steps and writes TensorBoard's scalars; returns the steps."""
     events.write(points)
     # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
     logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,12 @@ def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, flo
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         return process.returncode, output.read(), usage.ru_maxrss * 1024 / 1e9
+
+
+def is_at_step(line: str, least: int) -> bool:
+    """Whether a line of the log tells of that step or a later one; how many are trained between two lines varies."""
+    found = re.search(r"tensorflow:loss = [\d.]+, step = (\d+)", line)
+    return found is not None and int(found[1]) >= least
 
 
 def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import environment, read_until, run_job, start_job
+from tests.conftest import environment, is_at_step, read_until, run_job, start_job
 from tests.stores import free_port
 
 # Two of these on two cores: small batches, and nothing exported but what is the quickest.
@@ -77,7 +77,7 @@ def losses(log: str) -> list[str]:
 
 def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     chief, worker = cluster.start("60")
-    read_until(worker, lambda line: "step = 8" in line)
+    read_until(worker, lambda line: is_at_step(line, 8))
     # One of them is told to stop, and all do, at the same step.
     worker.send_signal(signal.SIGTERM)
     logs = [process.communicate(timeout=300)[0] for process in (chief, worker)]
@@ -111,7 +111,7 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
 
 def test_machine_that_is_lost_stops_the_others_ready_to_be_resumed(cluster: Cluster) -> None:
     chief, worker = cluster.start("80")
-    read_until(chief, lambda line: "step = 4" in line)
+    read_until(chief, lambda line: is_at_step(line, 4))
     worker.kill()
     log = chief.communicate(timeout=300)[0]
     worker.communicate()

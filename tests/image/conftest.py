@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, read_until
+from tests.conftest import ROOT, is_at_step, read_until
 
 DOCKER = os.environ.get("DOCKER", "docker")
 BASE = "detection-training-job-base"
@@ -44,7 +44,7 @@ def start(image: str, name: str, *arguments: str) -> subprocess.Popen[str]:
 
 def stop_in_training(process: subprocess.Popen[str], name: str, checkpoints: Path, seconds: int) -> int:
     """Stops a container after some steps, as `docker stop` does, and returns the step that it saved."""
-    read_until(process, lambda line: re.search(r"step = \d\d", line) is not None)
+    read_until(process, lambda line: is_at_step(line, 10))
     docker("stop", f"--time={seconds}", name)
     log = process.communicate()[0]
     assert process.returncode == 143, log
