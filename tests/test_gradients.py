@@ -31,6 +31,21 @@ with tf.Session() as session:
     session.run(descent)
     print(json.dumps([float(value) for value in session.run([w, b])]))
 """
+# Steps on a weight of 1 by a gradient of 2, with the optimizer of a config.
+RMS_PROP = """rms_prop_optimizer { decay: 0.5 epsilon: 1e-12 momentum_optimizer_value: 0.9
+  learning_rate { constant_learning_rate { learning_rate: 0.01 } } }"""
+TF2_STEPS = """
+import sys
+import tensorflow as tf
+from entrypoint import pipeline
+from entrypoint.tf2 import trainer
+config = pipeline.parse(sys.argv[1]).train_config.optimizer
+optimizer, _ = trainer.build_optimizer(config, tf.Variable(0, dtype=tf.int64))
+weight = tf.Variable(1.0)
+for _ in range(int(sys.argv[2])):
+    optimizer.apply_gradients([(tf.constant(2.0), weight)])
+print(float(weight.numpy()))
+"""
 
 
 @pytest.mark.parametrize(
@@ -81,3 +96,17 @@ def test_step_is_the_same_in_both_engines(fields: str, weight: float, bias: floa
     command = [sys.executable, "-c", TF1, text]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert json.loads(result.stdout.splitlines()[-1]) == pytest.approx([weight, bias])
+
+
+def test_rms_prop_discounts_squared_gradients_and_keeps_its_learning_rate() -> None:
+    steps = 40
+    mean = momentum = 0.0
+    expected = 1.0
+    for _ in range(steps):
+        mean = 0.5 * mean + 0.5 * 2.0**2
+        momentum = 0.9 * momentum + 0.01 * 2.0 / mean**0.5
+        expected -= momentum
+    text = f"train_config {{ optimizer {{ use_moving_average: false {RMS_PROP} }} }}"
+    command = [sys.executable, "-c", TF2_STEPS, text, str(steps)]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert float(result.stdout.splitlines()[-1]) == pytest.approx(expected, rel=1e-4)

@@ -46,8 +46,7 @@ class Trainer:
         self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
-        optimizer = self.config.train_config.optimizer
-        self.optimizer, (rate,) = optimizer_builder.build(optimizer, global_step=self.global_step)
+        self.optimizer, rate = build_optimizer(self.config.train_config.optimizer, self.global_step)
         self.learning_rate = rate if callable(rate) else lambda: rate
         # Slots that are not made yet would not be restored.
         self.optimizer._create_all_weights(self.model.trainable_variables)
@@ -117,6 +116,19 @@ class Trainer:
         self.optimizer.apply_gradients(pairs)
         self.names = (*losses, "learning_rate")
         return tf.stack([*losses.values(), rate])
+
+
+def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
+    """Upstream's optimizer of a config and its learning rate, with RMSProp as it is described there.
+
+    The `decay` of optimizer.proto is the discounting factor of the squared gradients, as in TF1, which Keras calls rho.
+    Upstream hands it to Keras as the `decay` by which a learning rate falls with time: in 1,000 steps to a thousandth.
+    """
+    optimizer, (rate,) = optimizer_builder.build(config, global_step=step)
+    if config.HasField("rms_prop_optimizer"):
+        optimizer._initial_decay = optimizer.decay = 0.0
+        optimizer.rho = config.rms_prop_optimizer.decay
+    return optimizer, rate
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
