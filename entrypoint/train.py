@@ -154,7 +154,7 @@ def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> li
     """Trains some steps; step, losses and learning rate of each.
 
     Raises:
-        UserError: memory does not suffice, or the loss is no number any more.
+        UserError: memory does not suffice, photos make no batch, or the loss is no number any more.
     """
     import tensorflow as tf
 
@@ -166,6 +166,13 @@ def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> li
         raise UserError(
             f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
             f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
+        ) from None
+    except tf.errors.InvalidArgumentError as error:
+        if "Cannot add tensor to the batch" not in error.message:
+            raise
+        raise UserError(
+            "photos of several shapes are no batch, and the config's image_resizer leaves them as they are: set "
+            "BATCH_SIZE=1, or take a fixed_shape_resizer or a keep_aspect_ratio_resizer"
         ) from None
     points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
     for point in points:

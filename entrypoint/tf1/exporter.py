@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from object_detection import export_tflite_graph_lib_tf2
-from object_detection.builders import post_processing_builder
 
 from entrypoint import anchors
 from entrypoint.engine import MAX_DETECTIONS
 from entrypoint.tf1 import model as models
 
+SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 # The outputs of TFLite's operation, in its order.
 POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
@@ -24,9 +26,21 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
         model = models.build(config, is_training=False)
         images, shapes = model.preprocess(tf.cast(photos, tf.float32))
         outputs = to_outputs(model.postprocess(model.predict(images, shapes), shapes))
-        with models.restored_session(checkpoint) as session:
-            serving = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-            write_signatures(session, folder, {"input_tensor": photos}, {serving: outputs})
+        with models.restored_session(checkpoint) as session, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            source = Path(scratch) / "graph"
+            write_signatures(session, source, {"input_tensor": photos}, {SERVING: outputs})
+            write_function(source, folder)
+
+
+def write_function(source: Path, folder: Path) -> None:
+    """Writes a graph's SavedModel as one that is called like a function: `tf.saved_model.load(folder)(photos)`."""
+    with tf2.__internal__.eager_context.eager_mode():
+        module = tf2.Module()
+        module.graph = tf2.saved_model.load(str(source))
+        serve = module.graph.signatures[SERVING]
+        spec = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
+        module.__call__ = tf2.function(lambda input_tensor: serve(input_tensor=input_tensor), input_signature=[spec])
+        tf2.saved_model.save(module, str(folder), signatures=module.__call__.get_concrete_function())
 
 
 def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
@@ -42,19 +56,17 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
         photos = tf.placeholder(tf.float32, module.input_shape(), name="input")
         model = models.build(config, is_training=False)
         predictions = model.predict(photos, None)
-        _, to_scores = post_processing_builder.build(config.model.ssd.post_processing)
-        raw = {
-            "box_encodings": tf.identity(predictions["box_encodings"], name="box_encodings"),
-            "class_predictions": to_scores(predictions["class_predictions_with_background"]),
-        }
+        raw = anchors.raw_outputs(config, predictions)
         with models.restored_session(checkpoint) as session:
             centers = session.run(anchors.to_centers(predictions["anchors"]))
-            found = detect(module.postprocess_implements_signature(), raw, tf.constant(centers, name="anchors"))
+            post_process = detection(module.postprocess_implements_signature())
+            scores, constant = raw["class_predictions"], tf.constant(centers, name="anchors")
+            found = dict(zip(POST_PROCESSED, post_process(predictions["box_encodings"], scores, constant), strict=True))
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
     return anchors.rounded(centers)
 
 
-def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:
+def detection(implements: str) -> Any:
     """The operation that TFLite decodes boxes and drops doubles with, known to its converter by a function's mark."""
 
     @tf.function(experimental_implements=implements)
@@ -62,7 +74,7 @@ def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]
         del box_encodings, class_predictions, anchors
         return tuple(tf.constant(0.0) for _ in POST_PROCESSED)
 
-    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
+    return post_process
 
 
 def write_signatures(session: Any, folder: Path, inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> None:

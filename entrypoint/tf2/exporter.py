@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
-from object_detection.builders import post_processing_builder
 
 from entrypoint import anchors
 from entrypoint.engine import MAX_DETECTIONS
@@ -40,8 +39,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
     """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
 
     Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,
-    detection_classes (from 0), detection_scores and num_detections; `raw` gives box_encodings [1, anchors, 4] and
-    class_predictions [1, anchors, 1 + labels], for clients that decode them with the anchors themselves.
+    detection_classes (from 0), detection_scores and num_detections; `raw` gives what `anchors.raw_outputs` tells.
     An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
     """
     model = models.load_trained(config, str(checkpoint))
@@ -55,12 +53,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
 
     @tf.function(input_signature=[spec], autograph=False)
     def raw(image: Any) -> dict[str, Any]:
-        predictions = model.predict(image, None)
-        _, to_scores = post_processing_builder.build(config.model.ssd.post_processing)
-        return {
-            "box_encodings": predictions["box_encodings"],
-            "class_predictions": to_scores(predictions["class_predictions_with_background"]),
-        }
+        return anchors.raw_outputs(config, model.predict(image, None))
 
     functions = {"detect": detect, "raw": raw}
     tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)

@@ -72,21 +72,27 @@ def test_name_alone_trains_from_the_zoo_and_exports(archive: Path, settings: dic
     assert found is not None
     assert (int(found.group(1)), int(found.group(2))) == (187, 199)
     assert "BoxPredictor_0/ClassPredictor: biases, weights" in result.stdout
-    trained = dict(values(tmp_path / "results/checkpoint/ckpt-1"))
-    for name, value in values(archive.parent / "model.ckpt"):
-        # The averages of batch norm move with the first photo, at any learning rate.
-        if "ClassPredictor" not in name and "moving_" not in name and name != "global_step":
-            np.testing.assert_array_equal(trained[name], value, err_msg=name)
+    # The averages of batch norm move with the first photo, at any learning rate.
+    assert_kept(archive.parent / "model.ckpt", tmp_path / "results/checkpoint/ckpt-1", moving="moving_")
     check_exports(tmp_path / "results")
+
+
+def assert_kept(start: Path, trained: Path, moving: str = "none") -> None:
+    """Every weight is that of the checkpoint that training started from, but for what is `moving` and labels' heads."""
+    found = dict(values(trained))
+    for name, value in values(start):
+        if not re.search(rf"BoxPredictor_\d/ClassPredictor|SecondStageBoxPredictor|^global_step$|{moving}", name):
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def check_exports(results: Path) -> None:
     """Both formats load in TensorFlow as it is used today, and find something on a photo."""
     program = """
 import sys, numpy as np, tensorflow as tf
-found = tf.saved_model.load(f"{sys.argv[1]}/model").signatures["serving_default"](
-    input_tensor=tf.zeros([1, 120, 200, 3], tf.uint8))
+model, photos = tf.saved_model.load(f"{sys.argv[1]}/model"), tf.zeros([1, 120, 200, 3], tf.uint8)
+found = model.signatures["serving_default"](input_tensor=photos)
 print("serving", *sorted(found))
+print("called", *sorted(name for name, value in model(photos).items() if np.array_equal(value, found[name])))
 lite = tf.lite.Interpreter(f"{sys.argv[1]}/model_android/model.tflite")
 for name, signature in lite.get_signature_list().items():
     runner = lite.get_signature_runner(name)
@@ -95,6 +101,7 @@ for name, signature in lite.get_signature_list().items():
 """
     lines = dict(line.split(" ", 1) for line in run_python(program, str(results)).splitlines())
     assert set(lines["serving"].split()) >= SIGNATURE
+    assert lines["called"] == lines["serving"]
     anchors = len(json.loads((results / "model_android/anchors.json").read_text()))
     assert lines["raw"].split() == [f"box_encodings:1x{anchors}x4", f"class_predictions:1x{anchors}x4"]
     assert lines["detect"].split()[0] == "detection_boxes:1x10x4"
@@ -132,13 +139,14 @@ def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: di
     # A model that has no pipeline of ours runs on the one in its archive, whatever that describes.
     settings |= {"MODEL": "faster_rcnn_resnet50_lowproposals_coco", "BATCH_SIZE": 2}
     with serve(make_archive(FASTER_RCNN, tmp_path).read_bytes()) as server:
-        result = run_job("2", **settings, ZOO_URL=server.address)
+        result = run_job("2", **settings, LEARNING_RATE="1e-12", ZOO_URL=server.address)
     assert result.returncode == 0, result.stdout
     assert "/extracted/pipeline.config, with these values" in result.stdout
     # Photos of several shapes in one batch.
     assert re.search(r"keep_aspect_ratio_resizer.pad_to_max_dimension +False -> True", result.stdout)
     assert "checkpoint: 352 of 356 variables restored" in result.stdout
-    assert "exports: saved_model; TensorFlow Lite has operations for SSD models alone" in result.stdout
+    assert_kept(tmp_path / "model.ckpt", tmp_path / "results/checkpoint/ckpt-2")
+    assert "exports: saved_model; SSD models alone are exported to TensorFlow Lite" in result.stdout
     assert (tmp_path / "results/model/saved_model.pb").exists()
     assert not (tmp_path / "results/model_android").exists()
 
@@ -157,3 +165,13 @@ def test_unknown_model_is_a_named_error_with_its_line(settings: dict[str, Any], 
     line = next(number for number, each in enumerate(text.splitlines(), start=1) if '"ssd_mobilenet_v1"' in each)
     assert f"user.config:{line}: feature_extractor.type 'ssd_mobilenet_v9' is no model" in result.stdout
     assert "ssd_mobilenet_v1" in result.stdout
+
+
+def test_photos_of_several_shapes_are_no_batch(settings: dict[str, Any], tmp_path: Path) -> None:
+    text = (ROOT / "pipelines" / "ssd_mobilenet_v1_coco.config").read_text()
+    text, count = re.subn(r"fixed_shape_resizer \{[^}]*\}", "identity_resizer {}", text)
+    assert count == 1
+    (tmp_path / "user.config").write_text(text)
+    result = run_job("1", **settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
+    assert result.returncode == 2
+    assert "photos of several shapes are no batch" in result.stdout
