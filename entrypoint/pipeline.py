@@ -39,7 +39,23 @@ BEYOND_BOXES = (
     "densepose_estimation_task",
     "predict_instance_masks",
     "load_dense_pose",
+    "context_config",
 )
+# What a config says of how records are read. All else that it says of a reader is of records that are not the job's.
+READING = {
+    "shuffle",
+    "shuffle_buffer_size",
+    "filenames_shuffle_buffer_size",
+    "num_parallel_batches",
+    "num_prefetch_batches",
+    "queue_capacity",
+    "min_after_dequeue",
+    "read_block_length",
+    "prefetch_size",
+    "num_parallel_map_calls",
+    "drop_remainder",
+}
+INJECTED = {"label_map_path", "tf_record_input_reader", "num_readers", "max_number_of_boxes", "num_epochs"}
 
 
 @dataclass
@@ -263,12 +279,22 @@ def generation_of(config: Any, path: Path) -> str:
             f"{path}:{line_of(path, str(architecture))}: the model is {architecture or 'missing'}; "
             f"this job trains {', '.join(META_ARCHITECTURES)}"
         )
+    refuse_beyond_boxes(config, path)
+    extractor = getattr(config.model, architecture).feature_extractor.type
+    return "tf2" if architecture == "center_net" or extractor.endswith("_keras") else "tf1"
+
+
+def refuse_beyond_boxes(config: Any, path: Path) -> None:
+    """UserError, with the line, for a config that asks for more than boxes with labels, or for less."""
     text = text_of(path)
     for name in BEYOND_BOXES:
         if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?i:false|f\b|0\b))", text, re.MULTILINE):
             raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
-    extractor = getattr(config.model, architecture).feature_extractor.type
-    return "tf2" if architecture == "center_net" or extractor.endswith("_keras") else "tf1"
+    if config.model.faster_rcnn.number_of_stages == 1:
+        raise UserError(
+            f"{path}:{line_of(path, 'number_of_stages')}: a model of one stage finds boxes without labels; remove "
+            "number_of_stages"
+        )
 
 
 def refuse_unknown_model(config: Any, generation: str, path: Path) -> None:
@@ -295,10 +321,10 @@ def choose_exports(config: Any, settings: Settings) -> list[str]:
     rest: list[str] = [name for name in settings.exports if name != "tflite"]
     if "exports" in settings.model_fields_set:
         raise UserError(
-            "EXPORTS=tflite: TensorFlow Lite has operations for SSD models alone, of an input that is one size; "
+            "EXPORTS=tflite: SSD models alone, of an input that is one size, are exported to TensorFlow Lite; "
             f"set EXPORTS={','.join(rest) or 'saved_model'}"
         )
-    logger.info("exports: %s; TensorFlow Lite has operations for SSD models alone", ", ".join(rest))
+    logger.info("exports: %s; SSD models alone are exported to TensorFlow Lite", ", ".join(rest))
     return rest
 
 
@@ -337,6 +363,7 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
         ),
     )
     for path, reader, split in readers:
+        clear_foreign(reader, path, changes)
         changes.set(reader, path, "label_map_path", str(work.label_map))
         pattern = str(work.records / f"{split}-?????-of-?????.tfrecord")
         changes.set(reader.tf_record_input_reader, f"{path}.tf_record_input_reader", "input_path", [pattern])
@@ -350,6 +377,14 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
     changes.set(evaluation, "eval_input_reader", "num_epochs", 1)
     train = config.train_config
     changes.set(train, "train_config", "max_number_of_boxes", max(1, manifest["max_boxes"]))
+
+
+def clear_foreign(reader: Any, path: str, changes: Changes) -> None:
+    """Clears what a config says of records other than the job's: how they are sampled, what they hold beyond boxes."""
+    for each, value in reader.ListFields():
+        if each.name not in READING | INJECTED:
+            changes.rows.append((f"{path}.{each.name}", shown(value), ""))
+            reader.ClearField(each.name)
 
 
 def inject_start(config: Any, generation: str, start: dict[str, str] | None, changes: Changes) -> None:
@@ -371,21 +406,20 @@ def inject_start(config: Any, generation: str, start: dict[str, str] | None, cha
             "from a checkpoint, or set batch_norm_trainable in a PIPELINE_CONFIG of your own"
         )
     if start:
-        changes.set(train, "train_config", "fine_tune_checkpoint_type", start_type(train, start["prefix"]))
+        changes.set(train, "train_config", "fine_tune_checkpoint_type", start_type(start["prefix"]))
         version = {"tf1": train_pb2.CheckpointVersion.V1, "tf2": train_pb2.CheckpointVersion.V2}[generation]
         changes.set(train, "train_config", "fine_tune_checkpoint_version", version)
 
 
-def start_type(train: Any, prefix: str) -> str:
-    """What the checkpoint is one of: `detection`, or `classification` where a user's config and checkpoint say so.
+def start_type(prefix: str) -> str:
+    """What the checkpoint is one of by its variables' names: `detection` or `classification`.
 
-    The zoo's configs say what its authors started from, a classifier as a rule, and not what lies beside them. A
-    detector's variables are below `model/` in TF2, and have FeatureExtractor in their names in TF1.
+    Configs do not tell: those of the zoo say what its authors started from, a classifier as a rule, and not what lies
+    beside them, and older ones say nothing. A detector's variables are below `model/` in TF2, and have FeatureExtractor
+    in their names in TF1.
     """
     import tensorflow as tf
 
-    if train.fine_tune_checkpoint_type != "classification":
-        return "detection"
     names = [name for name, _ in tf.train.list_variables(prefix)]
     return "detection" if any(re.search("^model/|FeatureExtractor/", name) for name in names) else "classification"
 
@@ -450,7 +484,7 @@ def inject_schedule(train: Any, settings: Settings, batch: int, changes: Changes
     if schedule is None:
         raise UserError(f"the pipeline.config has no learning_rate in train_config.optimizer.{kind}")
     rate = getattr(optimizer.learning_rate, schedule)
-    peak = getattr(rate, PEAK_FIELDS[schedule])
+    peak = peak_of(rate, schedule)
     if train.batch_size < 1 or peak <= 0:
         raise UserError(f"the pipeline.config trains on batches of {train.batch_size} at a rate of {peak:g}: set both")
     batch = settings.batch_size or batch
@@ -470,8 +504,14 @@ def summarise(train: Any) -> dict[str, Any]:
     kind = train.optimizer.WhichOneof("optimizer")
     rate = getattr(train.optimizer, kind).learning_rate
     schedule = rate.WhichOneof("learning_rate")
-    peak = getattr(getattr(rate, schedule), PEAK_FIELDS[schedule])
+    peak = peak_of(getattr(rate, schedule), schedule)
     return {"num_steps": train.num_steps, "batch_size": train.batch_size, "learning_rate": peak}
+
+
+def peak_of(rate: Any, schedule: str) -> float:
+    """The highest learning rate of a schedule; manual steps may climb from the one that they begin with."""
+    steps = rate.schedule if schedule == "manual_step_learning_rate" else []
+    return float(max([getattr(rate, PEAK_FIELDS[schedule]), *(step.learning_rate for step in steps)]))
 
 
 PEAK_FIELDS = {

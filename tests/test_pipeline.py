@@ -42,6 +42,14 @@ def run(tmp_path: Path, text: str, start: Any = None, **settings: Any) -> Any:
     return run_in(work, start)
 
 
+def make_start(folder: Path, root: str = "model") -> dict[str, str]:
+    """A checkpoint of TF2, below whose `root` all variables are, as `checkpoint` describes it."""
+    import tensorflow as tf
+
+    prefix = tf.train.Checkpoint(**{root: tf.train.Checkpoint(x=tf.Variable(1.0))}).write(str(folder / "ckpt-0"))
+    return {**START, "prefix": prefix}
+
+
 def run_in(work: Workspace, start: Any = None) -> Any:
     workspace.write_json(work.records / "manifest.json", MANIFEST)
     workspace.write_json(work.start, start)
@@ -55,7 +63,8 @@ def user_config(model: str = "ssd", rate: str = COSINE) -> str:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_data_is_injected_into_every_meta_architecture(tmp_path: Path, model: str) -> None:
-    config = run(tmp_path, user_config(model), START)
+    start = make_start(tmp_path)
+    config = run(tmp_path, user_config(model), start)
     work = tmp_path / "work"
     assert getattr(config.model, model).num_classes == 3
     for reader, split in ((config.train_input_reader, "train"), (config.eval_input_reader[0], "validation")):
@@ -65,7 +74,7 @@ def test_data_is_injected_into_every_meta_architecture(tmp_path: Path, model: st
         ]
         assert reader.max_number_of_boxes == 7
     assert not config.eval_input_reader[0].shuffle
-    assert config.train_config.fine_tune_checkpoint == "/zoo/checkpoint/ckpt-0"
+    assert config.train_config.fine_tune_checkpoint == start["prefix"]
     assert config.train_config.fine_tune_checkpoint_type == "detection"
     assert config.train_config.fine_tune_checkpoint_version == 2
     assert not config.train_config.optimizer.use_moving_average
@@ -76,15 +85,15 @@ def test_checkpoint_of_the_config_is_dropped_when_training_from_scratch(tmp_path
     assert run(tmp_path, text).train_config.fine_tune_checkpoint == ""
 
 
+@pytest.mark.parametrize("said", ["classification", "detection", ""])
 @pytest.mark.parametrize(("root", "kind"), [("model", "detection"), ("feature_extractor", "classification")])
 def test_start_is_what_lies_in_the_checkpoint_and_not_what_its_config_was_trained_from(
-    tmp_path: Path, root: str, kind: str
+    tmp_path: Path, root: str, kind: str, said: str
 ) -> None:
-    import tensorflow as tf
-
-    tf.train.Checkpoint(**{root: tf.train.Checkpoint(x=tf.Variable(1.0))}).write(str(tmp_path / "ckpt-0"))
-    text = user_config().replace("batch_size: 64", 'batch_size: 64 fine_tune_checkpoint_type: "classification"')
-    config = run(tmp_path, text, {**START, "prefix": str(tmp_path / "ckpt-0")})
+    text = user_config()
+    if said:
+        text = text.replace("batch_size: 64", f'batch_size: 64 fine_tune_checkpoint_type: "{said}"')
+    config = run(tmp_path, text, make_start(tmp_path, root))
     assert config.train_config.fine_tune_checkpoint_type == kind
 
 
@@ -121,6 +130,30 @@ def test_manual_schedule_is_fitted_to_the_steps_and_the_batch(tmp_path: Path) ->
     assert [found.initial_learning_rate, *(entry.learning_rate for entry in found.schedule)] == pytest.approx(
         [0.02, 0.002, 0.0002]
     )
+
+
+def test_peak_of_a_manual_schedule_that_climbs_is_what_learning_rate_sets(tmp_path: Path) -> None:
+    rate = """manual_step_learning_rate { initial_learning_rate: 0.0 warmup: true
+      schedule { step: 2500 learning_rate: 0.04 } schedule { step: 20000 learning_rate: 0.004 } }"""
+    found = rate_of(run(tmp_path, user_config(rate=rate), learning_rate=0.02))
+    assert [found.initial_learning_rate, *(entry.learning_rate for entry in found.schedule)] == pytest.approx(
+        [0, 0.02, 0.002]
+    )
+    used = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")
+    assert used["learning_rate"] == pytest.approx(0.02)
+
+
+def test_what_a_config_says_of_other_records_is_left_out(tmp_path: Path) -> None:
+    reader = """{ sample_1_of_n_examples: 10 input_type: TF_SEQUENCE_EXAMPLE num_additional_channels: 2
+      load_multiclass_scores: true sample_from_datasets_weights: [1, 2] shuffle_buffer_size: 77
+      external_input_reader {} }"""
+    text = f"{user_config()} train_input_reader {reader} eval_input_reader {reader}"
+    config = run(tmp_path, text)
+    for found in (config.train_input_reader, config.eval_input_reader[0]):
+        assert {each.name for each, _ in found.ListFields()} <= pipeline.READING | pipeline.INJECTED
+        assert found.shuffle_buffer_size == 77
+    rows = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")["rows"]
+    assert ["train_input_reader.sample_1_of_n_examples", "10", ""] in rows
 
 
 def test_upstream_accepts_every_fitted_schedule_at_any_number_of_steps(tmp_path: Path) -> None:
@@ -217,6 +250,11 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
         ),
         (user_config() + "train_input_reader { num_keypoints: 17 }", "num_keypoints: this job trains boxes"),
         (user_config("center_net").replace("num_classes", "keypoint_estimation_task {}\nnum_classes"), "boxes alone"),
+        (user_config("faster_rcnn").replace("num_classes", "context_config {}\nnum_classes"), "context_config: this"),
+        (
+            user_config("faster_rcnn").replace("num_classes", "\nnumber_of_stages: 1\nnum_classes"),
+            "user.config:2: a model of one stage finds boxes without labels",
+        ),
         ("model { " + MODELS["ssd"] + " }", "no optimizer in train_config"),
         (user_config().replace("batch_size: 64", "batch_size: 0"), "batches of 0"),
         (user_config(rate="constant_learning_rate { learning_rate: 0 }"), "at a rate of 0"),
@@ -275,7 +313,7 @@ def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -
     found = set()
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        config = run(tmp_path / name, user_config(), {**START, "prefix": f"/{name}/ckpt-0"})
+        config = run(tmp_path / name, user_config(), make_start(tmp_path / name))
         found.add(pipeline.identify(config))
     assert len(found) == 1
 
