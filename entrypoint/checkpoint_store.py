@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def adopt(saved: Saved, job: str, work: Workspace) -> None:
     if work.is_chief:
         publish_checkpoint(saved, work)
     for folder in folders(work) if work.is_chief else [work.checkpoints]:
-        prune(folder, job, is_ours=folder != work.settings.checkpoint_dir)
+        prune(folder, saved.step, job, is_ours=folder != work.settings.checkpoint_dir)
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
@@ -111,20 +112,22 @@ def is_brought(source: Place, target: Path, sha256: str) -> bool:
 def publish_checkpoint(saved: Saved, work: Workspace) -> None:
     """Copies the files of a checkpoint to where they outlive the machine, its manifest last."""
     folder = work.settings.checkpoint_dir or work.results / "checkpoint"
-    state = saved.prefix.with_name("checkpoint")
-    for path in (*parts(saved.prefix), state, manifest_of(saved.prefix)):
-        publish.copy_file(path, folder / path.name)
+    if not publish.is_published(manifest_of(saved.prefix), folder):
+        for path in (*parts(saved.prefix), manifest_of(saved.prefix)):
+            publish.copy_file(path, folder / path.name)
+    publish.copy_file(saved.prefix.with_name("checkpoint"), folder / "checkpoint")
     publish.publish_events(work)
 
 
-def prune(folder: Place, job: str, *, is_ours: bool) -> None:
-    """Removes all but the newest KEPT checkpoints of this job, each manifest first.
+def prune(folder: Place, step: int, job: str, *, is_ours: bool) -> None:
+    """Removes all but the newest KEPT checkpoints of this job up to a step, each manifest first.
 
-    Those of other jobs go too, and what was never finished, where the folder is this job's alone.
+    Later ones were found damaged. Those of other jobs go too, and what was never finished, where the folder is this
+    job's alone.
     """
     manifests = sorted(bucket.matching(folder, "ckpt-*.json"), key=step_of, reverse=True)
     owners = {path.stem: owner_of(path) for path in manifests}
-    kept = [path.stem for path in manifests if owners[path.stem] == job][:KEPT]
+    kept = [path.stem for path in manifests if owners[path.stem] == job and step_of(path) <= step][:KEPT]
     if not is_ours:
         kept += [name for name, owner in owners.items() if owner != job]
     for path in manifests:
@@ -132,7 +135,12 @@ def prune(folder: Place, job: str, *, is_ours: bool) -> None:
             bucket.remove(path)
     for path in bucket.matching(folder, "ckpt-*"):
         name = path.name.partition(".")[0]
-        if name not in kept and (is_ours or name in owners):
+        if name in kept or not (is_ours or name in owners):
+            continue
+        if not bucket.is_remote(path) and path.is_dir():
+            # TensorFlow writes into one of its own first, which it leaves behind when it is killed.
+            shutil.rmtree(path)
+        else:
             bucket.remove(path)
 
 

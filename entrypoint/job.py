@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint import annotations, machine, pipeline, publish, workspace
+from entrypoint import annotations, machine, pipeline, publish, signals, workspace
 from entrypoint.settings import Settings
 from entrypoint.workspace import Workspace
 
@@ -60,6 +60,7 @@ def run(settings: Settings) -> None:
         plan = [step for step in PLAN if work.is_chief or not step.chief]
         waiting = {step.name: start(step, work) for step in plan if step.background}
         for step in plan:
+            signals.raise_if_requested()
             # A download that failed for good is told at once, not after the conversion.
             for future in waiting.values():
                 if future.done():

@@ -36,6 +36,8 @@ RENEWAL_SECONDS = 10.0
 # A lock that was not renewed for so long belongs to a job that is dead.
 DEAD_SECONDS = 35.0
 SETTLE_SECONDS = 1.0
+# A renewal that is under way when a job ends is waited for, with its tries: it would make the lock anew.
+RELEASE_SECONDS = 60.0
 SHOWN = 20  # of the places of a finding
 VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
 
@@ -52,7 +54,8 @@ def run(work: Workspace) -> str:
         workspace.existing(path, step)
     retract(work)
     published = [copy_file(path, work.results / path.name) for path in files.values()]
-    for folder in (work.checkpoints, *export_folders(work)):
+    published += copy_checkpoints(work.checkpoints, work.results / work.checkpoints.name)
+    for folder in export_folders(work):
         published += copy_tree(folder, work.results / folder.name)
     publish_events(work)
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
@@ -160,6 +163,32 @@ def copy_tree(source: Path, target: Place) -> list[Place]:
     return [copy_file(file, target / file.relative_to(source)) for file in files]
 
 
+def copy_checkpoints(source: Path, target: Place) -> list[Place]:
+    """Copies every file of a folder of checkpoints as far as they are not there; those that are there then.
+
+    While a checkpoint is copied once more there is none, and the next job may have no other.
+    """
+    whole = {path.stem for path in source.glob("ckpt-*.json") if is_published(path, target)}
+    files = sorted(path for path in source.iterdir() if path.is_file())
+    for file in files:
+        if file.name.partition(".")[0] not in whole:
+            copy_file(file, target / file.name)
+    return [target / file.name for file in files]
+
+
+def is_published(manifest: Path, target: Place) -> bool:
+    """Whether a folder has the very checkpoint of a local manifest, with files of the same sizes."""
+    content = manifest.read_bytes()
+    try:
+        if bucket.read(target / manifest.name) != content:
+            return False
+        with bucket.named_errors(target):
+            sizes = {name: (target / name).stat().st_size for name in json.loads(content)["files"]}
+    except FileNotFoundError:
+        return False
+    return all(manifest.with_name(name).stat().st_size == size for name, size in sizes.items())
+
+
 def copy_file(source: Path, target: Place) -> Place:
     """Copies a file; tried again where that can help, and complete when this returns the target."""
     if not bucket.is_remote(target) and target.exists() and target.samefile(source):
@@ -232,7 +261,7 @@ def lock(work: Workspace) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        renewal.join(timeout=RENEWAL_SECONDS)
+        renewal.join(timeout=RELEASE_SECONDS)
         with contextlib.suppress(OSError):
             if is_mine(read_claim(path), mine):
                 bucket.remove(path)
@@ -318,7 +347,8 @@ def renew(path: Place, mine: dict[str, Any], stop: threading.Event) -> None:
                 _Lost.to = f"process {claim.get('pid')} on {claim.get('host')}"
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            write_file(path, encode_claim(mine))
+            if not stop.is_set():
+                write_file(path, encode_claim(mine))
 
 
 def is_mine(claim: dict[str, Any] | None, mine: dict[str, Any]) -> bool:

@@ -15,11 +15,12 @@ UNDONE = "the next run with the same settings goes on from here"
 class _State:
     requested = False
     deferred = False
+    raised = False
 
 
 def raise_on_sigterm() -> None:
     """From now on SIGTERM and SIGINT raise Stopped in the main thread, inside `deferred` at its end."""
-    _State.requested = _State.deferred = False
+    _State.requested = _State.deferred = _State.raised = False
     take_back()
 
 
@@ -30,11 +31,18 @@ def take_back() -> None:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    # Whoever presses Ctrl-C twice does not want to wait.
+    # Whoever presses Ctrl-C twice does not want to wait. SIGTERM comes twice where a service and the container's init
+    # both send it, and would break off what the first one ends in order.
     is_impatient = _State.requested and number == signal.SIGINT
     _State.requested = True
-    if is_impatient or not _State.deferred:
-        raise Stopped(UNDONE)
+    if is_impatient or not (_State.deferred or _State.raised):
+        raise stop(UNDONE)
+
+
+def stop(message: str) -> Stopped:
+    """Stopped, to be raised; from then on SIGTERM does nothing."""
+    _State.raised = True
+    return Stopped(message)
 
 
 @contextmanager
@@ -46,7 +54,7 @@ def deferred() -> Iterator[None]:
     finally:
         _State.deferred = False
     if _State.requested:
-        raise Stopped("the next run with the same settings goes on from the last checkpoint")
+        raise stop("the next run with the same settings goes on from the last checkpoint")
 
 
 @contextmanager
@@ -54,11 +62,16 @@ def at_once() -> Iterator[None]:
     """Inside `deferred`: a part with which nothing is lost, where Stopped is raised as soon as a signal arrives."""
     _State.deferred = False
     try:
-        if _State.requested:
-            raise Stopped(UNDONE)
+        raise_if_requested()
         yield
     finally:
         _State.deferred = True
+
+
+def raise_if_requested() -> None:
+    """Raises Stopped where a signal has arrived: Python drops what is raised while it frees an object."""
+    if _State.requested:
+        raise stop(UNDONE)
 
 
 def requested() -> bool:

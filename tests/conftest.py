@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from entrypoint import signals
 from entrypoint.settings import NAMES, Settings
 from entrypoint.workspace import Workspace
 from tests import demo
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+STARTED: list[subprocess.Popen[str]] = []
 BOX = {"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": "cat"}
 
 
@@ -29,6 +33,29 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of whoever runs the tests are not those of the tests."""
     for name in NAMES:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_job_left() -> Iterator[None]:
+    """Of a test that failed, no job goes on beside the others."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def handled_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT are handled in the test as in a job."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signals.raise_on_sigterm()
+    yield
+    # Of what came in the test nothing is left.
+    signals.raise_on_sigterm()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -90,14 +117,16 @@ def run_module(python: Path | str, module: str, *arguments: str, **settings: Any
 
 
 def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
-    """Starts the job and returns its process."""
-    return subprocess.Popen(
+    """Starts the job and returns its process, which does not outlive the test."""
+    process = subprocess.Popen(
         [sys.executable, "-u", "-m", "entrypoint", *arguments],
         env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, float]:
@@ -117,11 +146,16 @@ def is_at_step(line: str, least: int) -> bool:
 
 
 def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]) -> str:
-    """What the process prints up to the first line that is reached; fails where it ends before."""
+    """What the process prints up to the first line that is reached; fails where it ends before, or within minutes."""
     assert process.stdout is not None
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if is_reached(line):
-            return "".join(lines)
+    limit = threading.Timer(600, process.kill)
+    limit.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if is_reached(line):
+                return "".join(lines)
+    finally:
+        limit.cancel()
     raise AssertionError("the job ended before:\n" + "".join(lines))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import fsspec
@@ -20,7 +20,7 @@ S3_KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "secret-of-tes
 @contextmanager
 def s3(log: Path = Path(os.devnull)) -> Iterator[dict[str, str]]:
     """A server of S3's interface, with a log of its requests; yields the variables by which clients find it."""
-    port = free_port()
+    (port,) = free_ports(1)
     program = str(Path(sys.executable).with_name("moto_server"))
     with running([program, "--host=127.0.0.1", f"--port={port}"], port, log):
         forget_clients()
@@ -30,7 +30,7 @@ def s3(log: Path = Path(os.devnull)) -> Iterator[dict[str, str]]:
 @contextmanager
 def gcs() -> Iterator[dict[str, str]]:
     """A server of Google Cloud Storage's interface; yields the variables by which clients find it."""
-    port = free_port()
+    (port,) = free_ports(1)
     program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
     with running([program, "start", "--in-memory", "--host=127.0.0.1", f"--port={port}"], port):
         forget_clients()
@@ -60,11 +60,13 @@ def forget_clients() -> None:
         fsspec.get_filesystem_class(name).clear_instance_cache()
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports, each another, that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def answers(port: int) -> bool:

@@ -13,6 +13,7 @@ from entrypoint.input_size import InputSize
 from tests.conftest import SHARED
 
 SIZE = InputSize(100, 100)
+needs_photos = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photos in ../shared")
 
 
 def facts_of(photos: dict[str, tuple[int, int]], looks: dict[str, int] | None = None) -> Seen:
@@ -30,6 +31,7 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+@needs_photos
 def test_copies_across_the_split_are_found() -> None:
     names = sorted((SHARED / "buckets" / "raccoon").glob("*.jpg"))[:40]
     photos = {path.name: path.read_bytes() for path in names}
@@ -107,6 +109,7 @@ def test_photos_that_cannot_be_read_count_for_nothing() -> None:
     assert advice.sizes(facts) == []
 
 
+@needs_photos
 @pytest.mark.parametrize("name", ["raccoon", "bccd"])
 def test_different_photos_are_no_copies(name: str) -> None:
     paths = sorted((SHARED / "buckets" / name).glob("*.jp*g"))[::7]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from entrypoint import checkpoint_store
+from entrypoint import checkpoint_store, publish
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 
@@ -51,6 +51,10 @@ def steps_in(folder: Path) -> set[str]:
     return {path.name.partition(".")[0] for path in folder.glob("ckpt-*")}
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
     save_steps(work, 9, 10, 100)
     saved = checkpoint_store.newest("job", work)
@@ -68,6 +72,50 @@ def test_two_checkpoints_are_kept_in_both_places(work: Workspace) -> None:
         assert tf.train.latest_checkpoint(str(folder)) == str(folder / "ckpt-4")
 
 
+def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_steps(work, 5)
+    saved = checkpoint_store.newest("job", work)
+    assert saved is not None
+    copied = []
+    monkeypatch.setattr(publish, "copy_file", lambda source, _: copied.append(source.name))
+    # While it is written over there is none.
+    checkpoint_store.adopt(saved, "job", work)
+    published = publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    assert {path.name for path in published} == {path.name for path in work.checkpoints.iterdir()}
+    assert set(copied) == {"checkpoint"}
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("end", [".index", ".data-00000-of-00001", ".json"])
+def test_checkpoint_that_is_not_whole_is_published_again(
+    work: Workspace, damage: Callable[[Path], None], end: str
+) -> None:
+    save_steps(work, 5)
+    damage(work.results / "checkpoint" / f"ckpt-5{end}")
+    publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    for path in work.checkpoints.iterdir():
+        assert (work.results / "checkpoint" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_later_checkpoints_that_are_damaged_take_no_place(work: Workspace) -> None:
+    save_steps(work, 90, 100)
+    for folder in checkpoint_store.folders(work):
+        for step in (90, 100):
+            cut(folder / f"ckpt-{step}.index")
+    assert checkpoint_store.newest("job", work) is None
+    save_steps(work, 50, 60)
+    for folder in checkpoint_store.folders(work):
+        assert steps_in(folder) == {"ckpt-50", "ckpt-60"}
+
+
+def test_what_a_killed_save_left_behind_is_removed(work: Workspace) -> None:
+    folder = work.checkpoints / "ckpt-7_temp"
+    folder.mkdir(parents=True)
+    (folder / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    save_steps(work, 8)
+    assert steps_in(work.checkpoints) == {"ckpt-8"}
+
+
 def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
     save_steps(work, 5)
     for path in work.checkpoints.iterdir():
@@ -75,10 +123,6 @@ def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
     saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert saved.prefix == work.checkpoints / "ckpt-5"
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip_a_bit(path: Path) -> None:

@@ -169,8 +169,11 @@ def test_job_that_lost_its_results_writes_no_more_into_them(work: Workspace, mon
     got: list[int] = []
     monkeypatch.setattr(os, "kill", lambda _, number: got.append(number))
     with publish.lock(work):
-        (work.results / publish.LOCK).write_bytes(publish.encode_claim({"host": "other", "pid": 7, "token": "t"}))
-        time.sleep(1)
+        deadline = time.monotonic() + 60
+        while not got and time.monotonic() < deadline:
+            # A renewal that was under way may have written over it.
+            (work.results / publish.LOCK).write_bytes(publish.encode_claim({"host": "other", "pid": 7, "token": "t"}))
+            time.sleep(0.5)
         assert got == [signal.SIGTERM]
         with pytest.raises(JobError, match="taken over by process 7 on other"):
             publish.write_file(work.results / "x", b"x")

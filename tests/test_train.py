@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entrypoint import checkpoint_store, signals, train, workspace
+from entrypoint import checkpoint_store, train, workspace
 from entrypoint.engine import LOSS
 from entrypoint.errors import Stopped
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
+
+pytestmark = pytest.mark.usefixtures("handled_signals")
 
 
 class Model:
@@ -52,15 +53,11 @@ def stop() -> None:
 
 
 @pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The steps of which checkpoints are saved, while SIGTERM is handled as in a job."""
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps of which checkpoints are saved."""
     steps: list[int] = []
     monkeypatch.setattr(checkpoint_store, "save", lambda trainer, *_: steps.append(trainer.step))
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signals.raise_on_sigterm()
-    yield steps
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return steps
 
 
 def train_to_end(model: Any, told: Any, folder: Path) -> None:
@@ -95,15 +92,3 @@ def test_stop_in_a_later_step_ends_it_first(tmp_path: Path, saved: list[int]) ->
         train_to_end(Model(stopped_in=2), told, tmp_path)
     assert told.steps == [1, 2]
     assert saved == [2]
-
-
-def test_stop_that_came_before_a_part_without_losses_is_raised_ahead_of_it(saved: list[int]) -> None:
-    def stop_before_part() -> None:
-        with signals.deferred():
-            stop()
-            with signals.at_once():
-                saved.append(1)
-
-    with pytest.raises(Stopped):
-        stop_before_part()
-    assert saved == []

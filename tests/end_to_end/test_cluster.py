@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import environment, is_at_step, read_until, run_job, start_job
-from tests.stores import free_port
+from tests.stores import free_ports
 
 # Two of these on two cores: small batches, and nothing exported but what is the quickest.
 SMOKE: dict[str, Any] = {"MODEL": "smoke", "BATCH_SIZE": 4, "EXPORTS": "saved_model", "CHECKPOINT_SECONDS": 600}
@@ -47,7 +47,7 @@ class Cluster:
 
     def start(self, steps: str, **settings: Any) -> list[subprocess.Popen[str]]:
         """Starts both, on machines that have nothing of the runs before."""
-        members = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        members = [f"127.0.0.1:{port}" for port in free_ports(2)]
         self.runs += 1
         return [self.start_member(index, members, steps, **settings) for index in range(2)]
 

@@ -38,7 +38,7 @@ def test_sigterm_saves_a_checkpoint_from_which_another_machine_goes_on(
     process = start_job(**settings)
     log = read_until(process, lambda line: is_at_step(line, 1))
     process.send_signal(signal.SIGTERM)
-    log += process.communicate(timeout=30)[0]
+    log += process.communicate(timeout=120)[0]
     assert process.returncode == 143
     assert "CACLI" not in log
     stopped = last_step(log)
@@ -101,7 +101,7 @@ def test_sigterm_while_the_model_is_compiled_ends_at_once(settings: dict[str, An
     log = read_until(process, lambda line: "train ..." in line)
     time.sleep(8)
     process.send_signal(signal.SIGTERM)
-    log += process.communicate(timeout=20)[0]
+    log += process.communicate(timeout=120)[0]
     assert process.returncode == 143
     assert "CACLI" not in log
 
@@ -110,7 +110,7 @@ def test_sigterm_before_training_ends_at_once(settings: dict[str, Any]) -> None:
     process = start_job(**{**settings, "CHECKPOINT": "http://127.0.0.1:9/ckpt.tar.gz"})
     log = read_until(process, lambda line: "trying again" in line)
     process.send_signal(signal.SIGTERM)
-    log += process.communicate(timeout=30)[0]
+    log += process.communicate(timeout=120)[0]
     assert process.returncode == 143
     assert "CACLI" not in log
 
