@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="what training computes in; `bfloat16` is mixed precision, for GPUs of compute capability 8.0 and "
-        "above, and falls back to `float32` elsewhere",
+        description="what training computes in; `bfloat16` is mixed precision, for TF2 models on GPUs of compute "
+        "capability 8.0 and above, and falls back to `float32` elsewhere",
     )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
         ("saved_model", "tflite"), description="formats of the trained model, separated by commas"
