@@ -63,8 +63,7 @@ def run(python: str, action: str, name: str, folder: Path) -> Any:
     from tests.conftest import environment
 
     command = [python, "-W", "ignore", "-m", "benchmarks.parity", f"--{action}", name, str(folder)]
-    env = environment(**EXACT if action == "train" else {})
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=ROOT, env=environment(**EXACT), capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}")
     return json.loads(result.stdout.splitlines()[-1])
