@@ -3,12 +3,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
+import sys
 
 import pytest
 
 from entrypoint import input_size, pipeline, zoo
 from entrypoint.errors import UserError
-from tests.conftest import SHARED
+from tests.conftest import SHARED, environment, run_measured
 
 
 def test_wrong_name_gets_the_three_nearest() -> None:
@@ -64,3 +65,11 @@ def test_every_box_model_s_archive_is_of_its_generation_and_input_size() -> None
         config = published.config(model.name)
         assert input_size.of_config(pipeline.write(config)) == input_size.of_name(model.input_size), model.name
         assert pipeline.generation_of(config, zoo.PIPELINES / "smoke.config") == model.generation, model.name
+
+
+def test_peak_memory_of_a_program_is_its_own() -> None:
+    ours = b"x" * 500_000_000
+    program = "import os, signal; held = b'x' * 200_000_000; print('held'); os.kill(os.getpid(), signal.SIGKILL)"
+    status, output, peak = run_measured([sys.executable, "-u", "-c", program], environment())
+    assert (status, output.strip()) == (-9, "held")
+    assert 0.2 < peak < 0.3 < len(ours) / 1e9
