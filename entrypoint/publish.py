@@ -164,16 +164,16 @@ def copy_tree(source: Path, target: Place) -> list[Place]:
 
 
 def copy_checkpoints(source: Path, target: Place) -> list[Place]:
-    """Copies every file of a folder of checkpoints as far as they are not there; those that are there then.
+    """Copies every file of a folder of checkpoints and events that is not there; those that are there then.
 
     While a checkpoint is copied once more there is none, and the next job may have no other.
     """
     whole = {path.stem for path in source.glob("ckpt-*.json") if is_published(path, target)}
-    files = sorted(path for path in source.iterdir() if path.is_file())
-    for file in files:
-        if file.name.partition(".")[0] not in whole:
-            copy_file(file, target / file.name)
-    return [target / file.name for file in files]
+    names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for name in names:
+        if str(name).partition(".")[0] not in whole:
+            copy_file(source / name, target / name)
+    return [target / name for name in names]
 
 
 def is_published(manifest: Path, target: Place) -> bool:

@@ -76,13 +76,15 @@ def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace, monke
     save_steps(work, 5)
     saved = checkpoint_store.newest("job", work)
     assert saved is not None
+    work.events.mkdir()
+    (work.events / "events.out.tfevents.0.job").write_bytes(b"")
     copied = []
     monkeypatch.setattr(publish, "copy_file", lambda source, _: copied.append(source.name))
     # While it is written over there is none.
     checkpoint_store.adopt(saved, "job", work)
     published = publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
-    assert {path.name for path in published} == {path.name for path in work.checkpoints.iterdir()}
-    assert set(copied) == {"checkpoint"}
+    assert {path.name for path in published} == {path.name for path in work.checkpoints.rglob("*") if path.is_file()}
+    assert set(copied) == {"checkpoint", "events.out.tfevents.0.job"}
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
