@@ -177,16 +177,15 @@ def copy_checkpoints(source: Path, target: Place) -> list[Place]:
 
 
 def is_published(manifest: Path, target: Place) -> bool:
-    """Whether a folder has the very checkpoint of a local manifest, with files of the same sizes."""
+    """Whether a folder has the very checkpoint of a local manifest; what cannot be read there is none."""
     content = manifest.read_bytes()
+    files = json.loads(content)["files"]
     try:
-        if bucket.read(target / manifest.name) != content:
-            return False
-        with bucket.named_errors(target):
-            sizes = {name: (target / name).stat().st_size for name in json.loads(content)["files"]}
-    except FileNotFoundError:
+        return bucket.read(target / manifest.name) == content and all(
+            workspace.file_sha256(target / name) == sha256 for name, sha256 in files.items()
+        )
+    except OSError:
         return False
-    return all(manifest.with_name(name).stat().st_size == size for name, size in sizes.items())
 
 
 def copy_file(source: Path, target: Place) -> Place:

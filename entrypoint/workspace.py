@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint import bucket
 from entrypoint.bucket import Place
 from entrypoint.errors import UserError
 from entrypoint.settings import Settings
@@ -245,11 +246,9 @@ def digest(document: Any) -> str:
     return sha256.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        # hashlib.file_digest needs Python 3.11.
-        sha256 = hashlib.sha256()
-        while block := file.read(1 << 20):
-            sha256.update(block)
+def file_sha256(place: Place) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits; OSError names the place."""
+    sha256 = hashlib.sha256()
+    for block in bucket.blocks(place):
+        sha256.update(block)
     return sha256.hexdigest()

@@ -55,6 +55,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
     save_steps(work, 9, 10, 100)
     saved = checkpoint_store.newest("job", work)
@@ -87,7 +93,7 @@ def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace, monke
     assert set(copied) == {"checkpoint", "events.out.tfevents.0.job"}
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
 @pytest.mark.parametrize("end", [".index", ".data-00000-of-00001", ".json"])
 def test_checkpoint_that_is_not_whole_is_published_again(
     work: Workspace, damage: Callable[[Path], None], end: str
@@ -125,12 +131,6 @@ def test_results_alone_are_enough_to_resume(work: Workspace) -> None:
     saved = checkpoint_store.newest("job", work)
     assert saved is not None
     assert saved.prefix == work.checkpoints / "ckpt-5"
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
