@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
@@ -12,13 +11,9 @@ from entrypoint.errors import Stopped
 pytestmark = pytest.mark.usefixtures("handled_signals")
 
 
-def send(number: int = signal.SIGTERM) -> None:
-    os.kill(os.getpid(), number)
-
-
 def test_signal_stops_at_once() -> None:
     with pytest.raises(Stopped, match="goes on from here"):
-        send()
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_second_sigterm_does_not_break_off_what_the_first_ends_in_order() -> None:
@@ -26,9 +21,9 @@ def test_second_sigterm_does_not_break_off_what_the_first_ends_in_order() -> Non
 
     def work() -> None:
         try:
-            send()
+            signal.raise_signal(signal.SIGTERM)
         finally:
-            send()
+            signal.raise_signal(signal.SIGTERM)
             ended.append("in order")
 
     with pytest.raises(Stopped):
@@ -41,8 +36,8 @@ def test_deferred_signal_stops_at_the_end_of_the_block() -> None:
 
     def work() -> None:
         with signals.deferred():
-            send()
-            send()
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             seen.append(signals.requested())
 
     with pytest.raises(Stopped, match="from the last checkpoint"):
@@ -55,9 +50,9 @@ def test_second_ctrl_c_does_not_wait_for_the_block() -> None:
 
     def work() -> None:
         with signals.deferred():
-            send(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             seen.append(1)
-            send(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             seen.append(2)
 
     with pytest.raises(Stopped):
@@ -70,7 +65,7 @@ def test_signal_that_came_before_a_part_without_losses_is_raised_ahead_of_it() -
 
     def work() -> None:
         with signals.deferred():
-            send()
+            signal.raise_signal(signal.SIGTERM)
             with signals.at_once():
                 begun.append(1)
 
@@ -82,7 +77,7 @@ def test_signal_that_came_before_a_part_without_losses_is_raised_ahead_of_it() -
 def test_signal_that_came_while_an_object_was_freed_is_raised_later(monkeypatch: pytest.MonkeyPatch) -> None:
     class Freed:
         def __del__(self) -> None:
-            send()
+            signal.raise_signal(signal.SIGTERM)
 
     # Python drops what is raised there, and says so.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)

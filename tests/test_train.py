@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class Model:
     def train(self, _: Any, steps: int) -> list[dict[str, float]]:
         self.step += steps
         if self.step == self.stopped_in:
-            stop()
+            signal.raise_signal(signal.SIGTERM)
         return [{LOSS: 1.0, "learning_rate": 0.1}] * steps
 
 
@@ -45,11 +44,7 @@ class Told:
     def write(self, points: list[dict[str, float]]) -> None:
         self.steps += [point["step"] for point in points]
         if self.stopped_at in self.steps:
-            stop()
-
-
-def stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture

@@ -59,14 +59,14 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
         raw = anchors.raw_outputs(config, predictions)
         with models.restored_session(checkpoint) as session:
             centers = session.run(anchors.to_centers(predictions["anchors"]))
-            post_process = detection(module.postprocess_implements_signature())
-            scores, constant = raw["class_predictions"], tf.constant(centers, name="anchors")
-            found = dict(zip(POST_PROCESSED, post_process(predictions["box_encodings"], scores, constant), strict=True))
+            # The operation is told the model's own scales.
+            encoded = {**raw, "box_encodings": predictions["box_encodings"]}
+            found = detect(module.postprocess_implements_signature(), encoded, tf.constant(centers, name="anchors"))
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
     return anchors.rounded(centers)
 
 
-def detection(implements: str) -> Any:
+def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:
     """The operation that TFLite decodes boxes and drops doubles with, known to its converter by a function's mark."""
 
     @tf.function(experimental_implements=implements)
@@ -74,7 +74,7 @@ def detection(implements: str) -> Any:
         del box_encodings, class_predictions, anchors
         return tuple(tf.constant(0.0) for _ in POST_PROCESSED)
 
-    return post_process
+    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
 
 
 def write_signatures(session: Any, folder: Path, inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> None:

@@ -96,12 +96,13 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is known to fail; a line for one of these files that fits no test of it is an error."""
     tests = {item: "::".join([name_in_source(item.path), *item.nodeid.split("::")[1:]]) for item in items}
+    fitting = set()
     for item, test in tests.items():
         for row in KNOWN:
             if fnmatch.fnmatch(test, row.test):
                 item.add_marker(pytest.mark.xfail(reason=row.reason, strict=True))
                 item.stash[ROW] = row
-    fitting = {row for row in KNOWN for test in tests.values() if fnmatch.fnmatch(test, row.test)}
+                fitting.add(row)
     files = {test.partition("::")[0] for test in tests.values()}
     idle = [row.test for row in KNOWN if row not in fitting and fnmatch.filter(files, row.file)]
     if idle:
