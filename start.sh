@@ -15,4 +15,7 @@ python=$here/.venv/bin/python
 # SageMaker runs `IMAGE train` and means the whole job; the step of that name is `python -m entrypoint train`.
 [[ ${1-} != train ]] || shift
 
-exec "$python" -m entrypoint "$@"
+# Python looks for modules in the current folder first, and that can be the bucket: a `yaml.py` in it would be run. The
+# folder is removed from the path before anything is imported, because Python 3.10 has no option that does it.
+run='import sys; sys.path[:] = filter(None, sys.path); import runpy; runpy.run_module("entrypoint", None, "__main__", True)'
+exec "$python" -c "$run" "$@"

@@ -4,6 +4,8 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [[ ! -e $here/.venv/installed ]] || exit 0
+# `python -m` looks for modules in the current folder first, which can be the user's bucket.
+cd "$here"
 
 python3 -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.10 to 3.13 is needed")'
 python3 -m venv --clear "$here/.venv"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,32 @@ def test_failure_behind_a_pipe_is_no_success() -> None:
     assert result.returncode == 2
     assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
     assert "SUCCESS" not in result.stdout
+
+
+def run_in(folder: Path, *command: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a folder to its end."""
+    return subprocess.run(command, env=environment(**settings), cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_modules_that_lie_in_the_bucket_are_not_run(tmp_path: Path) -> None:
+    """Python looks for modules in the current folder first, and users start the job where their photos are."""
+    for name in ("yaml", "random", "runpy", "sys", "pydantic", "entrypoint/__init__", "entrypoint/__main__"):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("print('CODE OF THE BUCKET'); raise SystemExit(0)")
+    result = run_in(tmp_path, ROOT / "start.sh", "check", DATA_DIR=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert "CODE OF THE BUCKET" not in result.stdout
+    assert "_annotations.json is missing" in result.stdout
+
+
+def test_training_zip_installs_without_modules_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "zip").mkdir()
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "zip" / "install.sh").write_text((ROOT / "jobs" / "install.sh").read_text())
+    (tmp_path / "zip" / "requirements.txt").write_text("")
+    for name in ("venv", "pip"):
+        (tmp_path / "bucket" / f"{name}.py").write_text("print('CODE OF THE BUCKET'); raise SystemExit(0)")
+    result = run_in(tmp_path / "bucket", "bash", tmp_path / "zip" / "install.sh")
+    assert "CODE OF THE BUCKET" not in result.stdout
+    assert (tmp_path / "zip" / ".venv" / "bin" / "python").exists()
