@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -30,6 +31,7 @@ SPLITS = ("train", "validation")
 SHARD_BYTES = 150_000_000
 READERS = 8
 WRITERS = 4  # shards that are written at a time
+SHARD_NAME = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
 MANY_LOST = 100
 NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION_FRACTION"
 
@@ -78,6 +80,7 @@ def fetch(place: Place, work: Workspace) -> str:
     with workspace.new_folder(work.records) as folder:
         bucket.fetch(place / "manifest.json", folder / "manifest.json")
         manifest = workspace.read_json(folder / "manifest.json", "tf_record")
+        refuse_strange_names(manifest, place)
         if manifest["stored_for"] != repr(input_size.storage(work.settings)):
             logger.warning(
                 "the photos in RECORDS_DIR were stored for another input size than that of MODEL: %s, and not %s",
@@ -95,6 +98,24 @@ def fetch(place: Place, work: Workspace) -> str:
         workspace.write_json(folder / "manifest.json", manifest)
     log_counts(manifest)
     return workspace.digest(manifest)
+
+
+def refuse_strange_names(manifest: Any, place: Place) -> None:
+    """Checks that a manifest from outside names files as this step names them: another name could lie anywhere.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        names = [shard["name"] for split in SPLITS for shard in manifest["splits"][split]["shards"]]
+    except (KeyError, TypeError):
+        names = [None]
+    strange = [name for name in names if not isinstance(name, str) or not SHARD_NAME.fullmatch(name)]
+    if strange:
+        raise UserError(
+            f"RECORDS_DIR={place}: manifest.json names a file {strange[0]!r}, and files of records are called like "
+            "train-00000-of-00008.tfrecord: convert the photos again"
+        )
 
 
 def load_manifest(work: Workspace) -> dict[str, Any]:

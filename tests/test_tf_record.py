@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import random
 import struct
@@ -71,6 +72,22 @@ def test_no_validation_at_fraction_zero() -> None:
 )
 def test_shards_hold_100_to_200_megabytes_and_are_as_many_as_readers(size: int, count: int, shards: int) -> None:
     assert tf_record.shard_count(size, count) == shards
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/tmp/x.tfrecord", "../../x", "train-00000-of-00001.tfrecord/../../x", "train-00000-of-00001.tfrecord\n", 7, None],
+)
+def test_manifest_of_records_that_names_other_files_is_refused(work: Workspace, tmp_path: Path, name: Any) -> None:
+    records = tmp_path / "records"
+    records.mkdir()
+    splits = {"train": {"shards": [{"name": name}]}, "validation": {"shards": []}}
+    (records / "manifest.json").write_text(json.dumps({"splits": splits}))
+    work = Workspace(make_settings(tmp_path, records_dir=records))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"RECORDS_DIR=.*: manifest\.json names a file"):
+        tf_record.run(work)
+    assert set(tmp_path.rglob("*")) == before
 
 
 def run_steps(work: Workspace) -> dict[str, Any]:
