@@ -38,6 +38,14 @@ DEAD_SECONDS = 35.0
 SETTLE_SECONDS = 1.0
 # A renewal that is under way when a job ends is waited for, with its tries: it would make the lock anew.
 RELEASE_SECONDS = 60.0
+# Files of a finished job as this program names them. Checkpoints are not among them: they are removed when a newer one
+# is there.
+REPLACED = re.compile(
+    r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|checkpoint/events/[^/\x00]+"
+    rf"|(?:{'|'.join(export.FOLDERS.values())})/[^\x00]+"
+)
+# What checkpoint_store writes into the file `checkpoint`; TensorFlow's own tools add all_model_checkpoint_paths.
+STATE = re.compile(rb'model_checkpoint_path: "ckpt-\d+"\n')
 SHOWN = 20  # of the places of a finding
 VERSIONS = ("tensorflow", "tensorflow-cpu", "tf-keras", "object_detection", "slim", "numpy", "protobuf", "pillow")
 
@@ -88,7 +96,8 @@ def retract(work: Workspace) -> None:
 def replaced_files(work: Workspace) -> list[Place]:
     """The files in RESULT_DIR of the job before, of which those that this job has not written anew are stale.
 
-    The manifest that names them lay in a bucket where anybody may write: only files below RESULT_DIR count.
+    The manifest that names them lay in a bucket where anybody may write: only files below RESULT_DIR count, and only
+    those that are called as this job calls its own.
     """
     if not work.replaced.exists():
         return []
@@ -100,7 +109,7 @@ def replaced_files(work: Workspace) -> list[Place]:
     if replaced["results"] != str(work.results) or not isinstance(names, list):
         return []
     root = work.results.resolve()
-    paths = [work.results / name for name in names if isinstance(name, str)]
+    paths = [work.results / name for name in names if isinstance(name, str) and REPLACED.fullmatch(name)]
     with bucket.named_errors(root):
         return [path for path in paths if path.resolve().is_relative_to(root) and path.is_file()]
 
@@ -170,10 +179,20 @@ def copy_checkpoints(source: Path, target: Place) -> list[Place]:
     """
     whole = {path.stem for path in source.glob("ckpt-*.json") if is_published(path, target)}
     names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    if not is_state_ours(target):
+        names.remove(Path("checkpoint"))
     for name in names:
         if str(name).partition(".")[0] not in whole:
             copy_file(source / name, target / name)
     return [target / name for name in names]
+
+
+def is_state_ours(folder: Place) -> bool:
+    """Whether the file `checkpoint` of a folder is this program's, or is not there."""
+    try:
+        return STATE.fullmatch(bucket.read(folder / "checkpoint")) is not None
+    except FileNotFoundError:
+        return True
 
 
 def is_published(manifest: Path, target: Place) -> bool:

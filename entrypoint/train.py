@@ -30,6 +30,7 @@ def run(work: Workspace) -> str:
         Stopped: SIGTERM arrived; a checkpoint of the step it arrived at is saved.
     """
     identity = identify(work)
+    checkpoint_store.refuse_foreign(work)
     saved = checkpoint_store.newest(identity, work)
     if saved and is_last(saved, work):
         logger.info("step %d is in %s: nothing is left to train", saved.step, saved.source)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from entrypoint import checkpoint_store, publish
+from entrypoint.errors import UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 
@@ -122,6 +123,53 @@ def test_what_a_killed_save_left_behind_is_removed(work: Workspace) -> None:
     (folder / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
     save_steps(work, 8)
     assert steps_in(work.checkpoints) == {"ckpt-8"}
+
+
+def test_files_that_the_job_did_not_make_stay(work: Workspace, tmp_path: Path) -> None:
+    """Beside the job's checkpoints, and behind a link in the place of the folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    work.results.mkdir()
+    (work.results / "checkpoint").symlink_to(elsewhere)
+    theirs = {
+        "ckpt-0.index": "zoo",
+        "ckpt-0.data-00000-of-00001": "zoo",
+        "ckpt-best/weights": "mine",
+        "ckpt-99.json": '{"files": {"../photo.jpg": "x", "ckpt-99.index": "x"}, "job": "job", "step": 99}',
+        "ckpt-98.claim": '{"files": ["notes.txt"], "job": "job"}',
+        "notes.txt": "mine",
+        "checkpoint": 'model_checkpoint_path: "ckpt-0"\nall_model_checkpoint_paths: "ckpt-0"\n',
+        "../photo.jpg": "mine",
+    }
+    for name, text in theirs.items():
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).write_text(text)
+    save_steps(work, 50, job="other")
+    save_steps(work, 1, 2, 3)
+    publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    assert {name: (elsewhere / name).read_text() for name in theirs} == theirs
+    assert steps_in(elsewhere) == {"ckpt-0", "ckpt-best", "ckpt-98", "ckpt-99", "ckpt-2", "ckpt-3"}
+
+
+def test_half_published_checkpoint_is_removed(work: Workspace) -> None:
+    save_steps(work, 5)
+    folder = work.results / "checkpoint"
+    (folder / "ckpt-7.claim").write_text('{"job": "job", "files": ["ckpt-7.index", "ckpt-7.data-00000-of-00001"]}')
+    (folder / "ckpt-7.index").write_bytes(b"half")
+    checkpoint_store.refuse_foreign(work)
+    save_steps(work, 8)
+    assert steps_in(folder) == {"ckpt-5", "ckpt-8"}
+
+
+@pytest.mark.parametrize("name", ["ckpt-7.index", "ckpt-1000.data-00000-of-00001"])
+def test_file_that_a_checkpoint_would_be_written_over_is_refused_by_name(work: Workspace, name: str) -> None:
+    folder = work.results / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "ckpt-0.index").write_text("no step of the job has this number")
+    checkpoint_store.refuse_foreign(work)
+    (folder / name).write_text("mine")
+    with pytest.raises(UserError, match=f"checkpoint/{name} was not made by this job"):
+        checkpoint_store.refuse_foreign(work)
 
 
 def test_results_alone_are_enough_to_resume(work: Workspace) -> None:

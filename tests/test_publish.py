@@ -146,7 +146,21 @@ def test_files_of_a_replaced_job_are_remembered_and_none_outside_of_the_results(
     (work.results / "model_android" / "model.tflite").write_text("")
     outside = work.root / "thesis.doc"
     outside.write_text("")
-    names = ["model_android/model.tflite", "model_android", "gone", str(outside), "../work/thesis.doc", 5, ["x"]]
+    others = [work.results / name for name in ("photo.jpg", "models/mine.h5", "checkpoint/ckpt-0.index")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("the user's")
+    strange = [str(path.relative_to(work.results)) for path in others]
+    names = [
+        *strange,
+        "model_android/model.tflite",
+        "model_android",
+        "gone",
+        str(outside),
+        "../work/thesis.doc",
+        5,
+        ["x"],
+    ]
     (work.results / "job.json").write_text(json.dumps({"files": names}))
     publish.retract(work)
     publish.retract(work)

@@ -43,7 +43,8 @@ def test_every_manifest_is_in_the_table_of_services() -> None:
 
 def test_every_fault_names_tests_that_there_are() -> None:
     rows = re.findall(r"^\| \d+ \|.*", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
-    assert [int(row.split("|")[1]) for row in rows] == list(range(1, 25))
+    assert [int(row.split("|")[1]) for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) >= 27
     for row in rows:
         tests = re.findall(r"`(tests/\S+\.py)::(\w+)`", row)
         assert tests, row
