@@ -169,9 +169,11 @@ def convert_by_steps() -> None:
     """The job's steps from the bucket to the records; prints their seconds."""
     import tensorflow  # noqa: F401 - its start is not measured, here as there
 
-    from entrypoint import annotations, settings, tf_record, workspace
+    from entrypoint import workspace
+    from entrypoint.data import annotations, tf_record
+    from entrypoint.settings import schema
 
-    _, values = settings.load([])
+    _, values = schema.load([])
     work = workspace.Workspace(values)
     began = time.perf_counter()
     annotations.run(work)
@@ -230,15 +232,17 @@ def measure_epochs(folder: Path) -> None:
 
 def read_epochs() -> None:
     """Makes the records and reads them as the training does; prints the seconds of an epoch after the first."""
-    from entrypoint import engine, job, settings, workspace
-    from entrypoint.tf2 import model as models
-    from entrypoint.tf2 import trainer as trainers
+    from entrypoint import job, workspace
+    from entrypoint.engines import engine
+    from entrypoint.engines.tf2 import model as models
+    from entrypoint.engines.tf2 import trainer as trainers
+    from entrypoint.settings import schema
 
-    _, values = settings.load([])
+    _, values = schema.load([])
     work = workspace.Workspace(values)
     for name in ("annotations", "label_map", "checkpoint", "tf_record", "pipeline"):
         job.run_alone(name, values)
-    settings.prepare_environment(values)
+    schema.prepare_environment(values)
     import tensorflow as tf
 
     _, config = engine.load(work)

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from entrypoint import pipeline, zoo
+from entrypoint.training import pipeline
+from entrypoint.zoo import catalogue
 from tests import demo
 from tests.conftest import environment
 
@@ -38,7 +39,7 @@ def main() -> int:
 
 def from_scratch() -> str:
     """The model's pipeline with what random weights need: fan-in initializer, quicker batch norm, Adam."""
-    config = pipeline.read(zoo.PIPELINES / f"{MODEL}.config")
+    config = pipeline.read(catalogue.PIPELINES / f"{MODEL}.config")
     hyperparams = config.model.ssd.feature_extractor.conv_hyperparams
     config.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
     scaling = hyperparams.initializer.variance_scaling_initializer

@@ -71,7 +71,8 @@ def run(python: str, action: str, name: str, folder: Path) -> Any:
 
 def prepare(name: str, folder: Path) -> None:
     """Records, a pipeline.config and the checkpoint that both start from, below the folder."""
-    from entrypoint import job, pipeline
+    from entrypoint import job
+    from entrypoint.training import pipeline
     from tests.zoo import published
 
     (folder / "pipeline.config").write_text(pipeline.write(without_ties(published.config(name))))
@@ -111,7 +112,7 @@ def warm_up(trainer: Any, steps: int, folder: Path) -> None:
 
 def train(name: str, folder: Path) -> list[float]:
     """The losses of the steps, from that checkpoint."""
-    from entrypoint.engine import LOSS
+    from entrypoint.engines.engine import LOSS
 
     trainer = build(name, folder)
     restored = trainer.start_from(str(folder / "start"))
@@ -122,7 +123,7 @@ def train(name: str, folder: Path) -> list[float]:
 
 def settings_of(name: str, folder: Path) -> Any:
     """The job's settings."""
-    from entrypoint.settings import Settings
+    from entrypoint.settings.schema import Settings
 
     values: dict[str, Any] = {
         "data_dir": folder / "bucket",
@@ -139,14 +140,15 @@ def settings_of(name: str, folder: Path) -> Any:
 
 def runner_of(folder: Path) -> Any:
     """The engine of the model."""
-    from entrypoint import engine, workspace
+    from entrypoint import workspace
+    from entrypoint.engines import engine
 
     return engine.of(workspace.read_json(folder / "work" / "pipeline_changes.json", "pipeline")["generation"])
 
 
 def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
     """A model to train in which nothing is left to chance but its first weights; batch norm too for a warm-up."""
-    from entrypoint import pipeline
+    from entrypoint.training import pipeline
 
     runner = runner_of(folder)
     config = pipeline.read(folder / "work" / "pipeline.config")

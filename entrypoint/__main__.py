@@ -7,9 +7,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from entrypoint import check, job, logs, services, settings, signals, zoo
-from entrypoint.errors import JobError, Stopped, UserError, explain
+from entrypoint import check, job
+from entrypoint.settings import schema, services
+from entrypoint.system import logs, signals
+from entrypoint.system.errors import JobError, Stopped, UserError, explain
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import catalogue
 
 logger = logging.getLogger("job")
 
@@ -18,15 +21,15 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a command and returns its exit code: 0 done, 2 the user's to mend, 1 ours, 143 stopped by SIGTERM."""
     logs.configure()
     try:
-        command, values = settings.load(arguments)
+        command, values = schema.load(arguments)
         if command == "models":
             # A pager that ends before the list does is no failure.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            print(zoo.listing(as_json="--json" in arguments))
+            print(catalogue.listing(as_json="--json" in arguments))
             return 0
         if command == "check":
             return check.run(values, as_json="--json" in arguments)
-        settings.prepare_environment(values)
+        schema.prepare_environment(values)
         signals.raise_on_sigterm()
         return run(command, values)
     except Stopped as stop:
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         return fail(explain(error), JobError.exit_code)
 
 
-def run(command: str | None, values: settings.Settings) -> int:
+def run(command: str | None, values: schema.Settings) -> int:
     """Runs the whole job, or one step of it by name."""
     if command is None:
         job.run(values)

@@ -14,12 +14,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from entrypoint import annotations, bucket, examples, images, input_size, logs, settings, tf_record, workspace
-from entrypoint.advice import Seen
-from entrypoint.annotations import Dataset, LabelledImage
-from entrypoint.errors import JobError, UserError, explain
-from entrypoint.examples import Converted
-from entrypoint.settings import Settings
+from entrypoint import workspace
+from entrypoint.data import annotations, examples, images, tf_record
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.examples import Converted
+from entrypoint.data.quality import Seen
+from entrypoint.settings import schema
+from entrypoint.settings.schema import Settings
+from entrypoint.system import bucket, logs
+from entrypoint.system.errors import JobError, UserError, explain
+from entrypoint.zoo import input_size
 
 logger = logging.getLogger("job")
 
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """Converts, and returns the exit code: 0 done, 2 the user's to mend, 1 anything else."""
     logs.configure()
     try:
-        values, options = settings.load_with_others(arguments)
+        values, options = schema.load_with_others(arguments)
         run(values, options)
     except JobError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all
@@ -52,7 +56,7 @@ def run(values: Settings, options: list[str]) -> None:
     if bucket.matching(values.records_dir, "*"):
         raise UserError(f"RECORDS_DIR={values.records_dir} is not empty: name another place, or remove what is there")
     refuse_missing_beam()
-    settings.prepare_environment(values)
+    schema.prepare_environment(values)
     dataset = annotations.read_bucket(values, exclude=values.result_dir)
     parts = tf_record.split(dataset.images, values.validation_fraction, values.seed)
     totals = {

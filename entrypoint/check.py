@@ -6,11 +6,13 @@ It reads the annotations, tells what they say, decodes every photo as the conver
 import json
 from typing import Any
 
-from entrypoint import advice, annotations, examples, images, input_size, logs, parallel, tf_record
-from entrypoint.advice import Seen
-from entrypoint.annotations import Dataset, LabelledImage
-from entrypoint.examples import Converted
-from entrypoint.settings import Settings
+from entrypoint.data import annotations, examples, images, quality, tf_record
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.examples import Converted
+from entrypoint.data.quality import Seen
+from entrypoint.settings.schema import Settings
+from entrypoint.system import logs, parallel
+from entrypoint.zoo import input_size
 
 SHOWN = 20  # names of a kind of finding; `--json` has them all
 
@@ -57,7 +59,7 @@ def describe(
     if seen:
         told = tf_record.too_many_lost(dataset, len(skipped), settings.max_skipped)
         facts["found"] |= seen.kinds()
-        facts["advice"] = advice.give(parts, dataset.labels, seen, size)
+        facts["advice"] = quality.give(parts, dataset.labels, seen, size)
         facts["stops"] = ([told] if told else []) + ([] if counts["train"]["photos"] else [tf_record.NO_PHOTO])
     return facts
 
@@ -95,11 +97,11 @@ def as_text(facts: dict[str, Any]) -> str:
 
 def about_photos(facts: dict[str, Any], seen: Seen) -> str:
     """What reading the photos told, for a person."""
-    lines = as_lines(seen.kinds()) + advice.sizes(facts["advice"]) + advice.sentences(facts["advice"])
+    lines = as_lines(seen.kinds()) + quality.sizes(facts["advice"]) + quality.sentences(facts["advice"])
     lines += [f"the job would stop: {reason}" for reason in facts["stops"]]
     return "\n".join(lines if facts["stops"] else [*lines, "the job can start"])
 
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:
     """A line for each kind of finding."""
-    return [f"{kind}: {len(keys)} ({advice.listed(keys, SHOWN)})" for kind, keys in found.items()]
+    return [f"{kind}: {len(keys)} ({quality.listed(keys, SHOWN)})" for kind, keys in found.items()]

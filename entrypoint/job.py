@@ -10,8 +10,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint import annotations, machine, pipeline, publish, signals, workspace
-from entrypoint.settings import Settings
+from entrypoint import workspace
+from entrypoint.data import annotations
+from entrypoint.engines import machine
+from entrypoint.results import publish
+from entrypoint.settings.schema import Settings
+from entrypoint.system import signals
+from entrypoint.training import pipeline
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -19,9 +24,10 @@ logger = logging.getLogger("job")
 
 @dataclass(frozen=True)
 class Step:
-    """A step is the module of its name: run(workspace) does the work and returns what identifies its output."""
+    """A step is a module: run(workspace) does the work and returns what identifies its output."""
 
     name: str
+    module: str  # below `entrypoint`, imported when the step is needed: some of them import TensorFlow
     reads: tuple[str, ...] = ()  # the settings that decide its output
     after: tuple[str, ...] = ()  # the steps whose output it works on
     background: bool = False  # starts with the job and is waited for where the plan names it
@@ -30,24 +36,36 @@ class Step:
 
 
 PLAN = (
-    Step("annotations", always=True),
-    Step("label_map", after=("annotations",)),
+    Step("annotations", "data.annotations", always=True),
+    Step("label_map", "data.label_map", after=("annotations",)),
     Step(
         "tf_record",
+        "data.tf_record",
         reads=("validation_fraction", "seed", "max_skipped", "records_dir"),
         after=("annotations", "label_map"),
     ),
-    Step("checkpoint", reads=("model", "checkpoint", "checkpoint_sha256", "zoo_url"), background=True),
+    Step(
+        "checkpoint",
+        "training.start_checkpoint",
+        reads=("model", "checkpoint", "checkpoint_sha256", "zoo_url"),
+        background=True,
+    ),
     Step(
         "pipeline",
+        "training.pipeline",
         reads=("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "exports"),
         after=("label_map", "tf_record", "checkpoint"),
     ),
-    Step("train", reads=("seed", "precision", "oversample"), after=("tf_record", "checkpoint", "pipeline")),
-    Step("evaluate", after=("train",), chief=True),
-    Step("export", reads=("exports",), after=("train", "label_map"), chief=True),
-    Step("report", always=True, chief=True),
-    Step("publish", always=True, chief=True),
+    Step(
+        "train",
+        "training.train",
+        reads=("seed", "precision", "oversample"),
+        after=("tf_record", "checkpoint", "pipeline"),
+    ),
+    Step("evaluate", "results.evaluate", after=("train",), chief=True),
+    Step("export", "results.export", reads=("exports",), after=("train", "label_map"), chief=True),
+    Step("report", "results.report", always=True, chief=True),
+    Step("publish", "results.publish", always=True, chief=True),
 )
 STEP_NAMES = tuple(step.name for step in PLAN)
 
@@ -153,5 +171,5 @@ def is_whole(step: Step, work: Workspace) -> bool:
 
 
 def module_of(step: Step) -> Any:
-    """The step's module, imported when it is needed: some of them import TensorFlow."""
-    return importlib.import_module(f"entrypoint.{step.name}")
+    """The step's module."""
+    return importlib.import_module(f"entrypoint.{step.module}")

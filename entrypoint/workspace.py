@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint import bucket
-from entrypoint.bucket import Place
-from entrypoint.errors import UserError
-from entrypoint.settings import Settings
+from entrypoint.settings.schema import Settings
+from entrypoint.system import bucket
+from entrypoint.system.bucket import Place
+from entrypoint.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from entrypoint import signals
-from entrypoint.settings import NAMES, Settings
+from entrypoint.settings.schema import NAMES, Settings
+from entrypoint.system import signals
 from entrypoint.workspace import Workspace
 from tests import demo
 

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from entrypoint import job, publish, workspace
-from entrypoint.errors import JobError, UserError
+from entrypoint import job, workspace
+from entrypoint.results import publish
+from entrypoint.system.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, run_job, write_bucket
 from tests.server import Answer, serve

@@ -20,7 +20,8 @@ LOCKS = [
 EVERYTHING = """
 import importlib, importlib.metadata, pkgutil, re, sys
 import entrypoint
-from entrypoint import report, settings
+from entrypoint.results import report
+from entrypoint.settings import schema as settings
 settings.prepare_environment(settings.Settings())
 for module in pkgutil.walk_packages(entrypoint.__path__, "entrypoint."):
     if not module.name.endswith("__main__"):

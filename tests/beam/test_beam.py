@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from upath import UPath
 
-from entrypoint import annotations, label_map, tf_record
+from entrypoint.data import annotations, label_map, tf_record
 from entrypoint.workspace import Workspace
 from tests import awkward, stores
 from tests.conftest import ROOT, make_settings, run_job, run_module

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from entrypoint import bucket
+from entrypoint.system import bucket
 from tests import stores
 from tests.conftest import read_until, run_job, start_job
 

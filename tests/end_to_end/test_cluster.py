@@ -20,12 +20,13 @@ SMOKE: dict[str, Any] = {"MODEL": "smoke", "BATCH_SIZE": 4, "EXPORTS": "saved_mo
 MIRRORED = """
 import sys
 from pathlib import Path
-from entrypoint import pipeline, settings
+from entrypoint.training import pipeline
+from entrypoint.settings import schema as settings
 settings.prepare_environment(settings.Settings())
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from entrypoint.tf2 import trainer as trainers
+from entrypoint.engines.tf2 import trainer as trainers
 config = pipeline.read(Path(sys.argv[1]))
 trainer = trainers.Trainer(config, 1, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 rows = [*trainers.train(trainer, 1), *trainers.train(trainer, 3)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from entrypoint import annotations
+from entrypoint.data import annotations
 from tests import awkward
 from tests.conftest import run_job
 

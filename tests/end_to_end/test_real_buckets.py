@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrypoint import pipeline, zoo
-from entrypoint.checkpoint import KEPT
+from entrypoint.training import pipeline
+from entrypoint.training.start_checkpoint import KEPT
+from entrypoint.zoo import catalogue
 from tests.conftest import SHARED, run_job
 from tests.server import Answer, serve
 
@@ -48,10 +49,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import object_detection  # noqa: F401 - before TensorFlow is used
     import tensorflow as tf
 
-    from entrypoint.tf2 import model
+    from entrypoint.engines.tf2 import model
 
     folder = tmp_path_factory.mktemp("zoo")
-    path = zoo.find(MODEL).pipeline
+    path = catalogue.find(MODEL).pipeline
     assert path is not None
     config = pipeline.read(path)
     tf.keras.utils.set_random_seed(1)

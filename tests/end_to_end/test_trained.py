@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entrypoint import images
+from entrypoint.data import images
 from tests import demo
 from tests.conftest import environment, run_job
 
@@ -276,10 +276,11 @@ def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained:
 MIXED = """
 import sys
 from pathlib import Path
-from entrypoint import pipeline, settings
+from entrypoint.training import pipeline
+from entrypoint.settings import schema as settings
 settings.prepare_environment(settings.Settings())
 import tensorflow as tf
-from entrypoint.tf2 import trainer as trainers
+from entrypoint.engines.tf2 import trainer as trainers
 config = pipeline.read(Path(sys.argv[1]))
 config.train_config.batch_size = 4
 for policy in ("float32", "mixed_bfloat16"):

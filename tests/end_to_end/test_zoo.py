@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from entrypoint import zoo
+from entrypoint.zoo import catalogue
 from tests.zoo import sweep
 
 MODELS = (
@@ -21,10 +21,10 @@ MODELS = (
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model_trains_from_its_archive_by_its_name_alone(name: str) -> None:
-    row = sweep.try_model(zoo.find(name))
+    row = sweep.try_model(catalogue.find(name))
     restored, total = (int(count) for count in row.restored.split(" of "))
     # All but the weights and biases for 90 classes, of which an SSD has two for each of six maps.
     assert total - 12 <= restored < total
     assert all(math.isfinite(loss) for loss in row.losses)
     assert ("model_android" in row.exports) == name.startswith(("ssd", "efficientdet"))
-    assert row.config == ("archive's" if zoo.find(name).pipeline is None else "ours")
+    assert row.config == ("archive's" if catalogue.find(name).pipeline is None else "ours")

@@ -244,7 +244,8 @@ def test_little_memory_is_a_clear_message(image: str, bucket: Path) -> None:
 def test_memory_that_runs_out_is_told_before_the_kernel_kills(image: str) -> None:
     # As a job whose memory grows does, and no faster than a look at it takes: 800 MiB in eight seconds.
     grow = (
-        "import time; from entrypoint import logs, machine; logs.configure(); machine.watch_memory(); held = []\n"
+        "import time; from entrypoint.engines import machine; from entrypoint.system import logs\n"
+        "logs.configure(); machine.watch_memory(); held = []\n"
         "while True: held.append(bytearray(b'1' * (1 << 20))); time.sleep(0.01)"
     )
     limits = ("--memory=800m", "--memory-swap=800m", "--workdir=/opt/job", "--entrypoint=python")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint import publish
+from entrypoint.results import publish
 from entrypoint.workspace import Workspace
 from tests.conftest import ROOT, make_settings, run_job
 

@@ -11,7 +11,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from entrypoint import pipeline, zoo
+from entrypoint.training import pipeline
+from entrypoint.zoo import catalogue
 from tests.zoo import published
 
 ZOO = Path(__file__).resolve().parents[3] / "shared" / "zoo"
@@ -31,7 +32,7 @@ def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
     Raises:
         AssertionError: names or shapes are not those of the published index, where ../shared has it.
     """
-    model = zoo.find(name)
+    model = catalogue.find(name)
     config = published.config(name, shrink)
     stem = Path(model.archive).name.removesuffix(".tar.gz")
     index = find_index(model.generation, stem)
@@ -69,7 +70,7 @@ def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
     import object_detection  # noqa: F401 - before TensorFlow is used
     import tensorflow as tf
 
-    from entrypoint.tf2 import model
+    from entrypoint.engines.tf2 import model
 
     tf.keras.utils.set_random_seed(1)
     built = model.build(config, is_training=True)
@@ -81,7 +82,7 @@ def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
 
 def write_tf1(config: Any, folder: Path, index: Path | None) -> Path:
     """A checkpoint as upstream's TF1 loop saves it, and what only the index has besides: ranges of quantisation."""
-    from entrypoint.tf1 import model  # first, since it sets TensorFlow's mode
+    from entrypoint.engines.tf1 import model  # first, since it sets TensorFlow's mode
 
     import tensorflow.compat.v1 as tf  # isort: skip
 

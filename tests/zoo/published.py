@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from entrypoint import pipeline, zoo
+from entrypoint.training import pipeline
+from entrypoint.zoo import catalogue
 
 # What every config of the zoo says of its training, for as many replicas as it was trained on.
 TRAINING = """
@@ -42,8 +43,8 @@ def config(name: str, shrink: int = 1) -> Any:
     """The TrainEvalPipelineConfig of a model's archive, with 90 classes; sides divided by `shrink`."""
     from google.protobuf import text_format
 
-    base, fields = (name, "") if zoo.find(name).pipeline else variants()[name]
-    path = zoo.find(base).pipeline
+    base, fields = (name, "") if catalogue.find(name).pipeline else variants()[name]
+    path = catalogue.find(base).pipeline
     assert path is not None, f"{base} has no pipeline of ours"
     result = pipeline.read(path)
     text_format.Merge(f"model {{ {fields} }}" if fields else "", result)

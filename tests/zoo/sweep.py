@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from entrypoint import zoo
+from entrypoint.zoo import catalogue
 from tests import demo
 from tests.conftest import environment, run_measured
 from tests.server import serve
@@ -89,13 +89,13 @@ def main(patterns: list[str]) -> None:
         sys.exit(f"{len(failed)} models failed: {', '.join(failed)}")
 
 
-def box_models(patterns: list[str]) -> list[zoo.Model]:
+def box_models(patterns: list[str]) -> list[catalogue.Model]:
     """The models of the zoo that find boxes and nothing else, as far as their names match."""
-    models = [model for model in zoo.load().values() if model.outputs == "boxes" and model.archive]
+    models = [model for model in catalogue.load().values() if model.outputs == "boxes" and model.archive]
     return [model for model in models if any(fnmatch.fnmatch(model.name, each) for each in patterns or ["*"])]
 
 
-def try_model(model: zoo.Model, **settings: Any) -> Row:
+def try_model(model: catalogue.Model, **settings: Any) -> Row:
     """Makes the archive, serves it and runs the job; at a smaller input where memory does not hold the model's own."""
     for shrink in SHRINKS:
         with tempfile.TemporaryDirectory() as scratch:
@@ -105,7 +105,7 @@ def try_model(model: zoo.Model, **settings: Any) -> Row:
     raise SweepError(f"{model.name} does not fit into this machine's memory")
 
 
-def run_once(model: zoo.Model, folder: Path, shrink: int, settings: dict[str, Any]) -> Row | None:
+def run_once(model: catalogue.Model, folder: Path, shrink: int, settings: dict[str, Any]) -> Row | None:
     """What the job came to; None where it was killed for its memory, SweepError where it failed."""
     made = make_archive(model.name, folder, shrink)
     demo.draw_bucket(folder / "bucket", photos=PHOTOS)
@@ -134,7 +134,7 @@ def make_archive(name: str, folder: Path, shrink: int) -> dict[str, Any]:
     return made
 
 
-def read_row(model: zoo.Model, folder: Path, log: str, made: dict[str, Any], peak: float, seconds: float) -> Row:
+def read_row(model: catalogue.Model, folder: Path, log: str, made: dict[str, Any], peak: float, seconds: float) -> Row:
     """What the log and the results say; SweepError where something is missing."""
     restored = re.search(r"checkpoint: (\d+ of \d+) variables restored", log)
     losses = [float(loss) for loss in re.findall(r"tensorflow:loss = (\S+), step", log)]
@@ -178,7 +178,7 @@ def old_lines() -> list[str]:
 
 def show(row: Row) -> str:
     """A row of the table."""
-    model = zoo.find(row.name)
+    model = catalogue.find(row.name)
     is_whole = set(re.findall(r"\d+", row.input)) == set(re.findall(r"\d+", model.input_size))
     size = row.input if is_whole else f"{row.input}, of {model.input_size.replace('-', 'x')}"
     variables = f"{row.variables}{', published' if row.published else ''}"

@@ -1,0 +1,418 @@
+"""The bucket's annotations -> dataset.json: photos with normalised boxes, checked; what was repaired or skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from entrypoint import workspace
+from entrypoint.data import formats, images
+from entrypoint.data.formats.source import CROWD, Files, Labelled, Source, number
+from entrypoint.settings.schema import Settings
+from entrypoint.system import bucket, logs, parallel
+from entrypoint.system.bucket import Place
+from entrypoint.system.errors import UserError
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+# What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
+NEGATIVE = "Negative"
+MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
+DAMAGED = "file of annotations is damaged, skipped"
+UNLISTED = "photo in none of the bucket's splits, trained on"
+NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
+HEAD = 1 << 16  # bytes: most photos tell their size and orientation in fewer
+SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the records' float32
+ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A labelled box; corners as fractions of the upright photo's width and height, min < max, within 0..1."""
+
+    label: str
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """A photo by its key in the bucket, and the boxes on it; none means that it shows no object."""
+
+    key: str
+    boxes: tuple[Box, ...]
+    part: str | None = None  # "train" or "validation" where the bucket has a split of its own
+    bytes: int = field(default=0, compare=False)  # of the file
+    version: str = field(default="", compare=False)  # another one whenever the photo is another
+
+
+@dataclass
+class Findings:
+    """What was repaired or skipped, and where: kind -> photos or labels it was found on."""
+
+    kinds: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str) -> None:
+        """Notes one finding."""
+        self.kinds.setdefault(kind, []).append(where)
+
+
+@dataclass
+class Dataset:
+    """The checked annotations: labels in the order of their ids, photos in the order of their keys."""
+
+    labels: list[str]
+    images: list[LabelledImage]
+    findings: Findings = field(default_factory=Findings)
+    unlabelled: int = 0
+
+    @property
+    def lost(self) -> list[str]:
+        """The keys of photos that are named and not in the bucket, and of annotations of one that cannot be read."""
+        return [key for kind in (MISSING, OUTSIDE, DAMAGED) for key in self.findings.kinds.get(kind, [])]
+
+
+def run(work: Workspace) -> str:
+    """Reads and checks the annotations and writes dataset.json, or fetches it; returns a digest of it.
+
+    Raises:
+        UserError: there is nothing to train on, or RECORDS_DIR holds no records.
+    """
+    if work.settings.records_dir:
+        bucket.fetch(refuse_missing_records(work.settings.records_dir) / "dataset.json", work.dataset)
+        dataset = load(work)
+    else:
+        dataset = read_bucket(work.settings, exclude=work.results)
+        workspace.write_json(work.dataset, dataset)
+    boxes = Counter(box.label for image in dataset.images for box in image.boxes)
+    logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
+    if any(image.part for image in dataset.images):
+        logger.info("the bucket's own split is kept, VALIDATION_FRACTION is not used")
+    if dataset.unlabelled:
+        logger.info("%d photos of the bucket carry no annotation and are not used", dataset.unlabelled)
+    for kind, where in dataset.findings.kinds.items():
+        logger.warning("%s: %d (%s%s)", kind, len(where), ", ".join(where[:3]), ", ..." if len(where) > 3 else "")
+    return identify(dataset)
+
+
+def identify(dataset: Dataset) -> str:
+    """A digest of what is labelled how, whatever the photos are like."""
+    plain = [dataclasses.replace(image, bytes=0, version="") for image in dataset.images]
+    return workspace.digest(dataclasses.replace(dataset, images=plain))
+
+
+def load(work: Workspace) -> Dataset:
+    """The dataset that the step wrote."""
+    document = workspace.read_json(work.dataset, "annotations", to_object)
+    return Dataset(
+        document["labels"], document["images"], Findings(document["findings"]["kinds"]), document["unlabelled"]
+    )
+
+
+def of_json(text: str) -> LabelledImage:
+    """A photo as JSON has it."""
+    image: LabelledImage = json.loads(text, object_hook=to_object)
+    return image
+
+
+def to_object(item: dict[str, Any]) -> Any:
+    """A photo or a box out of an object of JSON, as soon as it is read; other objects stay as they are."""
+    if "xmin" in item:
+        # One text for a label, however many boxes have it.
+        return Box(**{**item, "label": sys.intern(item["label"])})
+    return LabelledImage(**{**item, "boxes": tuple(item["boxes"])}) if "boxes" in item else item
+
+
+def read_bucket(settings: Settings, exclude: Place) -> Dataset:
+    """The dataset of the bucket DATA_DIR; `exclude` is a folder in it that holds no data of the user's.
+
+    Raises:
+        UserError: there are no annotations in a known format, or no box in them that can be used.
+    """
+    refuse_missing_bucket(settings.data_dir)
+    root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
+    listing = list_files(root, exclude)
+    files = Files(root, listing, settings.workers)
+    source = formats.read(files, settings.data_format)
+    findings = Findings()
+    labelled = find_photos(source, files, findings)
+    frames = measure_photos([key for key, each in labelled.items() if each.in_pixels and listing[key].size], files)
+    images = []
+    for key, each in keep_own_split(labelled, findings).items():
+        if settings.empty_photos == "drop" and all(map(is_negative, each.annotations)):
+            findings.add("photo without a box, dropped (EMPTY_PHOTOS=drop)", key)
+        else:
+            entry = listing[key]
+            found = read_image(key, each, frames.get(key), findings)
+            images += [dataclasses.replace(image, bytes=entry.size, version=entry.version) for image in found]
+    labels = order_labels(source.labels, images, findings)
+    if not labels:
+        raise UserError(
+            f"{source.place} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
+        )
+    return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys() - source.images.keys()))
+
+
+def list_files(root: Place, exclude: Place) -> dict[str, bucket.Entry]:
+    """The bucket's files; `exclude` and hidden folders are left out."""
+    return bucket.listing(root, exclude if bucket.is_remote(root) else exclude.resolve())
+
+
+def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:
+    """What was drawn, by the keys of photos that are there, in the order of the keys."""
+    for name in source.missing:
+        findings.add(MISSING, name)
+    for name in source.unreadable:
+        findings.add(DAMAGED, name)
+    for kind, where in source.found.items():
+        for place in where:
+            findings.add(kind, place)
+    found: dict[str, Labelled] = {}
+    for key, labelled in sorted(source.images.items()):
+        photo = resolve(key, files, findings)
+        if photo is not None and photo in found:
+            # Two names of one photo, of which one is escaped.
+            found[photo].annotations.extend(labelled.annotations)
+        elif photo is not None:
+            found[photo] = labelled
+    return dict(sorted(found.items()))
+
+
+def keep_own_split(labelled: dict[str, Labelled], findings: Findings) -> dict[str, Labelled]:
+    """The photos with the split that the bucket has; where it has none, or one of few photos alone, nobody's split.
+
+    Photos for a test are left out where there are others for validation, and are those for validation else.
+    """
+    count = Counter(each.part for each in labelled.values())
+    if not {"train"} < count.keys() - {None}:
+        return with_parts(labelled, dict.fromkeys(count))
+    if 2 * count[None] > len(labelled):
+        for key in (key for key, each in labelled.items() if each.part):
+            findings.add(NOT_KEPT, key)
+        return with_parts(labelled, dict.fromkeys(count))
+    for key in (key for key, each in labelled.items() if each.part is None):
+        findings.add(UNLISTED, key)
+    if "validation" not in count:
+        return with_parts(labelled, {"train": "train", "test": "validation", None: "train"})
+    for key in (key for key, each in labelled.items() if each.part == "test"):
+        findings.add("photo of the bucket's test split, left out", key)
+    kept = {key: each for key, each in labelled.items() if each.part != "test"}
+    return with_parts(kept, {"train": "train", "validation": "validation", None: "train"})
+
+
+def with_parts(labelled: dict[str, Labelled], parts: Mapping[str | None, str | None]) -> dict[str, Labelled]:
+    """The photos with other names for their parts."""
+    return {key: dataclasses.replace(each, part=parts[each.part]) for key, each in labelled.items()}
+
+
+def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
+    """Size and orientation of photos, as far as their headers can be read."""
+
+    def measure(key: str) -> tuple[str, images.Frame | None]:
+        try:
+            return key, measure_photo(files.root / key)
+        except OSError as error:
+            if error.errno not in bucket.FINAL:
+                raise
+            # The conversion says why it cannot be read, and counts it.
+            return key, None
+
+    found = parallel.map_in_order(measure, keys, files.workers)
+    return {key: frame for key, frame in logs.progress(found, len(keys), "sizes of photos") if frame is not None}
+
+
+def measure_photo(place: Place) -> images.Frame | None:
+    """Size and orientation of a photo, by its first bytes where they tell; None for what is none, OSError named."""
+    head = bucket.read_head(place, HEAD)
+    frame = images.read_frame(head)
+    return images.read_frame(bucket.read(place)) if frame is None and len(head) == HEAD else frame
+
+
+def refuse_missing_bucket(root: Place) -> None:
+    """UserError where DATA_DIR is not there, or may not be read."""
+    try:
+        is_there = bucket.is_folder(root)
+    except PermissionError as error:
+        mend = bucket.MEND if bucket.is_remote(root) else "let this user read it, or start the container as its owner"
+        raise UserError(f"DATA_DIR={root} may not be read ({error.strerror}): {mend}") from None
+    if not is_there and bucket.is_remote(root):
+        raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
+    if not is_there:
+        raise UserError(f"DATA_DIR={root} is no folder: mount the bucket there, or name where it is mounted")
+
+
+def refuse_missing_records(place: Place) -> Place:
+    """RECORDS_DIR; UserError where nothing was converted into it, or not to the end."""
+    if not bucket.matching(place, "manifest.json"):
+        raise UserError(
+            f"RECORDS_DIR={place} has no manifest.json: name the folder that `python -m entrypoint.beam` wrote, and "
+            "see that it came to its end"
+        )
+    return place
+
+
+def resolve(key: str, files: Files, findings: Findings) -> str | None:
+    """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
+    for candidate in (key, html.unescape(key)):
+        if candidate in files.photos and is_inside(files.root, candidate):
+            return candidate
+    alike = files.spelt_like(html.unescape(key))
+    if alike and is_inside(files.root, alike):
+        return alike
+    parts = PurePosixPath(html.unescape(key)).parts
+    outside = key in files.photos or ".." in parts or key.startswith("/")
+    findings.add(OUTSIDE if outside else MISSING, key)
+    return None
+
+
+def is_inside(root: Place, key: str) -> bool:
+    """Whether a photo lies in the bucket; a symbolic link can lead out of it."""
+    return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
+
+
+def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
+    """The photo with its usable boxes; nothing where all of its boxes are unusable, since it is no negative then."""
+    part = labelled.part
+    drawn = [annotation for annotation in labelled.annotations if not is_negative(annotation)]
+    size = labelled.size or (frame.size if frame else None)
+    if labelled.in_pixels:
+        if size is None:
+            # No size, no fractions; the conversion skips a photo whose header cannot be read, and says why.
+            return [LabelledImage(key, (), part)]
+        drawn = [to_fractions(annotation, *size) for annotation in drawn]
+    boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
+    unique = tuple(dict.fromkeys(boxes))
+    for _ in boxes[len(unique) :]:
+        findings.add("box drawn twice, taken once", key)
+    if drawn and not unique:
+        findings.add("photo without a usable box, skipped", key)
+        return []
+    if frame is not None and size is not None:
+        unique = fit_to_frame(key, unique, size, frame, findings)
+    return [LabelledImage(key, unique, part)]
+
+
+def to_fractions(annotation: Any, width: int, height: int) -> Any:
+    """An annotation in pixels of a picture of that size, in fractions of it; what is no number stays."""
+    if not isinstance(annotation, dict):
+        return annotation
+    scaled = dict(annotation)
+    for name, side in (("x", width), ("x2", width), ("y", height), ("y2", height)):
+        value = number(annotation.get(name))
+        scaled[name] = None if value is None else value / side
+    return scaled
+
+
+def fit_to_frame(
+    key: str, boxes: tuple[Box, ...], size: tuple[int, int], frame: images.Frame, findings: Findings
+) -> tuple[Box, ...]:
+    """The boxes on the upright photo; `size` is that of the picture they were drawn on, by the annotations' word."""
+    upright = frame.size
+    if size == upright:
+        return boxes
+    if frame.is_on_its_side and size == upright[::-1]:
+        findings.add("boxes drawn on a photo before it was turned upright, turned with it", key)
+        return tuple(turn(box, frame.orientation) for box in boxes)
+    if abs(size[0] * upright[1] - size[1] * upright[0]) > ASPECT_TOLERANCE * size[0] * upright[1]:
+        findings.add("photo of another shape than its annotations say, boxes stretched to it", key)
+    return boxes
+
+
+def turn(box: Box, orientation: int) -> Box:
+    """The box after the photo was turned upright by its Exif orientation, 1 to 8 (Exif 2.3, section 4.6.4)."""
+    xmin, ymin, xmax, ymax = box.xmin, box.ymin, box.xmax, box.ymax
+    if orientation >= images.FIRST_ON_ITS_SIDE:
+        xmin, ymin, xmax, ymax = ymin, xmin, ymax, xmax
+    if orientation in (2, 3, 6, 7):
+        xmin, xmax = 1 - xmax, 1 - xmin
+    if orientation in (3, 4, 7, 8):
+        ymin, ymax = 1 - ymax, 1 - ymin
+    return Box(box.label, xmin, ymin, xmax, ymax)
+
+
+def is_negative(annotation: Any) -> bool:
+    """Whether an annotation only says that the photo shows no object."""
+    corners = ("x", "y", "x2", "y2")
+    return (
+        isinstance(annotation, dict)
+        and annotation.get("label") == NEGATIVE
+        and not any(corner in annotation for corner in corners)
+    )
+
+
+def read_box(key: str, annotation: Any, findings: Findings) -> Box | None:
+    """The box in order and within the photo, or None; what was wrong becomes a finding."""
+    if not isinstance(annotation, dict):
+        is_crowd = annotation == CROWD
+        findings.add("region of a crowd, skipped" if is_crowd else "annotation is no box, skipped", key)
+        return None
+    label = annotation.get("label")
+    if not isinstance(label, str) or not label.strip():
+        findings.add("box without a label, skipped", key)
+        return None
+    corners = [number(annotation.get(name)) for name in ("x", "y", "x2", "y2")]
+    if any(corner is None for corner in corners):
+        findings.add("box with a corner missing or no number, skipped", key)
+        return None
+    if label != label.strip():
+        findings.add("label with white space around it, taken without", key)
+    # JavaScript cuts an emoji in two where it counts to a limit; half of one cannot be written in UTF-8.
+    label = label.strip().encode(errors="replace").decode()
+    return repair_box(key, label, [corner for corner in corners if corner is not None], findings)
+
+
+def repair_box(key: str, label: str, corners: list[float], findings: Findings) -> Box | None:
+    """Puts corners in order, cuts them to the photo and drops what has no area left."""
+    x, y, x2, y2 = corners
+    xmin, xmax, ymin, ymax = min(x, x2), max(x, x2), min(y, y2), max(y, y2)
+    if xmax - xmin < SMALLEST or ymax - ymin < SMALLEST:
+        findings.add("box without area, skipped", key)
+        return None
+    if (xmin, ymin) != (x, y):
+        findings.add("box with corners swapped, put in order", key)
+    clipped = [min(max(value, 0.0), 1.0) for value in (xmin, ymin, xmax, ymax)]
+    if clipped[2] - clipped[0] < SMALLEST or clipped[3] - clipped[1] < SMALLEST:
+        findings.add("box outside of the photo, skipped", key)
+        return None
+    if clipped != [xmin, ymin, xmax, ymax]:
+        findings.add("box reaching out of the photo, cut to it", key)
+    return Box(sys.intern(label), *clipped)
+
+
+def order_labels(declared: list[str], images: list[LabelledImage], findings: Findings) -> list[str]:
+    """The labels that boxes use: first those that the file lists, in its order, then the others by name."""
+    declared = [label.strip() for label in declared]
+    used = {box.label for image in images for box in image.boxes}
+    ordered = [label for label in dict.fromkeys([*declared, *sorted(used)]) if label in used]
+    for label in dict.fromkeys(declared):
+        if label not in used and label != NEGATIVE:
+            findings.add("label without a box, left out", label)
+    for first, second in same_but_for_case(ordered):
+        findings.add("labels that differ in case or white space alone, kept apart", f"{first!r} and {second!r}")
+    return ordered
+
+
+def same_but_for_case(labels: list[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of labels that a reader would take for one."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        folded = " ".join(label.casefold().split())
+        if folded in seen:
+            yield seen[folded], label
+        seen.setdefault(folded, label)
+
+
+def describe(findings: Findings) -> str:
+    """The findings with their counts, in one line."""
+    return "; ".join(f"{kind}: {len(where)}" for kind, where in findings.kinds.items()) or "no annotations at all"

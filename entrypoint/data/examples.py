@@ -1,0 +1,120 @@
+"""A photo and its boxes -> a serialized tf.train.Example, or why there is none; the same on one machine and on many."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoint.data import images
+from entrypoint.data.annotations import LabelledImage
+from entrypoint.system import bucket
+from entrypoint.system.bucket import Place
+
+# Decoded photos are large: more of them at a time than there are cores would gain nothing.
+DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of a photo."""
+
+    key: str
+    example: bytes | None  # None where the photo cannot be used
+    skipped: str | None  # why, then
+    photo: images.Facts | None  # what is told of the photo otherwise
+
+
+def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:
+    """The photo with its boxes as an example; OSError where the bucket itself cannot be read."""
+    try:
+        photo = read_photo(root, image.key, shrink)
+    except images.UnusablePhotoError as error:
+        return Converted(image.key, None, str(error), None)
+    with DECODING:
+        if not photo.facts.changes and not is_decodable(photo):
+            photo = images.encode_anew(photo)
+    return Converted(image.key, to_example(image, photo, ids), None, photo.facts)
+
+
+def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) -> images.Photo:
+    """The photo of that key, decoded.
+
+    Raises:
+        UnusablePhotoError: it is gone, may not be read, or is no usable photo.
+        OSError: the bucket itself cannot be read.
+    """
+    try:
+        content = bucket.read(root / key)
+    except OSError as error:
+        # Of a bucket by address only a missing file is the photo's own fault: credentials can run out in the middle.
+        is_photo = isinstance(error, FileNotFoundError) or not bucket.is_remote(root)
+        if error.errno not in bucket.FINAL or not is_photo:
+            raise
+        raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
+    with DECODING:
+        return images.load(content, shrink)
+
+
+def is_decodable(photo: images.Photo) -> bool:
+    """Whether TensorFlow reads the photo too: its decoders refuse some damage that Pillow's pass over."""
+    import tensorflow as tf
+
+    session, encoded, pixels = decoder()
+    try:
+        session.run(pixels, {encoded: photo.encoded})
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def decoder() -> tuple[Any, Any, Any]:
+    """A session, and the tensors of encoded bytes and of pixels in it; it leaves TensorFlow's mode to the engine."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default():
+        encoded = tf.placeholder(tf.string, [])
+        pixels = tf.io.decode_image(encoded, channels=3)
+        # A session takes all of a GPU's memory where it is let.
+        return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels.op
+
+
+def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:
+    """A serialized tf.train.Example with the features that upstream's TfExampleDecoder reads.
+
+    Corners are fractions of the width and height, float32; labels come as text and as id. `image/original/*` is the
+    job's own: the size in pixels before the photo was made smaller, by which COCO calls a box small or large.
+    """
+    import tensorflow as tf
+
+    def of_bytes(*values: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    def of_ints(*values: int) -> Any:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def of_floats(*values: float) -> Any:
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    key = os.fsencode(image.key)
+    feature = {
+        "image/height": of_ints(photo.height),
+        "image/width": of_ints(photo.width),
+        "image/original/height": of_ints(photo.facts.height),
+        "image/original/width": of_ints(photo.facts.width),
+        "image/filename": of_bytes(key),
+        "image/source_id": of_bytes(key),
+        "image/key/sha256": of_bytes(photo.sha256.encode()),
+        "image/encoded": of_bytes(photo.encoded),
+        "image/format": of_bytes(photo.format.encode()),
+        "image/object/class/text": of_bytes(*(box.label.encode() for box in image.boxes)),
+        "image/object/class/label": of_ints(*(ids[box.label] for box in image.boxes)),
+    }
+    for corner in ("xmin", "xmax", "ymin", "ymax"):
+        feature[f"image/object/bbox/{corner}"] = of_floats(*(getattr(box, corner) for box in image.boxes))
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    # The order of a map's entries is otherwise free to change between two processes.
+    return bytes(example.SerializeToString(deterministic=True))

@@ -1,0 +1,47 @@
+"""CreateML's JSON (Apple's documentation, "Building an Object Detector Data Source"): photos with boxes.
+
+A list of `{image, annotations: [{label, coordinates: {x, y, width, height}}]}`; pixels, x and y in the box's middle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from entrypoint.data.formats import documents
+from entrypoint.data.formats.documents import ANNOTATIONS, IMAGE, first
+from entrypoint.data.formats.source import Files, Labelled, Source, box_of_centre, number, part_of_file, text
+
+WANTED = "JSON files with a list of `image` and `annotations`"
+
+
+def read(files: Files) -> Source | None:
+    """The boxes of all of CreateML's files in the bucket."""
+    found = documents.of_kind(files, documents.CREATE_ML)
+    if not found:
+        return None
+    source = Source(files.root / min(found), [])
+    for key, document in sorted(found.items()):
+        for entry in filter(documents.is_entry, document):
+            read_entry(source, files, key, entry)
+    return source
+
+
+def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
+    """Adds a photo and what is drawn on it."""
+    name = first(entry, IMAGE)
+    photo = files.named(unquote(urlsplit(name).path) if "://" in name else name, key)
+    if photo is None:
+        source.missing.append(name)
+        return
+    drawn = [read_annotation(annotation) for annotation in first(entry, ANNOTATIONS)]
+    source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key)))
+
+
+def read_annotation(annotation: Any) -> Any:
+    """The box by its corners; what is no box stays as it is."""
+    coordinates = annotation.get("coordinates") if isinstance(annotation, dict) else None
+    if not isinstance(coordinates, dict):
+        return annotation if isinstance(annotation, dict) else None
+    values = (number(coordinates.get(name)) for name in ("x", "y", "width", "height"))
+    return box_of_centre(text(annotation.get("label")), *values)

@@ -1,0 +1,97 @@
+"""The JSON documents of a bucket, for the formats that are known by what is in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from entrypoint.data.formats.source import Files
+from entrypoint.system.errors import UserError
+
+# Where none of the first so many from the root down is known, and none of the largest, the others are not looked at: a
+# bucket can have a file of something else per photo.
+FIRST, LARGEST = 40, 10
+COCO, CREATE_ML, DAMAGED = "coco", "create_ml", "damaged"
+# Many times as large as the boxes, and of no use here.
+HEAVY = ("segmentation", "keypoints", "caption")
+# The older names are those of Turi Create, and of what exports for it.
+IMAGE = ("image", "imagefilename", "imageURL", "filename")
+ANNOTATIONS = ("annotations", "annotation")
+
+
+def of_kind(files: Files, kind: str) -> dict[str, Any]:
+    """The bucket's documents of that kind, by their keys.
+
+    Raises:
+        UserError: there are some, and another one beside them is damaged.
+    """
+    if files.documents is None:
+        files.documents = dict(read_known(files))
+        files.damaged += [key for key, (name, _) in files.documents.items() if name == DAMAGED]
+    found = {key: document for key, (name, document) in files.documents.items() if name == kind}
+    damaged = [key for key, (name, _) in files.documents.items() if name == DAMAGED]
+    if found and damaged:
+        places = ", ".join(str(files.root / key) for key in damaged)
+        raise UserError(f"{places}: cut off or damaged; export the annotations again, or remove what is of no use")
+    return found
+
+
+def read_known(files: Files) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """The keys of the documents that are of a kind, with it, one parsed after another."""
+    keys = files.with_suffix(".json")
+    largest = sorted(keys[FIRST:], key=lambda key: -files.entries[key].size)[:LARGEST]
+    sample = [*keys[:FIRST], *largest]
+    is_known = False
+    for some in (sample, sorted(set(keys) - set(sample))):
+        for key, content in files.read_all(some):
+            kind, document = classify(content)
+            if kind:
+                is_known = True
+                yield key, (kind, document)
+        if not is_known:
+            return
+
+
+def classify(content: bytes) -> tuple[str, Any]:
+    """The kind of a document, empty for none that is known, and the document."""
+    try:
+        document = json.loads(content.decode("utf-8-sig"), object_hook=without_heavy)
+    except (ValueError, RecursionError):
+        return DAMAGED if b'"annotation' in content else "", None
+    if is_coco(document):
+        return COCO, document
+    return (CREATE_ML, document) if is_create_ml(document) else ("", None)
+
+
+def without_heavy(item: dict[str, Any]) -> dict[str, Any]:
+    """An object of a document as it is parsed, without what nobody reads."""
+    for name in HEAVY:
+        item.pop(name, None)
+    return item
+
+
+def is_coco(document: Any) -> bool:
+    """Whether a document is one of boxes; captions and panoptic segments have other annotations."""
+    lists = ("images", "annotations", "categories")
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in lists):
+        return False
+    boxes = [each for each in document["annotations"] if isinstance(each, dict)]
+    return not boxes or any("bbox" in each for each in boxes)
+
+
+def is_create_ml(document: Any) -> bool:
+    """Whether a document is a list with photos in it."""
+    return isinstance(document, list) and any(is_entry(entry) for entry in document)
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether an item of CreateML's list is a photo."""
+    return (
+        isinstance(entry, dict) and isinstance(first(entry, IMAGE), str) and isinstance(first(entry, ANNOTATIONS), list)
+    )
+
+
+def first(entry: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The value of the first of the names that there is."""
+    return next((entry[name] for name in names if name in entry), None)

@@ -1,0 +1,171 @@
+"""YOLO's text files (docs.ultralytics.com, "Object Detection Datasets Overview"): one per photo, and a list of labels.
+
+A line is `class x y width height`, the middle and the size as fractions of the photo; or `class x1 y1 x2 y2 ...`, a
+polygon, of which the hull is taken. The labels stand in data.yaml, or one a line in classes.txt or obj.names. An empty
+file is a photo without objects; a photo without a file was never labelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from entrypoint.data.formats.source import (
+    PARTS,
+    Files,
+    Labelled,
+    Source,
+    box,
+    box_of_centre,
+    number,
+    part_of_folders,
+    text,
+)
+from entrypoint.system import bucket
+from entrypoint.system.errors import UserError
+
+WANTED = "text files of one photo each, with data.yaml or classes.txt"
+BOX_WORDS = 5  # in the line of a box
+SCORED = 6  # in one with a score
+LISTS = ("classes.txt", "obj.names")
+
+
+def read(files: Files) -> Source | None:
+    """The boxes of all text files that lie beside a photo of their name, or in `labels` where that is in `images`.
+
+    Raises:
+        UserError: several files list the labels, and not alike.
+    """
+    names = read_names(files)
+    keys = [key for key in files.with_suffix(".txt") if is_of_photo(files, key, names.lists)]
+    if not names.labels or not keys:
+        return None
+    source = Source(files.root / names.key, list(names.labels.values()))
+    claims = []
+    for key, content in files.read_all(keys):
+        photo = files.beside(key)
+        if photo is None:
+            source.missing.append(key)
+            continue
+        lines = content.decode(errors="replace").splitlines()
+        drawn = [read_line(line.split()[: names.words], names.labels) for line in lines if line.strip()]
+        claims.append((photo, key, Labelled(drawn, part=names.lists.get(photo) or part_of_folders(photo))))
+    source.add_files(claims)
+    return source
+
+
+def is_of_photo(files: Files, key: str, lists: dict[str, str]) -> bool:
+    """Whether a text file can be a photo's: it shares its stem with one, or lies in a folder of labels."""
+    path = PurePosixPath(key)
+    if path.name in LISTS or key in lists:
+        return False
+    return path.stem in files.by_stem or "labels" in path.parts[:-1]
+
+
+@dataclass(frozen=True)
+class Names:
+    """What stands outside of the photos' own files."""
+
+    key: str = ""  # of the file with the labels
+    labels: dict[int, str] = field(default_factory=dict)  # by their numbers
+    lists: dict[str, str] = field(default_factory=dict)  # split by photo, and by list of photos
+    words: int | None = None  # of a line that are of its box, None for all
+
+
+def read_names(files: Files) -> Names:
+    """Labels and splits by data.yaml, or else by classes.txt or obj.names with lists of photos beside."""
+    documents = {key: parse(files, key) for key in files.with_suffix(".yaml", ".yml")}
+    found = {key: labels for key, document in documents.items() if (labels := labels_of(document))}
+    if found:
+        key, labels = the_one(files, found)
+        # Behind the box come the points of a pose, which look like the corners of a polygon.
+        words = BOX_WORDS if "kpt_shape" in documents[key] else None
+        return Names(key, labels, read_parts(files, key, documents[key]), words)
+    for key in files.with_suffix(".txt", ".names"):
+        if PurePosixPath(key).name in LISTS:
+            lines = bucket.read(files.root / key).decode("utf-8-sig", errors="replace").splitlines()
+            found[key] = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    if not found:
+        return Names()
+    return Names(*the_one(files, found), read_lists(files))
+
+
+def the_one(files: Files, found: dict[str, dict[int, str]]) -> tuple[str, dict[int, str]]:
+    """The first list of labels; UserError where another says something else, since numbers would mean two things."""
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise UserError(
+                f"{files.root / first} and {files.root / other} list different labels: number them alike in the whole "
+                "bucket, and remove the file that is wrong"
+            )
+    return first, found[first]
+
+
+def parse(files: Files, key: str) -> Any:
+    """The document; None where it is damaged, which is kept in mind."""
+    try:
+        return yaml.safe_load(bucket.read(files.root / key))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        files.damaged.append(key)
+        return None
+
+
+def labels_of(document: Any) -> dict[int, str]:
+    """The labels of data.yaml by their numbers; anything but text or a number is none."""
+    names = document.get("names") if isinstance(document, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        return {}
+    known = {key: label for key, name in names.items() if (label := text(name)) is not None}
+    return dict(sorted((int(key), label.strip()) for key, label in known.items() if str(key).isdecimal()))
+
+
+def read_parts(files: Files, key: str, document: dict[str, Any]) -> dict[str, str]:
+    """The split of each photo, and of each list of photos, that data.yaml names under train, val and test."""
+    parts: dict[str, str] = {}
+    for name, part in PARTS.items():
+        entries = document.get(name)
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if isinstance(entry, str):
+                parts |= dict.fromkeys(named_by(files, key, str(document.get("path") or ""), entry), part)
+    return parts
+
+
+def read_lists(files: Files) -> dict[str, str]:
+    """The same by lists of photos that are called train.txt and valid.txt, as Darknet has them."""
+    parts: dict[str, str] = {}
+    for key in files.with_suffix(".txt"):
+        path = PurePosixPath(key)
+        if path.stem.lower() in PARTS and path.stem not in files.by_stem:
+            parts |= dict.fromkeys(named_by(files, key, "", path.name), PARTS[path.stem.lower()])
+    return parts
+
+
+def named_by(files: Files, key: str, root: str, entry: str) -> list[str]:
+    """The photos in a folder, or in a list of photos, that data.yaml names; the list is among them."""
+    base = PurePosixPath(key).parent
+    for folder in (base / root / entry, base / entry, PurePosixPath(entry)):
+        wanted = "/".join(part for part in folder.parts if part not in (".", "..", "/"))
+        if wanted in files.keys and wanted.endswith(".txt"):
+            lines = bucket.read(files.root / wanted).decode(errors="replace").split("\n")
+            return [wanted, *(photo for line in lines if (photo := files.named(line.strip(), wanted)))]
+        if below := [photo for photo in files.photos if photo.startswith(f"{wanted}/")]:
+            return below
+    return []
+
+
+def read_line(words: list[str], labels: dict[int, str]) -> Any:
+    """The box of a line; a sixth number is a detector's score, more are the corners of a polygon."""
+    values = [number(word) for word in words]
+    label = labels.get(int(values[0])) if values[0] is not None and values[0].is_integer() else None
+    if len(values) > SCORED and len(values) % 2:
+        xs, ys = ([value for value in values[start::2] if value is not None] for start in (1, 2))
+        return box(label, min(xs, default=None), min(ys, default=None), max(xs, default=None), max(ys, default=None))
+    if len(values) not in (BOX_WORDS, SCORED):
+        return None
+    return box_of_centre(label, *values[1:5])

@@ -1,0 +1,217 @@
+"""What a careful colleague would say of photos and boxes before a training is paid for; for `check` and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entrypoint.data import images
+from entrypoint.data.annotations import LabelledImage
+from entrypoint.data.examples import Converted
+from entrypoint.zoo.input_size import InputSize
+
+SMALL = 8  # pixels of the model's input; the finest features of most models of the zoo are as far apart
+FEW = 50  # boxes to train a label on
+UNEVEN = 10  # times as many photos with one label as with another
+# Of 128 bits. In buckets of 200 racoons and of 364 blood smears, takes of one scene differ in 0 to 18, others in 27 up.
+NEAR = 12
+BLOCK, KNOWN_BLOCK = 256, 1 << 14  # photos for validation and to train on that are compared at a time
+COMPARED = 10_000  # photos for validation that are looked at; they stand in a random order
+
+
+@dataclass
+class Seen:
+    """What reading the photos told, by key."""
+
+    skipped: dict[str, str] = field(default_factory=dict)  # why
+    facts: dict[str, images.Facts] = field(default_factory=dict)
+
+    def add(self, converted: Converted) -> None:
+        """Notes what became of a photo."""
+        if converted.photo is None:
+            self.skipped[converted.key] = str(converted.skipped)
+        else:
+            self.facts[converted.key] = converted.photo
+
+    def changed(self) -> dict[str, list[str]]:
+        """What was done to photos, if anything."""
+        return {key: list(facts.changes) for key, facts in sorted(self.facts.items()) if facts.changes}
+
+    def kinds(self) -> dict[str, list[str]]:
+        """The photos that were skipped or changed, by what was wrong with them or done to them."""
+        return kinds_of(self.skipped, self.changed())
+
+
+def kinds_of(skipped: dict[str, str], changed: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The photos that were skipped or changed, by what was wrong with them or done to them."""
+    found: dict[str, list[str]] = {}
+    for key, reason in skipped.items():
+        found.setdefault(f"photo skipped: {reason}", []).append(key)
+    for key, changes in changed.items():
+        for change in changes:
+            found.setdefault(f"photo {change}", []).append(key)
+    return {kind: sorted(keys) for kind, keys in sorted(found.items())}
+
+
+def give(
+    parts: dict[str, list[LabelledImage]], labels: list[str], seen: Seen, size: InputSize | None
+) -> dict[str, Any]:
+    """Facts about the photos of both splits that can be read, as JSON; `size` is the model's input, where it is known.
+
+    `duplicates` holds pairs of keys, for validation and to train on, of the former out of a sample where `is_sample`;
+    `small_boxes` how many boxes of a photo are under SMALL pixels in the model's input; sizes of photos are widths and
+    heights, those of boxes the root of their area.
+    """
+    photos = [image for part in parts.values() for image in part if image.key in seen.facts]
+    trained = [image for image in parts["train"] if image.key in seen.facts]
+    boxes = Counter(box.label for image in trained for box in image.boxes)
+    shown = Counter(label for image in trained for label in {box.label for box in image.boxes})
+    return {
+        "photo_sizes": spread([(facts.width, facts.height) for image in photos if (facts := seen.facts[image.key])]),
+        "box_sizes": spread_of_boxes(photos, seen, size),
+        "input_size": [size.width, size.height] if size else None,
+        "duplicates": find_duplicates(parts, seen),
+        "is_sample": len(parts["validation"]) > COMPARED,
+        "small_boxes": count_small(photos, seen, size) if size else {},
+        "few_boxes": {label: boxes[label] for label in labels if boxes[label] < FEW},
+        "uneven": uneven({label: shown[label] for label in labels}),
+    }
+
+
+def spread(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:
+    """The smallest, the median and the largest of widths and heights, by their areas."""
+    ranked = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    if not ranked:
+        return None
+    return {"smallest": list(ranked[0]), "median": list(ranked[len(ranked) // 2]), "largest": list(ranked[-1])}
+
+
+def spread_of_boxes(photos: list[LabelledImage], seen: Seen, size: InputSize | None) -> dict[str, float] | None:
+    """The smallest, the median and the largest box, as the root of its area in pixels of the model's input."""
+    roots = [(width * height) ** 0.5 for image in photos for width, height in sides(image, seen.facts[image.key], size)]
+    if not roots:
+        return None
+    return {
+        name: round(value, 1)
+        for name, value in (("smallest", min(roots)), ("median", median(roots)), ("largest", max(roots)))
+    }
+
+
+def sides(image: LabelledImage, facts: images.Facts, size: InputSize | None) -> Iterable[tuple[float, float]]:
+    """Widths and heights of a photo's boxes in pixels of the model's input, or of the photo where that is not known."""
+    across, down = size.scale(facts.width, facts.height) if size else (1.0, 1.0)
+    for box in image.boxes:
+        yield (box.xmax - box.xmin) * facts.width * across, (box.ymax - box.ymin) * facts.height * down
+
+
+def count_small(photos: list[LabelledImage], seen: Seen, size: InputSize) -> dict[str, int]:
+    """How many boxes are too small for the model, by the photo's key."""
+    counts = {
+        image.key: sum(min(width, height) < SMALL for width, height in sides(image, seen.facts[image.key], size))
+        for image in photos
+    }
+    return {key: count for key, count in counts.items() if count}
+
+
+def uneven(counts: dict[str, int]) -> list[str] | None:
+    """The label on the most photos and that on the fewest, where they are far apart."""
+    if not counts:
+        return None
+    most, fewest = (choose(counts, key=lambda label: counts[label]) for choose in (max, min))
+    return [most, fewest] if counts[most] >= UNEVEN * max(1, counts[fewest]) else None
+
+
+def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> list[list[str]]:
+    """Photos for validation that look like one to train on, each with the one that it is most like.
+
+    Of very many photos for validation so many are looked at that the time grows no faster than the number of photos.
+    """
+    keys = {name: [each.key for each in part if has_look(each.key, seen)] for name, part in parts.items()}
+    asked, known = keys["validation"][:COMPARED], keys["train"]
+    best, likeness = np.zeros(len(asked), np.int64), np.full(len(asked), -np.inf)
+    for start in range(0, len(known), KNOWN_BLOCK):
+        signs_known = signs(known[start : start + KNOWN_BLOCK], seen).T
+        for first in range(0, len(asked), BLOCK):
+            here = slice(first, first + BLOCK)
+            # Of two rows of n signs that differ in d, the product is n - 2 d.
+            alike = signs(asked[here], seen) @ signs_known
+            highest = alike.max(axis=1)
+            is_better = highest > likeness[here]
+            best[here] = np.where(is_better, start + alike.argmax(axis=1), best[here])
+            likeness[here] = np.where(is_better, highest, likeness[here])
+    return sorted(
+        [asked[index], known[best[index]]] for index in np.flatnonzero(likeness >= images.LOOK_BITS - 2 * NEAR)
+    )
+
+
+def has_look(key: str, seen: Seen) -> bool:
+    """Whether anything can be said of what the photo is like."""
+    return key in seen.facts and seen.facts[key].look != 0
+
+
+def signs(keys: list[str], seen: Seen) -> NDArray[np.float32]:
+    """The bits of the photos' hashes as -1 and 1: [photos, bits]."""
+    length = images.LOOK_BITS // 8
+    rows = b"".join(seen.facts[key].look.to_bytes(length, "big") for key in keys)
+    bits = np.unpackbits(np.frombuffer(rows, np.uint8).reshape(-1, length), axis=1)
+    return bits.astype(np.float32) * 2 - 1
+
+
+def sizes(facts: dict[str, Any]) -> list[str]:
+    """How large photos and boxes are, for a person."""
+    said = []
+    if facts["photo_sizes"]:
+        smallest, middle, largest = (f"{width} x {height}" for width, height in ranked(facts["photo_sizes"]))
+        said.append(f"photos are {smallest} to {largest} pixels, half of them up to {middle}")
+    if facts["box_sizes"]:
+        size = facts["input_size"]
+        where = f" at the model's input of {size[0]} x {size[1]}" if size else ""
+        smallest, middle, largest = (f"{side:g}" for side in ranked(facts["box_sizes"]))
+        said.append(f"boxes are squares of {smallest} to {largest} pixels{where}, half of them up to {middle}")
+    return said
+
+
+def ranked(sizes: dict[str, Any]) -> list[Any]:
+    """A spread from the smallest to the largest; JSON has sorted it by its words."""
+    return [sizes[name] for name in ("smallest", "median", "largest")]
+
+
+def sentences(facts: dict[str, Any]) -> list[str]:
+    """The facts that somebody should do something about, for a person."""
+    said = []
+    if pairs := facts["duplicates"]:
+        among = f" among {COMPARED:,}" if facts["is_sample"] else ""
+        said.append(
+            f"photos for validation that are nearly the same as one to train on, and make the metrics better than they "
+            f"are: {len(pairs)}{among} ({listed(f'{one} like {other}' for one, other in pairs)})"
+        )
+    if small := facts["small_boxes"]:
+        width, height = facts["input_size"]
+        said.append(
+            f"boxes under {SMALL} pixels at the model's input of {width} x {height}, where it hardly sees them: "
+            f"{sum(small.values())} ({listed(sorted(small, key=lambda key: (-small[key], key)))}); take a model of a "
+            "larger input, or cut the photos into parts"
+        )
+    if few := facts["few_boxes"]:
+        names = listed(f"{label} ({count})" for label, count in sorted(few.items(), key=lambda item: item[1]))
+        said.append(f"fewer than {FEW} boxes to train on: {names}; label more photos of these first")
+    if facts["uneven"]:
+        most, fewest = facts["uneven"]
+        said.append(
+            f"{most} is on at least {UNEVEN} times as many photos as {fewest}: label more photos of {fewest}, or show "
+            "rare labels more often with OVERSAMPLE=sqrt"
+        )
+    return said
+
+
+def listed(names: Iterable[str], shown: int = 5) -> str:
+    """The first few names, with how often each is there, and how many more there are."""
+    counts = Counter(names)
+    said = [name if count == 1 else f"{name} ({count} times)" for name, count in counts.items()]
+    return ", ".join(said[:shown]) + (f" and {len(said) - shown} more" if len(said) > shown else "")

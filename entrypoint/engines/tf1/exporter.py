@@ -1,0 +1,85 @@
+"""The trained slim model as a SavedModel, with the names that the other engine gives it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf2
+import tensorflow.compat.v1 as tf
+from object_detection import export_tflite_graph_lib_tf2
+
+from entrypoint.engines.engine import MAX_DETECTIONS
+from entrypoint.engines.shared import anchors
+from entrypoint.engines.tf1 import model as models
+
+SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+# The outputs of TFLite's operation, in its order.
+POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
+
+
+def export(config: Any, checkpoint: Path, folder: Path) -> None:
+    """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
+    with tf.Graph().as_default():
+        photos = tf.placeholder(tf.uint8, [1, None, None, 3], name="input_tensor")
+        model = models.build(config, is_training=False)
+        images, shapes = model.preprocess(tf.cast(photos, tf.float32))
+        outputs = to_outputs(model.postprocess(model.predict(images, shapes), shapes))
+        with models.restored_session(checkpoint) as session, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            source = Path(scratch) / "graph"
+            write_signatures(session, source, {"input_tensor": photos}, {SERVING: outputs})
+            write_function(source, folder)
+
+
+def write_function(source: Path, folder: Path) -> None:
+    """Writes a graph's SavedModel as one that is called like a function: `tf.saved_model.load(folder)(photos)`."""
+    with tf2.__internal__.eager_context.eager_mode():
+        module = tf2.Module()
+        module.graph = tf2.saved_model.load(str(source))
+        serve = module.graph.signatures[SERVING]
+        spec = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
+        module.__call__ = tf2.function(lambda input_tensor: serve(input_tensor=input_tensor), input_signature=[spec])
+        tf2.saved_model.save(module, str(folder), signatures=module.__call__.get_concrete_function())
+
+
+def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
+    """What a client gets: float32, with labels counted as in the label map, from 1."""
+    found = {**found, "detection_classes": found["detection_classes"] + 1}
+    return {name: tf.cast(value, tf.float32, name=name) for name, value in found.items() if value is not None}
+
+
+def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
+    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors; see the other engine's."""
+    module = export_tflite_graph_lib_tf2.SSDModule(config, None, MAX_DETECTIONS, use_regular_nms=True)
+    with tf.Graph().as_default():
+        photos = tf.placeholder(tf.float32, module.input_shape(), name="input")
+        model = models.build(config, is_training=False)
+        predictions = model.predict(photos, None)
+        raw = anchors.raw_outputs(config, predictions)
+        with models.restored_session(checkpoint) as session:
+            centers = session.run(anchors.to_centers(predictions["anchors"]))
+            # The operation is told the model's own scales.
+            encoded = {**raw, "box_encodings": predictions["box_encodings"]}
+            found = detect(module.postprocess_implements_signature(), encoded, tf.constant(centers, name="anchors"))
+            write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
+    return anchors.rounded(centers)
+
+
+def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:
+    """The operation that TFLite decodes boxes and drops doubles with, known to its converter by a function's mark."""
+
+    @tf.function(experimental_implements=implements)
+    def post_process(box_encodings: Any, class_predictions: Any, anchors: Any) -> tuple[Any, ...]:
+        del box_encodings, class_predictions, anchors
+        return tuple(tf.constant(0.0) for _ in POST_PROCESSED)
+
+    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
+
+
+def write_signatures(session: Any, folder: Path, inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> None:
+    """Writes a SavedModel with a signature of these inputs for each set of outputs."""
+    builder = tf.saved_model.Builder(str(folder))
+    signatures = {name: tf.saved_model.predict_signature_def(inputs, each) for name, each in outputs.items()}
+    builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
+    builder.save()

@@ -1,0 +1,61 @@
+"""The trained model as a SavedModel, for servers and for converting to TFLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
+
+from entrypoint.engines.engine import MAX_DETECTIONS
+from entrypoint.engines.shared import anchors
+from entrypoint.engines.tf2 import model as models
+
+
+class Exported(tf.Module):
+    """Functions and the variables they read, and nothing else.
+
+    Saving the model itself would have Keras trace every one of its layers once more, which nobody loads.
+    """
+
+    def __init__(self, functions: Mapping[str, Any], model: Any) -> None:
+        super().__init__()
+        self.weights = [variable for _, variable in models.named_variables(model)]
+        for name, function in functions.items():
+            setattr(self, name, function)
+
+
+def export(config: Any, checkpoint: Path, folder: Path) -> None:
+    """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
+    model = models.load_trained(config, str(checkpoint))
+    function = exporter_lib_v2.DetectionFromImageModule(model).__call__
+    exported = Exported({"__call__": function}, model)
+    tf.saved_model.save(exported, str(folder), signatures=function.get_concrete_function())
+
+
+def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
+    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
+
+    Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,
+    detection_classes (from 0), detection_scores and num_detections; `raw` gives what `anchors.raw_outputs` tells.
+    An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
+    """
+    model = models.load_trained(config, str(checkpoint))
+    module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
+    spec = tf.TensorSpec(module.input_shape(), tf.float32, name="input")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def detect(image: Any) -> dict[str, Any]:
+        names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
+        return dict(zip(names, module.inference_fn(image), strict=True))
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def raw(image: Any) -> dict[str, Any]:
+        return anchors.raw_outputs(config, model.predict(image, None))
+
+    functions = {"detect": detect, "raw": raw}
+    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    predictions = model.predict(tf.zeros(module.input_shape()), true_image_shapes=None)
+    return anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())

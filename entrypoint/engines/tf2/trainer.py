@@ -1,0 +1,183 @@
+"""The training step, and as many of them in a row as are asked for without a word between host and device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from object_detection import inputs, model_lib
+from object_detection.builders import optimizer_builder
+
+from entrypoint.engines import machine
+from entrypoint.engines.engine import LOSS
+from entrypoint.engines.shared import distribution, gradients, oversampling
+from entrypoint.engines.shared.losses import compute
+from entrypoint.engines.shared.restore_report import Restored
+from entrypoint.engines.tf2 import model as models
+from entrypoint.settings.schema import Settings
+from entrypoint.system.errors import JobError, UserError
+
+
+class Trainer:
+    """A model in training: its weights, its optimizer and the step it is at; on every replica of the strategy."""
+
+    def __init__(
+        self, config: Any, seed: int, strategy: Any, policy: str = "float32", repeats: list[float] | None = None
+    ) -> None:
+        refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
+        tf.keras.utils.set_random_seed(seed)
+        self.config = config
+        self.seed = seed
+        self.strategy = strategy
+        self.repeats = repeats
+        self.policy = policy
+        with strategy.scope():
+            self._make_variables()
+        self.checkpoint = tf.train.Checkpoint(step=self.global_step, model=self.model, optimizer=self.optimizer)
+        # Upstream's exporters restore a save_counter, and TensorFlow makes it only when it is asked for.
+        self.checkpoint.save_counter.assign(0)
+        self.names: tuple[str, ...] = ()
+        self.batches: Iterator[Any] | None = None
+
+    def _make_variables(self) -> None:
+        """Makes weights, optimizer and step, the same on all replicas."""
+        self.model = models.build(self.config, is_training=True, policy=self.policy)
+        self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
+        self.optimizer, rate = build_optimizer(self.config.train_config.optimizer, self.global_step)
+        self.learning_rate = rate if callable(rate) else lambda: rate
+        # Slots that are not made yet would not be restored.
+        self.optimizer._create_all_weights(self.model.trainable_variables)
+
+    @property
+    def step(self) -> int:
+        """The number of steps done."""
+        return int(self.global_step.numpy())
+
+    def start_from(self, prefix: str) -> Restored:
+        """Fills the weights with a checkpoint of the zoo."""
+        return models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
+
+    def restore(self, prefix: Path) -> None:
+        """Goes back to where `save` was called; JobError where a value is missing."""
+        try:
+            self.checkpoint.restore(str(prefix)).assert_consumed()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise JobError(f"the checkpoint {prefix} does not belong to this job: {error}") from None
+
+    def save(self, prefix: Path) -> None:
+        """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
+        self.checkpoint.write(str(prefix))
+
+    def share(self, identity: str) -> None:
+        """Gives all machines the chief's weights, optimizer and step; JobError where one trains on something else."""
+        if not distribution.is_cluster(self.strategy):
+            return
+        number = int(identity[:12], 16)
+        if distribution.total(self.strategy, number) != number * self.strategy.num_replicas_in_sync:
+            raise JobError("the machines of the cluster differ in their photos or settings: all need the same")
+        weights = [variable for _, variable in models.named_variables(self.model)]
+        variables = [self.global_step, *weights, *self.optimizer.variables()]
+        for variable, value in zip(variables, distribution.from_chief(self.strategy, variables), strict=True):
+            variable.assign(value)
+
+    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+        """Whether any machine is to stop, how many steps the chief does next, and whether it saves before."""
+        if not distribution.is_cluster(self.strategy):
+            return is_stopped, steps, is_due
+        stopped = distribution.total(self.strategy, is_stopped) > 0
+        chosen = distribution.from_chief(self.strategy, [tf.constant([steps, is_due], tf.int64)])[0].numpy()
+        return stopped, int(chosen[0]), bool(chosen[1])
+
+    @tf.function
+    def run(self, batches: Iterator[Any], steps: Any) -> Any:
+        """Losses and learning rate of each step, in the order of `names`: float32, [steps, len(names)]."""
+        rows = tf.TensorArray(tf.float32, size=steps)
+        for index in tf.range(steps):
+            row = self.strategy.run(self._descend, args=next(batches))
+            rows = rows.write(index, self.strategy.reduce("mean", row, axis=None))
+            self.global_step.assign_add(1)
+        return rows.stack()
+
+    @tf.autograph.experimental.do_not_convert
+    def _descend(self, features: dict[str, Any], labels: dict[str, Any]) -> Any:
+        """One step of gradient descent on a replica's part of a batch; its losses and learning rate, float32."""
+        train = self.config.train_config
+        models.set_training(self.model, is_training=True)
+        labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
+        with tf.GradientTape() as tape:
+            losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
+            # The optimizer adds up the gradients of all replicas.
+            part = losses[LOSS] / self.strategy.num_replicas_in_sync
+        pairs = gradients.adjust(tape.gradient(part, self.trained), self.trained, train)
+        rate = tf.cast(self.learning_rate(), tf.float32)
+        self.optimizer.apply_gradients(pairs)
+        self.names = (*losses, "learning_rate")
+        return tf.stack([*losses.values(), rate])
+
+
+def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
+    """Upstream's optimizer of a config and its learning rate, with RMSProp as it is described there.
+
+    The `decay` of optimizer.proto is the discounting factor of the squared gradients, as in TF1, which Keras calls rho.
+    Upstream hands it to Keras as the `decay` by which a learning rate falls with time: in 1,000 steps to a thousandth.
+    """
+    optimizer, (rate,) = optimizer_builder.build(config, global_step=step)
+    if config.HasField("rms_prop_optimizer"):
+        optimizer._initial_decay = optimizer.decay = 0.0
+        optimizer.rho = config.rms_prop_optimizer.decay
+    return optimizer, rate
+
+
+def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
+    """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+
+    `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
+    """
+    refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
+    strategy = distribution.strategy_for(settings.tf_config)
+    return Trainer(config, settings.seed + step, strategy, machine.policy(settings), repeats)
+
+
+def refuse_few_files(config: Any, machines: int) -> None:
+    """UserError where machines would be left without photos: upstream deals out whole files of records."""
+    patterns = config.train_input_reader.tf_record_input_reader.input_path
+    files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
+    if len(files) < machines:
+        raise UserError(
+            f"TF_CONFIG names {machines} machines, and the photos for training are in {len(files)} files of records: "
+            "take no more machines than that"
+        )
+
+
+def refuse_uneven_batch(size: int, replicas: int) -> None:
+    """UserError where the photos of a batch cannot be dealt out evenly."""
+    if size % replicas:
+        fitting = max(1, round(size / replicas)) * replicas
+        raise UserError(f"BATCH_SIZE={size} cannot be divided among {replicas} devices: set BATCH_SIZE={fitting}")
+
+
+def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
+    """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
+    if trainer.batches is None:
+        tf.random.set_seed(trainer.seed)
+        with oversampling.reading(trainer.repeats):
+            trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
+    values = trainer.run(trainer.batches, tf.constant(steps)).numpy()
+    return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
+
+
+def make_dataset(config: Any, model: Any, strategy: Any) -> Any:
+    """Upstream's input pipeline: augmented, resized, padded batches of (features, labels), without end."""
+
+    def make(context: Any) -> Any:
+        dataset = inputs.train_input(
+            config.train_config, config.train_input_reader, config.model, model=model, input_context=context
+        )
+        # What has no end has no last batch of another size, for which replicas would have to ask each other.
+        return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+    return strategy.distribute_datasets_from_function(make)

@@ -1,0 +1,257 @@
+"""Training: exactly NUM_STEPS steps, from the newest whole checkpoint of this job, or from the zoo's."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from entrypoint import workspace
+from entrypoint.data import tf_record
+from entrypoint.engines import engine
+from entrypoint.engines.engine import LOSS, Engine, Trainer
+from entrypoint.engines.shared import oversampling
+from entrypoint.system import signals
+from entrypoint.system.errors import Stopped, UserError
+from entrypoint.training import checkpoints, start_checkpoint
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+# Between two looks at the clock, the losses and SIGTERM; the loss is logged as often.
+SECONDS_BETWEEN_LOOKS = 3.0
+MAX_STEPS_BETWEEN_LOOKS = 100
+HISTORY_POINTS = 1000
+
+
+def run(work: Workspace) -> str:
+    """Trains to NUM_STEPS and leaves a checkpoint of that step; returns a digest of it.
+
+    Raises:
+        UserError: the loss became NaN, or the batch does not fit into memory.
+        Stopped: SIGTERM arrived; a checkpoint of the step it arrived at is saved.
+    """
+    identity = identify(work)
+    checkpoints.refuse_foreign(work)
+    saved = checkpoints.newest(identity, work)
+    if saved and is_last(saved, work):
+        logger.info("step %d is in %s: nothing is left to train", saved.step, saved.source)
+        checkpoints.adopt(saved, identity, work)
+        Events(work.events, saved.history).close()
+    else:
+        try:
+            train(saved, identity, work)
+        except lost_machine() as error:
+            words = error.message.splitlines()[0]
+            raise Stopped(f"another machine of the cluster has gone ({words}); the next run goes on") from None
+    return workspace.digest([identity, work.settings.num_steps])
+
+
+def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
+    """Whether nothing is left to train; of a cluster's machines the chief must have it, or have published it."""
+    return saved.step == work.settings.num_steps and (work.is_chief or saved.source != work.checkpoints)
+
+
+def lost_machine() -> Any:
+    """TensorFlow's errors that tell of another machine of a cluster."""
+    import tensorflow as tf
+
+    return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+
+
+def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
+    """Trains from a checkpoint of this job, or from the one that it starts from, to the last step."""
+    runner, config = engine.load(work)
+    trainer = runner.build(config, work.settings, saved.step if saved else 0, repeats(work))
+    history = resume(trainer, saved, work)
+    trainer.share(identity)
+    events = Events(work.events, history)
+    try:
+        train_to_end(runner, trainer, history, identity, events, work)
+    finally:
+        events.close()
+
+
+def repeats(work: Workspace) -> list[float] | None:
+    """How often photos are shown in an epoch, by their labels; None for once."""
+    if work.settings.oversample == "off":
+        return None
+    manifest = tf_record.load_manifest(work)
+    photos = manifest["splits"]["train"]["photos_per_label"]
+    found = oversampling.factors([photos[label] for label in manifest["labels"]])
+    shown = ", ".join(f"{label} {factor:.1f}" for label, factor in zip(manifest["labels"], found, strict=True))
+    logger.info("OVERSAMPLE=%s: how often photos are shown in an epoch: %s", work.settings.oversample, shown)
+    return found
+
+
+def identify(work: Workspace) -> str:
+    """What makes a checkpoint one of this job: settings, records, start and pipeline.config; not machine or path."""
+    before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
+    return workspace.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """The files that the step leaves in WORK_DIR."""
+    prefix = last_checkpoint(work)
+    return [
+        checkpoints.manifest_of(prefix),
+        *(Path(f"{prefix}.{end}") for end in ("index", "data-00000-of-00001")),
+    ]
+
+
+def last_checkpoint(work: Workspace) -> Path:
+    """The prefix of the checkpoint with which training ends."""
+    steps = workspace.read_json(work.changes, "pipeline")["num_steps"]
+    return work.checkpoints / f"ckpt-{steps}"
+
+
+def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> list[dict[str, float]]:
+    """Fills the weights from this job's own checkpoint, or the one it starts from; the losses so far."""
+    if saved:
+        trainer.restore(saved.prefix)
+        logger.info("resumed at step %d from %s", trainer.step, saved.source)
+        return saved.history
+    start = start_checkpoint.load(work)
+    if start:
+        trainer.start_from(start["prefix"])
+    return []
+
+
+def train_to_end(
+    runner: Engine,
+    trainer: Trainer,
+    history: list[dict[str, float]],
+    identity: str,
+    events: Events,
+    work: Workspace,
+) -> None:
+    """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
+    total = work.settings.num_steps
+    with signals.deferred():
+        if trainer.step < total:
+            # The first step compiles the model. Until it is told of, nothing is lost with it.
+            with signals.at_once():
+                points = advance(runner, trainer, 1, work)
+            history = thin(history + tell(points, events), total)
+        pace = Pace()
+        saved_at = time.monotonic()
+        while trainer.step < total:
+            is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
+            is_stopped, steps, is_due = trainer.agree(signals.requested(), pace.steps, is_due)
+            if is_stopped:
+                break
+            if is_due:
+                checkpoints.save(trainer, identity, history, work)
+                saved_at = time.monotonic()
+            points = advance(runner, trainer, min(steps, total - trainer.step), work)
+            history = thin(history + tell(points, events), total)
+            pace.measure(steps)
+        checkpoints.save(trainer, identity, history, work)
+        # No machine leaves before the chief has published what a new one would go on from.
+        trainer.agree(False, 0, False)
+    if trainer.step < total:
+        raise Stopped("another machine of the cluster was stopped")
+
+
+def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
+    """Trains some steps; step, losses and learning rate of each.
+
+    Raises:
+        UserError: memory does not suffice, photos make no batch, or the loss is no number any more.
+    """
+    import tensorflow as tf
+
+    first = trainer.step
+    used = workspace.read_json(work.changes, "pipeline")
+    try:
+        rows = runner.train(trainer, steps)
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
+            f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
+        ) from None
+    except tf.errors.InvalidArgumentError as error:
+        if "Cannot add tensor to the batch" not in error.message:
+            raise
+        raise UserError(
+            "photos of several shapes are no batch, and the config's image_resizer leaves them as they are: set "
+            "BATCH_SIZE=1, or take a fixed_shape_resizer or a keep_aspect_ratio_resizer"
+        ) from None
+    points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
+    for point in points:
+        if not math.isfinite(point[LOSS]):
+            raise UserError(
+                f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
+                f"set LEARNING_RATE={used['learning_rate'] / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
+            )
+    return points
+
+
+def tell(points: list[dict[str, float]], events: Events) -> list[dict[str, float]]:
+    """Logs the last of some steps and writes TensorBoard's scalars; returns the steps."""
+    events.write(points)
+    # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
+    logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
+    return points
+
+
+def thin(history: list[dict[str, float]], total: int) -> list[dict[str, float]]:
+    """At most HISTORY_POINTS of the steps, evenly, and always the last."""
+    stride = math.ceil(total / HISTORY_POINTS)
+    return [point for point in history if point["step"] % stride == 0 or point is history[-1]]
+
+
+class Pace:
+    """How many steps to train in a row so that a look comes every few seconds."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+        self.began = time.monotonic()
+
+    def measure(self, steps: int) -> None:
+        """Fits the number of steps to the time that the last ones took."""
+        now = time.monotonic()
+        seconds, self.began = (now - self.began) / steps, now
+        fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
+        self.steps = min(max(1, fitting), 2 * steps, MAX_STEPS_BETWEEN_LOOKS)
+
+
+class Events:
+    """TensorBoard's scalars in local files, which are published at the end.
+
+    They begin anew with the steps of the checkpoint that a job resumes from: the files of the run before would have
+    some steps twice, or be gone with its machine.
+    """
+
+    def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
+        import tensorflow as tf
+
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # Of one name, so that in TENSORBOARD_DIR too it takes the place of the run before.
+        # TensorFlow's own writers are two, each for one mode of it; the format is the same (event.proto).
+        self.writer: Any = tf.io.TFRecordWriter(str(folder / "events.out.tfevents.0.job"))
+        self.writer.write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        self.write(history)
+
+    def close(self) -> None:
+        """Ends the file."""
+        self.writer.close()
+
+    def write(self, points: list[dict[str, float]]) -> None:
+        """Writes the losses and the learning rate of some steps."""
+        import tensorflow as tf
+
+        for point in points:
+            values = [
+                tf.compat.v1.Summary.Value(tag=name, simple_value=value)
+                for name, value in point.items()
+                if name != "step"
+            ]
+            event = tf.compat.v1.Event(wall_time=time.time(), step=int(point["step"]))
+            event.summary.value.extend(values)
+            self.writer.write(event.SerializeToString())
+        self.writer.flush()

@@ -1,0 +1,248 @@
+import hashlib
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from entrypoint import workspace
+from entrypoint.data import annotations, images, label_map, tf_record
+from entrypoint.data.annotations import Box, LabelledImage
+from entrypoint.data.examples import read_photo
+from entrypoint.system.errors import UserError
+from entrypoint.workspace import Workspace
+from tests.conftest import BOX, ROOT, SHARED, environment, make_settings, write_bucket
+
+
+def photos(count: int, labels: tuple[str, ...] = ("a",)) -> list[LabelledImage]:
+    rng = random.Random(count)
+    return [LabelledImage(f"{index}.jpg", (Box(rng.choice(labels), 0, 0, 1, 1),)) for index in range(count)]
+
+
+def keys(images: list[LabelledImage]) -> set[str]:
+    return {image.key for image in images}
+
+
+def test_split_stays_as_it_is_when_photos_are_added() -> None:
+    before = tf_record.split(photos(200), 0.2, 42)
+    more = photos(200) + [LabelledImage(f"new {index}.jpg", (Box("a", 0, 0, 1, 1),)) for index in range(150)]
+    after = tf_record.split(more, 0.2, 42)
+    for name in tf_record.SPLITS:
+        assert keys(before[name]) <= keys(after[name])
+
+
+def test_split_has_about_the_fraction_of_every_label() -> None:
+    images = photos(1000, ("a", "b", "c"))
+    total = Counter(image.boxes[0].label for image in images)
+    chosen = Counter(image.boxes[0].label for image in tf_record.split(images, 0.2, 42)["validation"])
+    for label in total:
+        assert 0.14 < chosen[label] / total[label] < 0.26
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rare_label_is_on_both_sides(seed: int) -> None:
+    images = [*photos(50), *(LabelledImage(f"rare {index}.jpg", (Box("rare", 0, 0, 1, 1),)) for index in range(2))]
+    for part in tf_record.split(images, 0.2, seed).values():
+        assert any(image.key.startswith("rare") for image in part)
+
+
+def test_other_seed_gives_another_split() -> None:
+    first, other = (keys(tf_record.split(photos(100), 0.2, seed)["validation"]) for seed in (1, 2))
+    assert first != other
+
+
+def test_one_photo_is_for_training() -> None:
+    assert [len(part) for part in tf_record.split(photos(1), 0.2, 42).values()] == [1, 0]
+
+
+def test_no_validation_at_fraction_zero() -> None:
+    assert tf_record.split(photos(100), 0, 42)["validation"] == []
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "shards"),
+    [(0, 0, 0), (10, 3, 3), (10_000_000, 1000, 8), (2_000_000_000, 5000, 13), (15_000_000_000, 50_000, 100)],
+)
+def test_shards_hold_100_to_200_megabytes_and_are_as_many_as_readers(size: int, count: int, shards: int) -> None:
+    assert tf_record.shard_count(size, count) == shards
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/tmp/x.tfrecord", "../../x", "train-00000-of-00001.tfrecord/../../x", "train-00000-of-00001.tfrecord\n", 7, None],
+)
+def test_manifest_of_records_that_names_other_files_is_refused(work: Workspace, tmp_path: Path, name: Any) -> None:
+    records = tmp_path / "records"
+    records.mkdir()
+    splits = {"train": {"shards": [{"name": name}]}, "validation": {"shards": []}}
+    (records / "manifest.json").write_text(json.dumps({"splits": splits}))
+    work = Workspace(make_settings(tmp_path, records_dir=records))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"RECORDS_DIR=.*: manifest\.json names a file"):
+        tf_record.run(work)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def run_steps(work: Workspace) -> dict[str, Any]:
+    annotations.run(work)
+    label_map.run(work)
+    tf_record.run(work)
+    return tf_record.load_manifest(work)
+
+
+def examples(work: Workspace) -> dict[str, Any]:
+    """Every record by its key, as upstream's own decoder gives it."""
+    import tensorflow as tf
+    from object_detection.data_decoders import tf_example_decoder
+
+    decoder = tf_example_decoder.TfExampleDecoder(label_map_proto_file=str(work.label_map))
+    paths = sorted(str(path) for path in work.records.glob("*.tfrecord"))
+    decoded = [decoder.decode(record) for record in tf.data.TFRecordDataset(paths)]
+    return {each["source_id"].numpy().decode(): each for each in decoded}
+
+
+def test_upstream_decodes_boxes_labels_and_pixels(work: Workspace) -> None:
+    bucket = work.settings.data_dir
+    boxes = [BOX, {"x": 0, "y": 0, "x2": 1, "y2": 1, "label": "dog"}]
+    write_bucket(bucket, {"a.jpg": boxes, "b.png": [{"label": "Negative"}], "c.jpg": [BOX]}, labels=["dog", "cat"])
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        Image.new("RGB", (64, 48), (200, 100, 50)).save(bucket / name)
+    run_steps(work)
+    found = examples(work)["a.jpg"]
+    assert found["groundtruth_boxes"].numpy().tolist() == [[0.25, 0.25, 0.5, 0.75], [0, 0, 1, 1]]
+    assert found["groundtruth_classes"].numpy().tolist() == [2, 1]
+    assert found["filename"].numpy() == b"a.jpg"
+    assert found["key"].numpy().decode() == hashlib.sha256((bucket / "a.jpg").read_bytes()).hexdigest()
+    assert found["image"].shape == (48, 64, 3)
+    assert abs(found["image"].numpy().mean(axis=(0, 1)) - [200, 100, 50]).max() < 3
+    assert examples(work)["b.png"]["groundtruth_boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pixels_in_the_box_of_a_rotated_photo_are_those_that_were_drawn(work: Workspace, orientation: int) -> None:
+    from tests.demo import STORED_BY
+
+    bucket = work.settings.data_dir
+    write_bucket(bucket, {"a.jpg": [{"x": 0.5, "y": 0.0, "x2": 1.0, "y2": 0.5, "label": "red"}]})
+    upright = Image.new("RGB", (96, 64), (90, 90, 90))
+    upright.paste((250, 10, 10), (48, 0, 96, 32))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright.transpose(STORED_BY[orientation]).save(bucket / "a.jpg", exif=exif, quality=95)
+    manifest = run_steps(work)
+    image = examples(work)["a.jpg"]["image"].numpy().astype(int)
+    assert image[4:28, 52:92, 0].min() > 230
+    assert image[36:, :, 0].max() < 130
+    assert manifest["changed"] == {"a.jpg": [f"turned upright (orientation {orientation})"]}
+
+
+def test_unreadable_photos_are_skipped_and_counted(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(20)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names))
+    (work.settings.data_dir / "3.png").write_bytes(b"")
+    manifest = run_steps(work)
+    assert manifest["skipped"] == {"3.png": "file is empty"}
+    assert sum(part["photos"] for part in manifest["splits"].values()) == 19
+    assert len(examples(work)) == 19
+
+
+def test_missing_photos_count_towards_the_limit(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(10)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names[:8]))
+    with pytest.raises(UserError, match=r"2 of 10 photos cannot be read"):
+        run_steps(work)
+
+
+def test_photo_that_tensorflow_cannot_read_is_encoded_anew(work: Workspace) -> None:
+    bucket = work.settings.data_dir
+    write_bucket(bucket, {"a.png": [BOX], "b.png": [BOX]}, ("a.png", "b.png"))
+    content = (bucket / "a.png").read_bytes()
+    # An unknown critical chunk, in front of the last one: Pillow passes over it, libpng refuses it.
+    kind = b"ABCD"
+    chunk = struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
+    (bucket / "a.png").write_bytes(content[:-12] + chunk + content[-12:])
+    manifest = run_steps(work)
+    assert manifest["changed"] == {"a.png": ["encoded anew, TensorFlow could not read it"]}
+    assert examples(work)["a.png"]["image"].shape == (30, 40, 3)
+
+
+def test_more_unreadable_photos_than_allowed_stop_the_job(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(10)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names))
+    for name in names[:2]:
+        (work.settings.data_dir / name).write_bytes(b"text")
+    with pytest.raises(
+        UserError, match=r"2 of 10 photos cannot be read, more than MAX_SKIPPED=0.1 allows; the first: 0.png"
+    ):
+        run_steps(work)
+    assert not work.records.exists()
+
+
+def test_rest_of_very_many_photos_is_not_read_once_too_many_are_lost(work: Workspace) -> None:
+    names = [f"{index}.png" for index in range(400)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names})
+    for name in names:
+        (work.settings.data_dir / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"101 of 400 photos cannot be read"):
+        run_steps(work)
+
+
+def test_photos_that_are_missing_stop_the_job_before_any_is_read(work: Workspace) -> None:
+    write_bucket(work.settings.data_dir, {"a.png": [BOX], "gone.png": [BOX]}, ("a.png",))
+    with pytest.raises(UserError, match=r"1 of 2 photos cannot be read.*the first: gone.png: not in the bucket"):
+        run_steps(work)
+    assert not work.records.with_name(".records.part").exists()
+
+
+def test_no_photo_left_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    work = Workspace(make_settings(tmp_path, max_skipped=1))
+    write_bucket(work.settings.data_dir, {"a.png": [BOX]}, ("a.png",))
+    (work.settings.data_dir / "a.png").write_bytes(b"text")
+    with pytest.raises(UserError, match="no photo is left to train on"):
+        run_steps(work)
+
+
+def test_changed_photo_changes_the_fingerprint(work: Workspace) -> None:
+    write_bucket(work.settings.data_dir, {"a.png": [BOX]}, ("a.png",))
+    annotations.run(work)
+    before = tf_record.fingerprint(work)
+    Image.new("RGB", (50, 50)).save(work.settings.data_dir / "a.png")
+    annotations.run(work)
+    assert tf_record.fingerprint(work) != before
+
+
+CONVERT = """
+from entrypoint.__main__ import main
+for step in ("annotations", "label_map", "tf_record"):
+    assert main([step]) == 0
+"""
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, a folder of real buckets")
+def test_records_are_the_same_bytes_whatever_hash_seed_and_number_of_workers(tmp_path: Path) -> None:
+    found = []
+    for hash_seed, workers in ((0, 1), (1, 8)):
+        folder = tmp_path / f"work {hash_seed}"
+        settings = {"DATA_DIR": SHARED / "buckets" / "raccoon", "WORK_DIR": folder, "RESULT_DIR": tmp_path / "results"}
+        env = environment(**settings, WORKERS=workers, PYTHONHASHSEED=hash_seed)
+        subprocess.run([sys.executable, "-c", CONVERT], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        shards = sorted((folder / "records").glob("*.tfrecord"))
+        found.append([(path.name, workspace.file_sha256(path)) for path in shards])
+    assert found[0] == found[1]
+    assert len(found[0]) == 16
+    assert os.listdir(tmp_path / "results") == []
+
+
+def test_photo_that_has_gone_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(images.UnusablePhotoError, match="cannot be read"):
+        read_photo(tmp_path, "a.jpg")

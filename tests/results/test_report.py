@@ -1,0 +1,76 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from entrypoint import workspace
+from entrypoint.data import annotations, label_map, tf_record
+from entrypoint.engines.engine import LOSS
+from entrypoint.results import evaluate, report
+from entrypoint.training import checkpoints, train
+from entrypoint.workspace import Workspace
+from tests.conftest import BOX, make_settings, write_bucket
+
+EVIL = '<script>alert("1")</script>'
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    """The report of a job whose label and photo carry markup, and which had something to repair."""
+    (tmp_path / "work").mkdir()
+    work = Workspace(make_settings(tmp_path, model="smoke", zoo_url="https://user:secret@host/", num_steps=3))
+    names = [f"{index} &lt;b&gt;.png" for index in range(6)]
+    boxes = [{**BOX, "label": EVIL}]
+    write_bucket(work.settings.data_dir, dict.fromkeys(names, boxes), tuple(names))
+    Image.new("CMYK", (64, 48)).save(work.settings.data_dir / "cmyk.jpg")
+    document = dict.fromkeys(names, boxes) | {"cmyk.jpg": [{**BOX, "x": -1, "label": EVIL}]}
+    write_bucket(work.settings.data_dir, document)
+    annotations.run(work)
+    label_map.run(work)
+    tf_record.run(work)
+    write_results(work)
+    report.run(work)
+    return work.report.read_text()
+
+
+def write_results(work: Workspace) -> None:
+    """What training and evaluation leave behind."""
+    dataset = annotations.load(work)
+    facts = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.003}
+    workspace.write_json(work.changes, {"source": "x.config", "rows": [["a", "1", EVIL]], **facts})
+    history = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    workspace.write_json(checkpoints.manifest_of(train.last_checkpoint(work)), {"history": history})
+    metrics: dict[str, Any] = evaluate.measure(dataset, []) | {"step": 3}
+    workspace.write_json(work.metrics, metrics)
+    key = dataset.images[0].key
+    found = [{"key": key, "boxes": [[0.1, 0.2, 0.3, 0.4]], "classes": [1], "scores": [0.87]}]
+    workspace.write_json(work.detections, found)
+
+
+def test_page_is_self_contained(page: str) -> None:
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "url(http" not in page
+
+
+def test_labels_and_names_from_outside_are_escaped(page: str) -> None:
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_page_shows_boxes_curves_and_repairs(page: str) -> None:
+    assert page.count("<rect") >= 2
+    assert "0.87" in page
+    assert "total loss" in page
+    assert "box reaching out of the photo, cut to it" in page
+    assert "photo colours converted from CMYK" in page
+    assert "x.config" in page
+
+
+def test_credentials_are_not_on_the_page(page: str) -> None:
+    assert "secret" not in page
+
+
+def test_undefined_metrics_are_told_rather_than_shown_as_zero(page: str) -> None:
+    assert "nothing could be measured" in page

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from entrypoint.system import parallel
+
+
+def test_results_come_in_order_and_few_wait_to_be_taken() -> None:
+    taken, ahead = 0, 0
+
+    def work(item: int) -> int:
+        nonlocal ahead
+        ahead = max(ahead, item - taken)
+        time.sleep(0.001 * (item % 3))
+        return item
+
+    for expected, item in enumerate(parallel.map_in_order(work, range(200), 4)):
+        assert item == expected
+        taken = item
+    assert ahead <= 2 * 4 + 1
+
+
+def test_pool_of_others_is_left_open() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        assert list(parallel.map_in_order(abs, [-1, -2, -3], 1, pool)) == [1, 2, 3]
+        assert pool.submit(abs, -4).result() == 4
+
+
+def test_sources_run_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def source(name: str) -> Iterator[str]:
+        together.wait()
+        yield from (name, name)
+
+    assert sorted(parallel.merge([source(name) for name in "abc"], 3)) == list("aabbcc")
+
+
+def test_error_in_one_source_ends_the_others() -> None:
+    seen = []
+
+    def endless() -> Iterator[int]:
+        for number in range(1_000_000):
+            seen.append(number)
+            time.sleep(0.001)
+            yield number
+
+    def broken() -> Iterator[int]:
+        yield 0
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        list(parallel.merge([endless(), broken(), endless()], 2))
+    assert len(seen) < 10_000
+
+
+def test_no_source_is_no_item() -> None:
+    assert list(parallel.merge([], 2)) == []
