@@ -8,8 +8,6 @@ epochs  seconds per epoch of the input pipeline on photos of 12 megapixels, stor
 Every comparison is of runs one after another on the same machine, the best of REPEATS each.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -171,10 +169,9 @@ def convert_by_steps() -> None:
 
     from entrypoint import workspace
     from entrypoint.data import annotations, tf_record
-    from entrypoint.settings import schema
+    from entrypoint.settings import command_line
 
-    _, values = schema.load([])
-    work = workspace.Workspace(values)
+    work = workspace.Workspace(command_line.load([]).settings)
     began = time.perf_counter()
     annotations.run(work)
     tf_record.run(work)
@@ -233,19 +230,18 @@ def measure_epochs(folder: Path) -> None:
 def read_epochs() -> None:
     """Makes the records and reads them as the training does; prints the seconds of an epoch after the first."""
     from entrypoint import job, workspace
-    from entrypoint.engines import engine
+    from entrypoint.engines import loading
     from entrypoint.engines.tf2 import model as models
     from entrypoint.engines.tf2 import trainer as trainers
-    from entrypoint.settings import schema
+    from entrypoint.settings import command_line, environment
 
-    _, values = schema.load([])
+    values = command_line.load([]).settings
     work = workspace.Workspace(values)
-    for name in ("annotations", "label_map", "checkpoint", "tf_record", "pipeline"):
-        job.run_alone(name, values)
-    schema.prepare_environment(values)
+    job.run(values, "pipeline")
+    environment.prepare(values)
     import tensorflow as tf
 
-    _, config = engine.load(work)
+    _, config = loading.load(work)
     model = models.build(config, is_training=True)
     batches = iter(trainers.make_dataset(config, model, tf.distribute.get_strategy()))
     steps = EPOCH_PHOTOS // config.train_config.batch_size

@@ -12,8 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from entrypoint.training import pipeline
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 from tests import demo
 from tests.conftest import environment
 
@@ -39,7 +38,7 @@ def main() -> int:
 
 def from_scratch() -> str:
     """The model's pipeline with what random weights need: fan-in initializer, quicker batch norm, Adam."""
-    config = pipeline.read(catalogue.PIPELINES / f"{MODEL}.config")
+    config = pipeline_config.read(catalogue.PIPELINES / f"{MODEL}.config")
     hyperparams = config.model.ssd.feature_extractor.conv_hyperparams
     config.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
     scaling = hyperparams.initializer.variance_scaling_initializer
@@ -51,7 +50,7 @@ def from_scratch() -> str:
     rate = train.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate
     rate.learning_rate_base, rate.warmup_learning_rate = 0.002, 0.0002
     rate.warmup_steps, rate.total_steps = STEPS // 20, STEPS
-    return pipeline.write(config)
+    return pipeline_config.write(config)
 
 
 if __name__ == "__main__":

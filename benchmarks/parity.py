@@ -72,16 +72,15 @@ def run(python: str, action: str, name: str, folder: Path) -> Any:
 def prepare(name: str, folder: Path) -> None:
     """Records, a pipeline.config and the checkpoint that both start from, below the folder."""
     from entrypoint import job
-    from entrypoint.training import pipeline
+    from entrypoint.zoo import pipeline_config
     from tests.zoo import published
 
-    (folder / "pipeline.config").write_text(pipeline.write(without_ties(published.config(name))))
+    (folder / "pipeline.config").write_text(pipeline_config.write(without_ties(published.config(name))))
     settings = settings_of(name, folder)
-    for step in ("annotations", "label_map", "tf_record", "checkpoint", "pipeline"):
-        job.run_alone(step, settings)
+    job.run(settings, "pipeline")
     trainer = build(name, folder, is_warming_up=name in WARM_UP)
     if name in WARM_UP:
-        warm_up(trainer, WARM_UP[name], folder)
+        warm_up(trainer, WARM_UP[name])
     trainer.save(folder / "start")
 
 
@@ -100,14 +99,14 @@ def without_ties(config: Any) -> Any:
     return config
 
 
-def warm_up(trainer: Any, steps: int, folder: Path) -> None:
+def warm_up(trainer: Any, steps: int) -> None:
     """Trains some steps in which the backbone finds the averages that it normalises by."""
     import tensorflow as tf
 
     for layer in trainer.model.submodules:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.momentum = 0.9  # an average of so many steps, and not of thousands
-    runner_of(folder).train(trainer, steps)
+    trainer.train(steps)
 
 
 def train(name: str, folder: Path) -> list[float]:
@@ -118,7 +117,7 @@ def train(name: str, folder: Path) -> list[float]:
     restored = trainer.start_from(str(folder / "start"))
     if restored.missing:
         raise SystemExit(f"not in the checkpoint: {restored.missing}")
-    return [losses[LOSS] for losses in runner_of(folder).train(trainer, STEPS)]
+    return [losses[LOSS] for losses in trainer.train(STEPS)]
 
 
 def settings_of(name: str, folder: Path) -> Any:
@@ -138,20 +137,12 @@ def settings_of(name: str, folder: Path) -> Any:
     return Settings(**values)
 
 
-def runner_of(folder: Path) -> Any:
-    """The engine of the model."""
-    from entrypoint import workspace
-    from entrypoint.engines import engine
-
-    return engine.of(workspace.read_json(folder / "work" / "pipeline_changes.json", "pipeline")["generation"])
-
-
 def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
     """A model to train in which nothing is left to chance but its first weights; batch norm too for a warm-up."""
-    from entrypoint.training import pipeline
+    from entrypoint.engines import loading
+    from entrypoint.workspace import Workspace
 
-    runner = runner_of(folder)
-    config = pipeline.read(folder / "work" / "pipeline.config")
+    engine, config = loading.load(Workspace(settings_of(name, folder)))
     train_config, reader = config.train_config, config.train_input_reader
     if is_warming_up:
         config.model.faster_rcnn.feature_extractor.batch_norm_trainable = True
@@ -159,7 +150,7 @@ def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
     train_config.fine_tune_checkpoint_type = "detection"
     reader.shuffle, reader.num_readers = False, 1
     shuffle_alike()
-    return runner.build(config, settings_of(name, folder), 0, None)
+    return engine.build(config, settings_of(name, folder), 0, None)
 
 
 def shuffle_alike() -> None:

@@ -1,14 +1,16 @@
-"""Parse, run, close. The one place where errors become messages, marks and exit codes."""
+"""Parse, run, close: the one place where errors become messages, marks and exit codes."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 from entrypoint import check, job
-from entrypoint.settings import schema, services
+from entrypoint.settings import command_line, environment, services
+from entrypoint.settings.command_line import Command
 from entrypoint.system import logs, signals
 from entrypoint.system.errors import JobError, Stopped, UserError, explain
 from entrypoint.workspace import Workspace
@@ -18,20 +20,20 @@ logger = logging.getLogger("job")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit code: 0 done, 2 the user's to mend, 1 ours, 143 stopped by SIGTERM."""
+    """Runs a command and returns its exit code: 0 done, 2 the user can mend it, 1 other errors, 143 stopped."""
     logs.configure()
     try:
-        command, values = schema.load(arguments)
-        if command == "models":
+        command = command_line.load(arguments)
+        if command.name == "models":
             # A pager that ends before the list does is no failure.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            print(catalogue.listing(as_json="--json" in arguments))
+            print(catalogue.listing(as_json=command.as_json))
             return 0
-        if command == "check":
-            return check.run(values, as_json="--json" in arguments)
-        schema.prepare_environment(values)
+        environment.prepare(command.settings)
         signals.raise_on_sigterm()
-        return run(command, values)
+        if command.name == "check":
+            return check.run(command.settings, as_json=command.as_json)
+        return run(command)
     except Stopped as stop:
         logger.warning("stopped: %s", stop)
         return stop.exit_code
@@ -41,30 +43,35 @@ def main(arguments: Sequence[str]) -> int:
         return fail(explain(error), JobError.exit_code)
 
 
-def run(command: str | None, values: schema.Settings) -> int:
-    """Runs the whole job, or one step of it by name."""
-    if command is None:
-        job.run(values)
-        # Memory may have been about to run out, and did not.
+def run(command: Command) -> int:
+    """Runs the whole job, or a step by name."""
+    if command.name is None:
+        job.run(command.settings)
+        # A warning about memory may stand there, and the job has ended well.
         services.forget_failure()
-        # A service that puts the logs of several machines into one reads it once.
-        if Workspace(values).is_chief:
+        # A service that puts the logs of several machines into one reads the mark once.
+        if Workspace(command.settings).is_chief:
             print("CACLI-TRAINING-SUCCESS", flush=True)
         else:
             logger.info("this machine's part is done; the chief evaluates, exports and publishes")
         return 0
-    if command not in job.STEP_NAMES:
+    if command.name not in job.STEP_NAMES:
         raise UserError(
-            f"{command!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, `check` and `models`"
+            f"{command.name!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, `check` and `models`"
         )
-    job.run_alone(command, values)
+    if command.only:
+        job.run_alone(command.name, command.settings)
+    else:
+        job.run(command.settings, command.name)
     return 0
 
 
 def fail(message: str, exit_code: int) -> int:
     """Prints the failure and the mark that services look for, in this order, and returns the exit code."""
-    logger.error("%s", message)
-    services.tell_failure(message)
+    # The mark must be printed whatever becomes of the message.
+    with contextlib.suppress(Exception):
+        logger.error("%s", message)
+        services.tell_failure(message)
     print("CACLI-TRAINING-FAILED", flush=True)
     return exit_code
 

@@ -10,18 +10,20 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from entrypoint import workspace
 from entrypoint.data import annotations, examples, images, tf_record
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import Seen
-from entrypoint.settings import schema
+from entrypoint.data.records import Shard
+from entrypoint.data.split import split
+from entrypoint.settings import command_line, environment
 from entrypoint.settings.schema import Settings
-from entrypoint.system import bucket, logs
+from entrypoint.system import bucket, documents, files, logs
 from entrypoint.system.errors import JobError, UserError, explain
 from entrypoint.zoo import input_size
 
@@ -33,8 +35,10 @@ Parts = dict[str, list[LabelledImage]]
 def main(arguments: Sequence[str]) -> int:
     """Converts, and returns the exit code: 0 done, 2 the user's to mend, 1 anything else."""
     logs.configure()
+    # Beam starts Python programs, which must not look for modules in the current folder: it can be the bucket.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
-        values, options = schema.load_with_others(arguments)
+        values, options = command_line.load_with_others(arguments)
         run(values, options)
     except JobError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all
@@ -56,9 +60,9 @@ def run(values: Settings, options: list[str]) -> None:
     if bucket.matching(values.records_dir, "*"):
         raise UserError(f"RECORDS_DIR={values.records_dir} is not empty: name another place, or remove what is there")
     refuse_missing_beam()
-    schema.prepare_environment(values)
+    environment.prepare(values)
     dataset = annotations.read_bucket(values, exclude=values.result_dir)
-    parts = tf_record.split(dataset.images, values.validation_fraction, values.seed)
+    parts = split(dataset.images, values.validation_fraction, values.seed)
     totals = {
         name: tf_record.shard_count(sum(image.bytes for image in part), len(part)) for name, part in parts.items()
     }
@@ -67,12 +71,12 @@ def run(values: Settings, options: list[str]) -> None:
     seen = collect(values)
     tf_record.judge(dataset, parts, seen, values.max_skipped)
     shards = {
-        name: [{"name": f"{name}-{index:05d}-of-{total:05d}.tfrecord"} for index in range(total)]
+        name: tuple(Shard(f"{name}-{index:05d}-of-{total:05d}.tfrecord") for index in range(total))
         for name, total in totals.items()
     }
     manifest = tf_record.describe(dataset, parts, seen, shards, values)
-    write(values, "dataset.json", workspace.to_json(dataset))
-    write(values, "manifest.json", workspace.to_json(manifest))
+    write(values, "dataset.json", files.to_json(dataset))
+    write(values, "manifest.json", files.to_json(documents.to_plain(manifest)))
     tf_record.log_counts(manifest)
 
 
@@ -127,7 +131,7 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
 
 def to_line(item: LabelledImage | Converted) -> str:
     """A photo, or what became of it, as JSON without a line break."""
-    return workspace.encoder().encode(item)
+    return files.encoder().encode(item)
 
 
 def collect(values: Settings) -> Seen:

@@ -1,24 +1,25 @@
-"""`check`: what the job would find in the bucket, told before any GPU is paid for; without TensorFlow.
+"""`check`: what the job would find in the bucket, before any GPU is paid for, and without TensorFlow.
 
-It reads the annotations, tells what they say, decodes every photo as the conversion does, and writes nothing.
+It reads the annotations, reports what they hold, decodes every photo as the conversion does, and writes nothing.
 """
 
 import json
 from typing import Any
 
-from entrypoint.data import annotations, examples, images, quality, tf_record
+from entrypoint.data import annotations, examples, images, quality, records, tf_record
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
-from entrypoint.data.quality import Seen
+from entrypoint.data.quality import DataQuality, Seen
+from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
-from entrypoint.system import logs, parallel
+from entrypoint.system import documents, logs, parallel
 from entrypoint.zoo import input_size
 
 SHOWN = 20  # names of a kind of finding; `--json` has them all
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
-    """Prints what was found, that of the annotations at once; 0 where the job can start, 2 where it would stop.
+    """Prints what was found, first in the annotations; returns 0 if the job can start, 2 if it would stop.
 
     Raises:
         UserError: the bucket or its annotations cannot be read, or the model's input size is not known.
@@ -26,42 +27,46 @@ def run(settings: Settings, *, as_json: bool) -> int:
     size = input_size.of_model(settings)
     dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
     if not as_json:
-        print(as_text(describe(dataset, settings)), flush=True)
+        print(as_text(describe(dataset, settings, Seen())), flush=True)
     seen = read_photos(dataset.images, settings)
-    facts = describe(dataset, settings, seen, size)
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else about_photos(facts, seen))
-    return 2 if facts["stops"] else 0
+    facts = describe(dataset, settings, seen)
+    parts = split(dataset.images, settings.validation_fraction, settings.seed)
+    found = quality.assess(parts, dataset.labels, seen, size)
+    stops = reasons_to_stop(dataset, facts, seen, settings)
+    if as_json:
+        facts["found"] |= seen.kinds()
+        print(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1, ensure_ascii=False))
+    else:
+        print(about_photos(found, stops, seen))
+    return 2 if stops else 0
 
 
-def describe(
-    dataset: Dataset, settings: Settings, seen: Seen | None = None, size: input_size.InputSize | None = None
-) -> dict[str, Any]:
-    """Counts, and what was found on which keys; with `seen`, also in the photos, and what would stop the job."""
-    skipped = seen.skipped if seen else {}
-    # As the job does: photos are dealt out first, so that one that cannot be read moves no other.
-    parts = tf_record.split(dataset.images, settings.validation_fraction, settings.seed)
+def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]:
+    """Returns counts of photos and boxes, and what was found in the annotations on which keys."""
+    # As in the job, photos are split first, so that a photo that cannot be read moves no other.
+    parts = split(dataset.images, settings.validation_fraction, settings.seed)
     counts = {
-        name: tf_record.count([image for image in part if image.key not in skipped], dataset.labels)
+        name: records.count([image for image in part if image.key not in seen.skipped], dataset.labels)
         for name, part in parts.items()
     }
-    facts: dict[str, Any] = {
+    return {
         "photos": {
             "labelled": len(dataset.images),
-            "empty": sum(each["empty"] for each in counts.values()),
-            **{name: each["photos"] for name, each in counts.items()},
+            "empty": sum(each.empty for each in counts.values()),
+            **{name: each.photos for name, each in counts.items()},
             "without annotation": dataset.unlabelled,
         },
         "labels": {
-            label: {name: each["boxes_per_label"][label] for name, each in counts.items()} for label in dataset.labels
+            label: {name: each.boxes_per_label[label] for name, each in counts.items()} for label in dataset.labels
         },
         "found": dict(dataset.findings.kinds),
     }
-    if seen:
-        told = tf_record.too_many_lost(dataset, len(skipped), settings.max_skipped)
-        facts["found"] |= seen.kinds()
-        facts["advice"] = quality.give(parts, dataset.labels, seen, size)
-        facts["stops"] = ([told] if told else []) + ([] if counts["train"]["photos"] else [tf_record.NO_PHOTO])
-    return facts
+
+
+def reasons_to_stop(dataset: Dataset, facts: dict[str, Any], seen: Seen, settings: Settings) -> list[str]:
+    """Returns why the job would stop before the training, if it would."""
+    lost = tf_record.too_many_lost(dataset, len(seen.skipped), settings.max_skipped)
+    return ([lost] if lost else []) + ([] if facts["photos"]["train"] else [tf_record.NO_PHOTO])
 
 
 def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
@@ -95,11 +100,11 @@ def as_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines + as_lines(facts["found"]))
 
 
-def about_photos(facts: dict[str, Any], seen: Seen) -> str:
-    """What reading the photos told, for a person."""
-    lines = as_lines(seen.kinds()) + quality.sizes(facts["advice"]) + quality.sentences(facts["advice"])
-    lines += [f"the job would stop: {reason}" for reason in facts["stops"]]
-    return "\n".join(lines if facts["stops"] else [*lines, "the job can start"])
+def about_photos(found: DataQuality, stops: list[str], seen: Seen) -> str:
+    """Returns what reading the photos showed, for a person."""
+    lines = as_lines(seen.kinds()) + quality.describe_sizes(found) + quality.describe_problems(found)
+    lines += [f"the job would stop: {reason}" for reason in stops]
+    return "\n".join(lines if stops else [*lines, "the job can start"])
 
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:

@@ -1,23 +1,20 @@
-"""The files through which the steps speak: everything below WORK_DIR, written whole or not at all."""
+"""Where each file of WORK_DIR lies, the marks of finished steps, and the claim on WORK_DIR.
+
+The steps communicate through these files. Each file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
-import hashlib
-import itertools
-import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from entrypoint.settings.schema import Settings
-from entrypoint.system import bucket
+from entrypoint.system import documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
@@ -35,7 +32,7 @@ class Workspace:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this machine writes the results; in a cluster one of them does."""
+        """Whether this machine writes the results. In a cluster one machine does."""
         return self.settings.tf_config is None or self.settings.tf_config.is_chief
 
     @property
@@ -44,13 +41,23 @@ class Workspace:
         return self.settings.result_dir
 
     @property
+    def manifest(self) -> Place:
+        """The manifest of a finished job, in RESULT_DIR."""
+        return self.results / "job.json"
+
+    @property
+    def published_checkpoints(self) -> Place:
+        """The folder of checkpoints in RESULT_DIR."""
+        return self.results / "checkpoint"
+
+    @property
     def dataset(self) -> Path:
-        """The checked annotations, as `annotations` writes them."""
+        """The checked annotations, which the step `annotations` writes."""
         return self.root / "dataset.json"
 
     @property
     def label_map(self) -> Path:
-        """The label map, in upstream's text format."""
+        """The label map in upstream's text format."""
         return self.root / "label_map.pbtxt"
 
     @property
@@ -60,23 +67,28 @@ class Workspace:
 
     @property
     def zoo(self) -> Path:
-        """The folder of downloaded archives and what was extracted from them."""
+        """The folder of downloaded archives and of the files that were extracted from them."""
         return self.root / "zoo"
 
     @property
     def start(self) -> Path:
-        """Which checkpoint training starts from, as `checkpoint` writes it."""
+        """The checkpoint that training starts from, which the step `checkpoint` writes."""
         return self.root / "start.json"
 
     @property
     def pipeline(self) -> Path:
-        """The pipeline.config that is run."""
+        """The pipeline.config that is trained."""
         return self.root / "pipeline.config"
 
     @property
-    def changes(self) -> Path:
-        """What this job changed in the pipeline.config, as `pipeline` writes it."""
-        return self.root / "pipeline_changes.json"
+    def plan(self) -> Path:
+        """The plan of the training, which the step `pipeline` writes."""
+        return self.root / "plan.json"
+
+    @property
+    def exports(self) -> Path:
+        """The formats to export to, which the step `exports` writes."""
+        return self.root / "exports.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -85,17 +97,17 @@ class Workspace:
 
     @property
     def events(self) -> Path:
-        """The folder of TensorBoard's events."""
+        """The folder of TensorBoard events."""
         return self.checkpoints / "events"
 
     @property
     def metrics(self) -> Path:
-        """The metrics of the validation split."""
+        """The metrics of the validation photos."""
         return self.root / "metrics.json"
 
     @property
     def detections(self) -> Path:
-        """What the model found on the validation split, for the report."""
+        """The objects that the model found on the validation photos, for the report."""
         return self.root / "detections.json"
 
     @property
@@ -105,7 +117,7 @@ class Workspace:
 
     @property
     def replaced(self) -> Path:
-        """The files in RESULT_DIR of the finished job that this one replaces."""
+        """The files in RESULT_DIR that belong to the finished job that this job replaces."""
         return self.root / "replaced.json"
 
     @property
@@ -114,16 +126,26 @@ class Workspace:
         return self.root / "steps"
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What a finished step leaves: digests of its input and of its output, when it began, and how long it took."""
+
+    input: str
+    output: str
+    began: float  # seconds since 1970
+    seconds: float
+
+
 MARKER = ".training-job"
 
 
 @contextmanager
 def claim(work: Workspace) -> Iterator[None]:
-    """Makes WORK_DIR and keeps it to this process.
+    """Makes WORK_DIR and reserves it for this process.
 
     Raises:
-        UserError: it is another job's, or another user's, or a folder of the user's with something else in it, which
-            the steps would replace.
+        UserError: WORK_DIR belongs to another job or another user, or holds other files, which the steps would
+            replace.
     """
     root = work.root
     try:
@@ -145,110 +167,44 @@ def claim(work: Workspace) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path, needed_step: str, to_object: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The document that an earlier step wrote; UserError names the step where it has not run.
-
-    `to_object` makes of each object in it, the inner ones first, what is to stand in its place.
-    """
-    return json.loads(existing(path, needed_step).read_text(encoding="utf-8"), object_hook=to_object)
-
-
 def existing(path: Path, needed_step: str) -> Path:
-    """The path of what an earlier step wrote; UserError names the step where it has not run."""
+    """Returns the path of an earlier step's output; raises UserError with the step's name if it is missing."""
     if not path.exists():
         raise UserError(f"{path} is missing: run the step `{needed_step}` first, or the whole job")
     return path
 
 
+def mark_path(step: str, work: Workspace) -> Path:
+    """Returns where the mark of a step lies."""
+    return work.marks / f"{step}.json"
+
+
+def write_mark(step: str, mark: Mark, work: Workspace) -> None:
+    """Marks a step as finished."""
+    files.write_json(mark_path(step, work), mark)
+
+
 def remove_mark(step: str, work: Workspace) -> None:
-    """Forgets that a step was finished."""
-    (work.marks / f"{step}.json").unlink(missing_ok=True)
+    """Marks a step as not finished."""
+    mark_path(step, work).unlink(missing_ok=True)
 
 
-def read_marks(work: Workspace) -> dict[str, Any]:
-    """The marks of the finished steps by name, in the order in which they ran."""
+def read_marks(work: Workspace) -> dict[str, Mark]:
+    """Returns the marks of the finished steps by name, in the order in which the steps began."""
     found = [(path.stem, read_mark(path.stem, work)) for path in work.marks.glob("*.json")]
     marks = [(name, mark) for name, mark in found if mark]
-    return dict(sorted(marks, key=lambda item: float(item[1]["began"])))
+    return dict(sorted(marks, key=lambda item: item[1].began))
 
 
-def read_mark(step: str, work: Workspace) -> dict[str, Any] | None:
-    """The mark of a step; None where it has not finished."""
+def read_mark(step: str, work: Workspace) -> Mark | None:
+    """Returns the mark of a step, or None if the step has not finished."""
     try:
-        return dict(json.loads((work.marks / f"{step}.json").read_text(encoding="utf-8")))
+        return documents.read(Mark, mark_path(step, work))
     except FileNotFoundError:
         return None
 
 
 def output_of(step: str, work: Workspace) -> str | None:
-    """What identifies the output of a finished step; None where it has not finished."""
+    """Returns the digest of a finished step's output, or None if the step has not finished."""
     mark = read_mark(step, work)
-    return str(mark["output"]) if mark else None
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes a document with keys in order, so that equal documents are equal bytes; dataclasses as their fields."""
-    write_chunks(path, itertools.chain(encoder(indent=1).iterencode(document), "\n"))
-
-
-def to_json(document: Any) -> str:
-    """A document as text, the same for equal documents."""
-    return encoder(indent=1).encode(document) + "\n"
-
-
-def encoder(indent: int | None = None) -> json.JSONEncoder:
-    """How documents are written: keys in order, dataclasses as their fields, one after another."""
-    return json.JSONEncoder(indent=indent, sort_keys=True, allow_nan=False, default=fields_of)
-
-
-def fields_of(item: Any) -> Any:
-    """The fields of a dataclass by their names; of anything else its text."""
-    if dataclasses.is_dataclass(item):
-        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-    return str(item)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file of WORK_DIR so that a killed job leaves the old file or the new one."""
-    write_chunks(path, (text,))
-
-
-def write_chunks(path: Path, chunks: Iterable[str]) -> None:
-    """The same for a text in pieces, which need not be in memory together."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    # File names that are no UTF-8 come as lone surrogates.
-    with temporary.open("w", encoding="utf-8", errors="replace") as file:
-        file.writelines(chunks)
-    temporary.replace(path)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A scratch folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
-    scratch = path.with_name(f".{path.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    shutil.rmtree(path, ignore_errors=True)
-    scratch.replace(path)
-
-
-def digest(document: Any) -> str:
-    """SHA-256 of a JSON document, whatever the order of its keys."""
-    sha256 = hashlib.sha256()
-    for chunk in encoder().iterencode(document):
-        sha256.update(chunk.encode())
-    return sha256.hexdigest()
-
-
-def file_sha256(place: Place) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits; OSError names the place."""
-    sha256 = hashlib.sha256()
-    for block in bucket.blocks(place):
-        sha256.update(block)
-    return sha256.hexdigest()
+    return mark.output if mark else None

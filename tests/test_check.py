@@ -35,8 +35,8 @@ def test_what_would_stop_the_job_is_told_with_its_exit_code(tmp_path: Path) -> N
     assert facts["found"]["photo skipped: no photo, whatever its name"] == ["0.png", "1.png"]
     assert facts["photos"]["train"] + facts["photos"]["validation"] == 8
     # The job says the same.
-    job = run_job("tf_record", **settings(tmp_path))
-    assert "run the step `annotations` first" in job.stdout
+    only = run_job("tf_record", "--only", **settings(tmp_path))
+    assert "--only tf_record: the step `label_map` is not done with these settings" in only.stdout
     whole = run_job("1", MODEL="smoke", **settings(tmp_path))
     assert whole.returncode == 2
     assert "3 of 11 photos cannot be read, more than MAX_SKIPPED=0.1 allows" in whole.stdout

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from entrypoint import job, workspace
-from entrypoint.results import publish
+from entrypoint.system import files
 from entrypoint.system.errors import JobError, UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, run_job, write_bucket
@@ -31,7 +31,7 @@ def run_cheap(tmp_path: Path, **settings: Any) -> Workspace:
 
 
 def began(work: Workspace) -> dict[str, float]:
-    return {name: mark["began"] for name, mark in workspace.read_marks(work).items()}
+    return {name: mark.began for name, mark in workspace.read_marks(work).items()}
 
 
 def ran_again(before: dict[str, float], after: dict[str, float]) -> set[str]:
@@ -84,31 +84,28 @@ def test_output_of_a_killed_step_is_not_taken_for_that_of_the_step_before(
 ) -> None:
     work = run_cheap(tmp_path)
     # Another job replaces the records and dies before its mark is written.
-    monkeypatch.setattr(workspace, "write_json", die_at_the_mark(workspace.write_json))
+    monkeypatch.setattr(workspace, "write_mark", die_at_records)
     with pytest.raises(KeyboardInterrupt):
         run_cheap(tmp_path, seed=1)
     monkeypatch.undo()
     assert "tf_record" not in workspace.read_marks(work)
 
 
-def die_at_the_mark(write_json: Any) -> Any:
-    def write(path: Path, document: Any) -> None:
-        if path.name == "tf_record.json":
-            raise KeyboardInterrupt
-        write_json(path, document)
-
-    return write
+def die_at_records(step: str, mark: workspace.Mark, work: Workspace) -> None:
+    if step == "tf_record":
+        raise KeyboardInterrupt
+    files.write_json(workspace.mark_path(step, work), mark)
 
 
 @pytest.mark.usefixtures("bucket")
 def test_job_that_is_replaced_is_not_marked_as_finished_any_more(tmp_path: Path) -> None:
     work = run_cheap(tmp_path)
     work.results.mkdir(exist_ok=True)
-    (work.results / publish.MANIFEST).write_text('{"files": []}')
+    (work.manifest).write_text('{"files": []}')
     run_cheap(tmp_path)
-    assert (work.results / publish.MANIFEST).exists()
+    assert (work.manifest).exists()
     run_cheap(tmp_path, batch_size=2)
-    assert not (work.results / publish.MANIFEST).exists()
+    assert not (work.manifest).exists()
 
 
 def test_failed_download_is_told_where_it_is_waited_for(tmp_path: Path) -> None:

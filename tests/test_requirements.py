@@ -21,8 +21,9 @@ EVERYTHING = """
 import importlib, importlib.metadata, pkgutil, re, sys
 import entrypoint
 from entrypoint.results import report
-from entrypoint.settings import schema as settings
-settings.prepare_environment(settings.Settings())
+from entrypoint.settings import environment
+from entrypoint.settings.schema import Settings
+environment.prepare(Settings())
 for module in pkgutil.walk_packages(entrypoint.__path__, "entrypoint."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)

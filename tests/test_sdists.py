@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrypoint.workspace import file_sha256
+from entrypoint.system.files import file_sha256
 from tests.conftest import ROOT
 
 DIST = ROOT / "dist"

@@ -14,18 +14,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import formats, images
-from entrypoint.data.formats.source import CROWD, Files, Labelled, Source, number
+from entrypoint.data import images
+from entrypoint.data.boxes import Box, Drawn, NoBox
+from entrypoint.data.formats import cloud_annotations, reading
+from entrypoint.data.formats.source import Files, Labelled, Source
 from entrypoint.settings.schema import Settings
-from entrypoint.system import bucket, logs, parallel
+from entrypoint.system import bucket, files, logs, parallel
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
-# What the page writes for "mark as negative": a label without corners, on a photo that shows no object.
-NEGATIVE = "Negative"
 MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
 DAMAGED = "file of annotations is damaged, skipped"
 UNLISTED = "photo in none of the bucket's splits, trained on"
@@ -33,17 +33,6 @@ NOT_KEPT = "photo in a folder or list of a split that most photos are in none of
 HEAD = 1 << 16  # bytes: most photos tell their size and orientation in fewer
 SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the records' float32
 ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A labelled box; corners as fractions of the upright photo's width and height, min < max, within 0..1."""
-
-    label: str
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +83,7 @@ def run(work: Workspace) -> str:
         dataset = load(work)
     else:
         dataset = read_bucket(work.settings, exclude=work.results)
-        workspace.write_json(work.dataset, dataset)
+        files.write_json(work.dataset, dataset)
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if any(image.part for image in dataset.images):
@@ -109,15 +98,24 @@ def run(work: Workspace) -> str:
 def identify(dataset: Dataset) -> str:
     """A digest of what is labelled how, whatever the photos are like."""
     plain = [dataclasses.replace(image, bytes=0, version="") for image in dataset.images]
-    return workspace.digest(dataclasses.replace(dataset, images=plain))
+    return files.digest(dataclasses.replace(dataset, images=plain))
 
 
 def load(work: Workspace) -> Dataset:
-    """The dataset that the step wrote."""
-    document = workspace.read_json(work.dataset, "annotations", to_object)
-    return Dataset(
-        document["labels"], document["images"], Findings(document["findings"]["kinds"]), document["unlabelled"]
-    )
+    """Returns the dataset that the step wrote, or that Beam wrote into RECORDS_DIR.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = workspace.existing(work.dataset, "annotations")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), object_hook=to_object)
+        findings = Findings(document["findings"]["kinds"])
+        return Dataset(document["labels"], document["images"], findings, document["unlabelled"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}): remove it, or the RECORDS_DIR it is from, and start again"
+        ) from None
 
 
 def of_json(text: str) -> LabelledImage:
@@ -144,13 +142,13 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
     listing = list_files(root, exclude)
     files = Files(root, listing, settings.workers)
-    source = formats.read(files, settings.data_format)
+    source = reading.read(files, settings.data_format)
     findings = Findings()
     labelled = find_photos(source, files, findings)
     frames = measure_photos([key for key, each in labelled.items() if each.in_pixels and listing[key].size], files)
     images = []
     for key, each in keep_own_split(labelled, findings).items():
-        if settings.empty_photos == "drop" and all(map(is_negative, each.annotations)):
+        if settings.empty_photos == "drop" and all(one is NoBox.NEGATIVE for one in each.annotations):
             findings.add("photo without a box, dropped (EMPTY_PHOTOS=drop)", key)
         else:
             entry = listing[key]
@@ -284,13 +282,13 @@ def is_inside(root: Place, key: str) -> bool:
 def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
     """The photo with its usable boxes; nothing where all of its boxes are unusable, since it is no negative then."""
     part = labelled.part
-    drawn = [annotation for annotation in labelled.annotations if not is_negative(annotation)]
+    drawn = [each for each in labelled.annotations if each is not NoBox.NEGATIVE]
     size = labelled.size or (frame.size if frame else None)
     if labelled.in_pixels:
         if size is None:
             # No size, no fractions; the conversion skips a photo whose header cannot be read, and says why.
             return [LabelledImage(key, (), part)]
-        drawn = [to_fractions(annotation, *size) for annotation in drawn]
+        drawn = [each.to_fractions(*size) if isinstance(each, Drawn) else each for each in drawn]
     boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))
     for _ in boxes[len(unique) :]:
@@ -303,17 +301,6 @@ def read_image(key: str, labelled: Labelled, frame: images.Frame | None, finding
     return [LabelledImage(key, unique, part)]
 
 
-def to_fractions(annotation: Any, width: int, height: int) -> Any:
-    """An annotation in pixels of a picture of that size, in fractions of it; what is no number stays."""
-    if not isinstance(annotation, dict):
-        return annotation
-    scaled = dict(annotation)
-    for name, side in (("x", width), ("x2", width), ("y", height), ("y2", height)):
-        value = number(annotation.get(name))
-        scaled[name] = None if value is None else value / side
-    return scaled
-
-
 def fit_to_frame(
     key: str, boxes: tuple[Box, ...], size: tuple[int, int], frame: images.Frame, findings: Findings
 ) -> tuple[Box, ...]:
@@ -323,53 +310,31 @@ def fit_to_frame(
         return boxes
     if frame.is_on_its_side and size == upright[::-1]:
         findings.add("boxes drawn on a photo before it was turned upright, turned with it", key)
-        return tuple(turn(box, frame.orientation) for box in boxes)
+        return tuple(box.turned(frame.orientation) for box in boxes)
     if abs(size[0] * upright[1] - size[1] * upright[0]) > ASPECT_TOLERANCE * size[0] * upright[1]:
         findings.add("photo of another shape than its annotations say, boxes stretched to it", key)
     return boxes
 
 
-def turn(box: Box, orientation: int) -> Box:
-    """The box after the photo was turned upright by its Exif orientation, 1 to 8 (Exif 2.3, section 4.6.4)."""
-    xmin, ymin, xmax, ymax = box.xmin, box.ymin, box.xmax, box.ymax
-    if orientation >= images.FIRST_ON_ITS_SIDE:
-        xmin, ymin, xmax, ymax = ymin, xmin, ymax, xmax
-    if orientation in (2, 3, 6, 7):
-        xmin, xmax = 1 - xmax, 1 - xmin
-    if orientation in (3, 4, 7, 8):
-        ymin, ymax = 1 - ymax, 1 - ymin
-    return Box(box.label, xmin, ymin, xmax, ymax)
-
-
-def is_negative(annotation: Any) -> bool:
-    """Whether an annotation only says that the photo shows no object."""
-    corners = ("x", "y", "x2", "y2")
-    return (
-        isinstance(annotation, dict)
-        and annotation.get("label") == NEGATIVE
-        and not any(corner in annotation for corner in corners)
-    )
-
-
-def read_box(key: str, annotation: Any, findings: Findings) -> Box | None:
-    """The box in order and within the photo, or None; what was wrong becomes a finding."""
-    if not isinstance(annotation, dict):
-        is_crowd = annotation == CROWD
+def read_box(key: str, annotation: Drawn | NoBox, findings: Findings) -> Box | None:
+    """Returns the box, in order and within the photo, or None; a fault becomes a finding."""
+    if isinstance(annotation, NoBox):
+        is_crowd = annotation is NoBox.CROWD
         findings.add("region of a crowd, skipped" if is_crowd else "annotation is no box, skipped", key)
         return None
-    label = annotation.get("label")
+    label = annotation.label
     if not isinstance(label, str) or not label.strip():
         findings.add("box without a label, skipped", key)
         return None
-    corners = [number(annotation.get(name)) for name in ("x", "y", "x2", "y2")]
-    if any(corner is None for corner in corners):
+    x, y, x2, y2 = annotation.x, annotation.y, annotation.x2, annotation.y2
+    if x is None or y is None or x2 is None or y2 is None:
         findings.add("box with a corner missing or no number, skipped", key)
         return None
     if label != label.strip():
         findings.add("label with white space around it, taken without", key)
-    # JavaScript cuts an emoji in two where it counts to a limit; half of one cannot be written in UTF-8.
+    # JavaScript cuts an emoji in two when it counts to a limit. UTF-8 cannot encode half an emoji.
     label = label.strip().encode(errors="replace").decode()
-    return repair_box(key, label, [corner for corner in corners if corner is not None], findings)
+    return repair_box(key, label, [x, y, x2, y2], findings)
 
 
 def repair_box(key: str, label: str, corners: list[float], findings: Findings) -> Box | None:
@@ -396,7 +361,7 @@ def order_labels(declared: list[str], images: list[LabelledImage], findings: Fin
     used = {box.label for image in images for box in image.boxes}
     ordered = [label for label in dict.fromkeys([*declared, *sorted(used)]) if label in used]
     for label in dict.fromkeys(declared):
-        if label not in used and label != NEGATIVE:
+        if label not in used and label != cloud_annotations.NEGATIVE:
             findings.add("label without a box, left out", label)
     for first, second in same_but_for_case(ordered):
         findings.add("labels that differ in case or white space alone, kept apart", f"{first!r} and {second!r}")

@@ -11,6 +11,8 @@ from typing import cast
 import pi_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from entrypoint.data.boxes import FIRST_ON_ITS_SIDE
+
 pi_heif.register_heif_opener()
 
 # Pillow refuses more than twice its limit, 179 million: half a gigabyte decoded, a bomb or of no use.
@@ -19,7 +21,6 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
 ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
 UPRIGHT = 1
-FIRST_ON_ITS_SIDE = 5
 EXIF_OF_PNG = {"exif", "Raw profile type exif"}
 # The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}

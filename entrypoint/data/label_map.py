@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from entrypoint import workspace
 from entrypoint.data import annotations
+from entrypoint.system import files
 from entrypoint.workspace import Workspace
 
 
 def run(work: Workspace) -> str:
     """Writes the label map; returns its SHA-256."""
-    workspace.write_text(work.label_map, to_text(annotations.load(work).labels))
-    return workspace.file_sha256(work.label_map)
+    files.write_text(work.label_map, to_text(annotations.load(work).labels))
+    return files.file_sha256(work.label_map)
 
 
 def outputs(work: Workspace) -> list[Path]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +39,16 @@ class Seen:
         else:
             self.facts[converted.key] = converted.photo
 
-    def changed(self) -> dict[str, list[str]]:
-        """What was done to photos, if anything."""
-        return {key: list(facts.changes) for key, facts in sorted(self.facts.items()) if facts.changes}
+    def changed(self) -> dict[str, tuple[str, ...]]:
+        """Returns what was done to photos, for those that were changed."""
+        return {key: facts.changes for key, facts in sorted(self.facts.items()) if facts.changes}
 
     def kinds(self) -> dict[str, list[str]]:
         """The photos that were skipped or changed, by what was wrong with them or done to them."""
         return kinds_of(self.skipped, self.changed())
 
 
-def kinds_of(skipped: dict[str, str], changed: dict[str, list[str]]) -> dict[str, list[str]]:
+def kinds_of(skipped: Mapping[str, str], changed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The photos that were skipped or changed, by what was wrong with them or done to them."""
     found: dict[str, list[str]] = {}
     for key, reason in skipped.items():
@@ -59,48 +59,66 @@ def kinds_of(skipped: dict[str, str], changed: dict[str, list[str]]) -> dict[str
     return {kind: sorted(keys) for kind, keys in sorted(found.items())}
 
 
-def give(
-    parts: dict[str, list[LabelledImage]], labels: list[str], seen: Seen, size: InputSize | None
-) -> dict[str, Any]:
-    """Facts about the photos of both splits that can be read, as JSON; `size` is the model's input, where it is known.
+@dataclass(frozen=True)
+class PhotoSizes:
+    """Widths and heights of photos in pixels, ranked by area."""
 
-    `duplicates` holds pairs of keys, for validation and to train on, of the former out of a sample where `is_sample`;
-    `small_boxes` how many boxes of a photo are under SMALL pixels in the model's input; sizes of photos are widths and
-    heights, those of boxes the root of their area.
-    """
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BoxSizes:
+    """Sizes of boxes: the root of the area, in pixels of the model's input, or of the photo if that is not known."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """What is worth knowing of the photos of both splits that can be read."""
+
+    photo_sizes: PhotoSizes | None
+    box_sizes: BoxSizes | None
+    input_size: tuple[int, int] | None  # width and height of the model's input, if it is known
+    duplicates: tuple[tuple[str, str], ...]  # photo for validation, photo to train on that looks like it
+    is_sample: bool  # whether only COMPARED photos for validation were compared
+    small_boxes: dict[str, int]  # photo -> how many of its boxes are under SMALL pixels at the model's input
+    few_boxes: dict[str, int]  # label -> its boxes to train on, if they are fewer than FEW
+    uneven: tuple[str, str] | None  # the labels on the most and on the fewest photos, if they are UNEVEN times apart
+
+
+def assess(parts: dict[str, list[LabelledImage]], labels: list[str], seen: Seen, size: InputSize | None) -> DataQuality:
+    """Assesses the photos of both splits that can be read; `size` is the model's input, if it is known."""
     photos = [image for part in parts.values() for image in part if image.key in seen.facts]
     trained = [image for image in parts["train"] if image.key in seen.facts]
     boxes = Counter(box.label for image in trained for box in image.boxes)
     shown = Counter(label for image in trained for label in {box.label for box in image.boxes})
-    return {
-        "photo_sizes": spread([(facts.width, facts.height) for image in photos if (facts := seen.facts[image.key])]),
-        "box_sizes": spread_of_boxes(photos, seen, size),
-        "input_size": [size.width, size.height] if size else None,
-        "duplicates": find_duplicates(parts, seen),
-        "is_sample": len(parts["validation"]) > COMPARED,
-        "small_boxes": count_small(photos, seen, size) if size else {},
-        "few_boxes": {label: boxes[label] for label in labels if boxes[label] < FEW},
-        "uneven": uneven({label: shown[label] for label in labels}),
-    }
+    return DataQuality(
+        photo_sizes=spread([(facts.width, facts.height) for image in photos if (facts := seen.facts[image.key])]),
+        box_sizes=spread_of_boxes(photos, seen, size),
+        input_size=(size.width, size.height) if size else None,
+        duplicates=find_duplicates(parts, seen),
+        is_sample=len(parts["validation"]) > COMPARED,
+        small_boxes=count_small(photos, seen, size) if size else {},
+        few_boxes={label: boxes[label] for label in labels if boxes[label] < FEW},
+        uneven=uneven({label: shown[label] for label in labels}),
+    )
 
 
-def spread(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:
-    """The smallest, the median and the largest of widths and heights, by their areas."""
+def spread(sizes: list[tuple[int, int]]) -> PhotoSizes | None:
+    """Returns the smallest, the median and the largest photo, by area."""
     ranked = sorted(sizes, key=lambda size: (size[0] * size[1], size))
-    if not ranked:
-        return None
-    return {"smallest": list(ranked[0]), "median": list(ranked[len(ranked) // 2]), "largest": list(ranked[-1])}
+    return PhotoSizes(ranked[0], ranked[len(ranked) // 2], ranked[-1]) if ranked else None
 
 
-def spread_of_boxes(photos: list[LabelledImage], seen: Seen, size: InputSize | None) -> dict[str, float] | None:
-    """The smallest, the median and the largest box, as the root of its area in pixels of the model's input."""
+def spread_of_boxes(photos: list[LabelledImage], seen: Seen, size: InputSize | None) -> BoxSizes | None:
+    """Returns the smallest, the median and the largest box, as the root of the area."""
     roots = [(width * height) ** 0.5 for image in photos for width, height in sides(image, seen.facts[image.key], size)]
-    if not roots:
-        return None
-    return {
-        name: round(value, 1)
-        for name, value in (("smallest", min(roots)), ("median", median(roots)), ("largest", max(roots)))
-    }
+    return BoxSizes(*(round(value, 1) for value in (min(roots), median(roots), max(roots)))) if roots else None
 
 
 def sides(image: LabelledImage, facts: images.Facts, size: InputSize | None) -> Iterable[tuple[float, float]]:
@@ -119,15 +137,15 @@ def count_small(photos: list[LabelledImage], seen: Seen, size: InputSize) -> dic
     return {key: count for key, count in counts.items() if count}
 
 
-def uneven(counts: dict[str, int]) -> list[str] | None:
+def uneven(counts: dict[str, int]) -> tuple[str, str] | None:
     """The label on the most photos and that on the fewest, where they are far apart."""
     if not counts:
         return None
     most, fewest = (choose(counts, key=lambda label: counts[label]) for choose in (max, min))
-    return [most, fewest] if counts[most] >= UNEVEN * max(1, counts[fewest]) else None
+    return (most, fewest) if counts[most] >= UNEVEN * max(1, counts[fewest]) else None
 
 
-def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> list[list[str]]:
+def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> tuple[tuple[str, str], ...]:
     """Photos for validation that look like one to train on, each with the one that it is most like.
 
     Of very many photos for validation so many are looked at that the time grows no faster than the number of photos.
@@ -145,9 +163,8 @@ def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> list[l
             is_better = highest > likeness[here]
             best[here] = np.where(is_better, start + alike.argmax(axis=1), best[here])
             likeness[here] = np.where(is_better, highest, likeness[here])
-    return sorted(
-        [asked[index], known[best[index]]] for index in np.flatnonzero(likeness >= images.LOOK_BITS - 2 * NEAR)
-    )
+    found = np.flatnonzero(likeness >= images.LOOK_BITS - 2 * NEAR)
+    return tuple(sorted((asked[index], known[best[index]]) for index in found))
 
 
 def has_look(key: str, seen: Seen) -> bool:
@@ -163,46 +180,41 @@ def signs(keys: list[str], seen: Seen) -> NDArray[np.float32]:
     return bits.astype(np.float32) * 2 - 1
 
 
-def sizes(facts: dict[str, Any]) -> list[str]:
-    """How large photos and boxes are, for a person."""
+def describe_sizes(quality: DataQuality) -> list[str]:
+    """Returns sentences about how large photos and boxes are."""
     said = []
-    if facts["photo_sizes"]:
-        smallest, middle, largest = (f"{width} x {height}" for width, height in ranked(facts["photo_sizes"]))
+    if photos := quality.photo_sizes:
+        smallest, middle, largest = (f"{width} x {height}" for width, height in dataclasses.astuple(photos))
         said.append(f"photos are {smallest} to {largest} pixels, half of them up to {middle}")
-    if facts["box_sizes"]:
-        size = facts["input_size"]
+    if boxes := quality.box_sizes:
+        size = quality.input_size
         where = f" at the model's input of {size[0]} x {size[1]}" if size else ""
-        smallest, middle, largest = (f"{side:g}" for side in ranked(facts["box_sizes"]))
+        smallest, middle, largest = (f"{side:g}" for side in dataclasses.astuple(boxes))
         said.append(f"boxes are squares of {smallest} to {largest} pixels{where}, half of them up to {middle}")
     return said
 
 
-def ranked(sizes: dict[str, Any]) -> list[Any]:
-    """A spread from the smallest to the largest; JSON has sorted it by its words."""
-    return [sizes[name] for name in ("smallest", "median", "largest")]
-
-
-def sentences(facts: dict[str, Any]) -> list[str]:
-    """The facts that somebody should do something about, for a person."""
+def describe_problems(quality: DataQuality) -> list[str]:
+    """Returns a sentence for each problem of the data that somebody should mend."""
     said = []
-    if pairs := facts["duplicates"]:
-        among = f" among {COMPARED:,}" if facts["is_sample"] else ""
+    if pairs := quality.duplicates:
+        among = f" among {COMPARED:,}" if quality.is_sample else ""
         said.append(
             f"photos for validation that are nearly the same as one to train on, and make the metrics better than they "
             f"are: {len(pairs)}{among} ({listed(f'{one} like {other}' for one, other in pairs)})"
         )
-    if small := facts["small_boxes"]:
-        width, height = facts["input_size"]
+    if (small := quality.small_boxes) and quality.input_size:
+        width, height = quality.input_size
         said.append(
             f"boxes under {SMALL} pixels at the model's input of {width} x {height}, where it hardly sees them: "
             f"{sum(small.values())} ({listed(sorted(small, key=lambda key: (-small[key], key)))}); take a model of a "
             "larger input, or cut the photos into parts"
         )
-    if few := facts["few_boxes"]:
+    if few := quality.few_boxes:
         names = listed(f"{label} ({count})" for label, count in sorted(few.items(), key=lambda item: item[1]))
         said.append(f"fewer than {FEW} boxes to train on: {names}; label more photos of these first")
-    if facts["uneven"]:
-        most, fewest = facts["uneven"]
+    if quality.uneven:
+        most, fewest = quality.uneven
         said.append(
             f"{most} is on at least {UNEVEN} times as many photos as {fewest}: label more photos of {fewest}, or show "
             "rare labels more often with OVERSAMPLE=sqrt"

@@ -1,107 +1,116 @@
-"""Evaluation: COCO metrics of the trained model on the validation split -> metrics.json and detections.json."""
+"""Evaluation: COCO's metrics of the trained model on the validation photos -> metrics.json and detections.json."""
 
 import contextlib
 import io
 import logging
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from entrypoint import workspace
-from entrypoint.data import annotations, tf_record
+from entrypoint.data import annotations, records
 from entrypoint.data.annotations import Dataset
-from entrypoint.engines import engine
+from entrypoint.data.boxes import Box
+from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
-from entrypoint.system import logs
-from entrypoint.training import train
+from entrypoint.results.metrics import LabelMetrics, Metrics, Summary
+from entrypoint.system import documents, files, logs
+from entrypoint.training import plan, train
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
 # COCO counts at most so many detections on a photo.
 MAX_DETECTIONS = 100
-# Of what is kept for the report; COCO's metrics are of all.
+# The report shows detections from this score on. COCO's metrics are of all detections.
 SHOWN_SCORE = 0.3
-# The order of pycocotools.cocoeval.COCOeval.stats.
-SUMMARY = (
-    "mAP",
-    "mAP@0.5",
-    "mAP@0.75",
-    "mAP small",
-    "mAP medium",
-    "mAP large",
-    "recall@1",
-    "recall@10",
-    "recall@100",
-)
+
+
+@dataclass(frozen=True)
+class ShownDetections:
+    """The confident detections on a validation photo, for the report."""
+
+    key: str
+    boxes: tuple[tuple[float, float, float, float], ...]  # ymin, xmin, ymax, xmax as fractions of the photo
+    classes: tuple[int, ...]  # ids of the label map
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DetectionsDocument:
+    """The content of detections.json."""
+
+    photos: tuple[ShownDetections, ...]
 
 
 def run(work: Workspace) -> str:
     """Writes metrics.json and detections.json; returns the SHA-256 of the metrics.
 
-    Without photos for validation there is nothing to measure, and the metrics are null.
+    Without validation photos there is nothing to measure, and the metrics are null.
     """
     dataset = annotations.load(work)
-    validation = tf_record.load_manifest(work)["splits"]["validation"]
-    records = [str(work.records / shard["name"]) for shard in validation["shards"]]
+    validation = records.load(work).validation
+    paths = [str(work.records / name) for name in validation.names]
     found: list[Detections] = []
-    if records:
-        runner, config = engine.load(work)
-        detections = runner.evaluate(config, train.last_checkpoint(work), records)
-        found = list(logs.progress(detections, validation["photos"], "evaluation"))
-    metrics = measure(dataset, found)
-    metrics["step"] = workspace.read_json(work.changes, "pipeline")["num_steps"]
-    workspace.write_json(work.metrics, metrics)
-    workspace.write_json(work.detections, [shown(each) for each in found])
+    if paths:
+        engine, config = loading.load(work)
+        detections = engine.evaluate(config, train.last_checkpoint(work), paths)
+        found = list(logs.progress(detections, validation.photos, "evaluation"))
+    metrics = measure(dataset, found, plan.load(work).num_steps)
+    documents.write(work.metrics, metrics)
+    documents.write(work.detections, DetectionsDocument(tuple(map(shown, found))))
     log_metrics(metrics)
-    return workspace.file_sha256(work.metrics)
+    return files.file_sha256(work.metrics)
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
+    """Returns the files that the step leaves in WORK_DIR."""
     return [work.metrics, work.detections]
 
 
-def measure(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
-    """COCO's metrics (pycocotools): a summary, AP per label, and AP per IoU threshold; None where undefined."""
+def load_detections(work: Workspace) -> tuple[ShownDetections, ...]:
+    """Returns the confident detections that the step wrote."""
+    return documents.read(DetectionsDocument, workspace.existing(work.detections, "evaluate")).photos
+
+
+def measure(dataset: Dataset, found: list[Detections], step: int) -> Metrics:
+    """Returns COCO's metrics (pycocotools): a summary, AP per label, and mAP per IoU threshold."""
     truth = ground_truth(dataset, found)
     results = [result for index, each in enumerate(found, start=1) for result in to_coco(index, each)]
     if not truth["annotations"]:
-        empty = {"summary": dict.fromkeys(SUMMARY), "per_label": {}, "per_iou": []}
-        return {**empty, "photos": len(found), "boxes": 0}
+        return Metrics(Summary(), {}, (), photos=len(found), boxes=0, step=step)
     evaluation = evaluate_coco(truth, results)
-    # precision: [IoU thresholds, recall thresholds, labels, areas, detections a photo], -1 where undefined.
+    # precision: [IoU thresholds, recall thresholds, labels, areas, detections a photo], -1 if undefined.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    per_label = {}
-    for index, label in enumerate(dataset.labels):
-        count = sum(each["category_id"] == index + 1 for each in truth["annotations"])
-        per_label[label] = {
-            "AP": average(precision[:, :, index]),
-            "AP@0.5": average(precision[0, :, index]),
-            "boxes": count,
-        }
-    return {
-        "summary": {name: defined(value) for name, value in zip(SUMMARY, evaluation.stats, strict=False)},
-        "per_label": per_label,
-        "per_iou": [
-            [round(float(threshold), 2), average(precision[index])]
-            for index, threshold in enumerate(evaluation.params.iouThrs)
-        ],
-        "photos": len(found),
-        "boxes": len(truth["annotations"]),
+    per_label = {
+        label: LabelMetrics(
+            ap=average(precision[:, :, index]),
+            ap50=average(precision[0, :, index]),
+            boxes=sum(each["category_id"] == index + 1 for each in truth["annotations"]),
+        )
+        for index, label in enumerate(dataset.labels)
     }
+    thresholds = enumerate(evaluation.params.iouThrs)
+    return Metrics(
+        summary=Summary(*(defined(value) for value in evaluation.stats[: len(fields(Summary))])),
+        per_label=per_label,
+        per_iou=tuple((round(float(each), 2), average(precision[index])) for index, each in thresholds),
+        photos=len(found),
+        boxes=len(truth["annotations"]),
+        step=step,
+    )
 
 
 def ground_truth(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
-    """The validation photos' boxes in COCO's format, in pixels of the upright photo."""
+    """Returns the validation photos' boxes in COCO's format, in pixels of the upright photo."""
     by_key = {image.key: image for image in dataset.images}
     ids = {label: index for index, label in enumerate(dataset.labels, start=1)}
     boxes: list[dict[str, Any]] = []
     for index, photo in enumerate(found, start=1):
         for box in by_key[photo.key].boxes:
-            left, top = box.xmin * photo.width, box.ymin * photo.height
-            width, height = (box.xmax - box.xmin) * photo.width, (box.ymax - box.ymin) * photo.height
+            left, top, width, height = box.to_coco(photo.width, photo.height)
             boxes.append(
                 {
                     "id": len(boxes) + 1,
@@ -120,19 +129,21 @@ def ground_truth(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
 
 
 def to_coco(index: int, found: Detections) -> list[dict[str, Any]]:
-    """The detections on a photo in COCO's format, in pixels of the upright photo."""
-    results = []
-    for box, label, score in zip(found.boxes, found.classes, found.scores, strict=True):
-        ymin, xmin, ymax, xmax = (float(value) for value in box)
-        corner = [xmin * found.width, ymin * found.height]
-        size = [(xmax - xmin) * found.width, (ymax - ymin) * found.height]
-        if score > 0:
-            results.append({"image_id": index, "category_id": int(label), "bbox": corner + size, "score": float(score)})
-    return results
+    """Returns the detections on a photo in COCO's format, in pixels of the upright photo."""
+    return [
+        {
+            "image_id": index,
+            "category_id": int(label),
+            "bbox": Box.from_detection("", corners).to_coco(found.width, found.height),
+            "score": float(score),
+        }
+        for corners, label, score in zip(found.boxes, found.classes, found.scores, strict=True)
+        if score > 0
+    ]
 
 
 def evaluate_coco(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """Pycocotools' evaluation of boxes, accumulated and summarised."""
+    """Runs pycocotools' evaluation of boxes; returns it accumulated and summarised."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -151,41 +162,41 @@ def evaluate_coco(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
 
 
 def average(precision: Any) -> float | None:
-    """The mean of the defined values, or None."""
+    """Returns the mean of the defined values, or None if there are none."""
     values = precision[precision > -1]
     return float(np.mean(values)) if values.size else None
 
 
 def defined(value: float) -> float | None:
-    """COCO says -1 where there is nothing to measure."""
+    """Returns a figure of COCO's, or None for -1, which says that there is nothing to measure."""
     return float(value) if value > -1 else None
 
 
-def shown(found: Detections) -> dict[str, Any]:
-    """A photo's confident detections, for the report."""
+def shown(found: Detections) -> ShownDetections:
+    """Returns a photo's confident detections."""
     chosen = [index for index, score in enumerate(found.scores) if score >= SHOWN_SCORE]
-    return {
-        "key": found.key,
-        "boxes": [[round(float(value), 5) for value in found.boxes[index]] for index in chosen],
-        "classes": [int(found.classes[index]) for index in chosen],
-        "scores": [round(float(found.scores[index]), 4) for index in chosen],
-    }
+    corners = ([round(float(value), 5) for value in found.boxes[index]] for index in chosen)
+    return ShownDetections(
+        key=found.key,
+        boxes=tuple((ymin, xmin, ymax, xmax) for ymin, xmin, ymax, xmax in corners),
+        classes=tuple(int(found.classes[index]) for index in chosen),
+        scores=tuple(round(float(found.scores[index]), 4) for index in chosen),
+    )
 
 
-def log_metrics(metrics: dict[str, Any]) -> None:
+def log_metrics(metrics: Metrics) -> None:
     """Logs the summary and AP per label."""
-    summary = metrics["summary"]
     logger.info(
         "validation: mAP %s, mAP@0.5 %s on %d photos with %d boxes",
-        percent(summary["mAP"]),
-        percent(summary["mAP@0.5"]),
-        metrics["photos"],
-        metrics["boxes"],
+        rounded(metrics.summary.map),
+        rounded(metrics.summary.map50),
+        metrics.photos,
+        metrics.boxes,
     )
-    for label, values in metrics["per_label"].items():
-        logger.info("  %s: AP %s, AP@0.5 %s", label, percent(values["AP"]), percent(values["AP@0.5"]))
+    for label, values in metrics.per_label.items():
+        logger.info("  %s: AP %s, AP@0.5 %s", label, rounded(values.ap), rounded(values.ap50))
 
 
-def percent(value: float | None) -> str:
-    """A metric for people: `0.853`, or `-` where it is undefined."""
+def rounded(value: float | None) -> str:
+    """Returns a metric for people: `0.853`, or `-` if it is undefined."""
     return "-" if value is None else f"{value:.3f}"

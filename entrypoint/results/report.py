@@ -12,12 +12,18 @@ import jinja2
 from PIL import Image
 
 from entrypoint import workspace
-from entrypoint.data import annotations, examples, images, quality, tf_record
+from entrypoint.data import annotations, examples, images, quality, records
 from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.boxes import Box
+from entrypoint.data.quality import DataQuality
+from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
-from entrypoint.results import publish
-from entrypoint.system import parallel
-from entrypoint.training import checkpoints, train
+from entrypoint.results import evaluate, manifest
+from entrypoint.results.evaluate import ShownDetections
+from entrypoint.results.metrics import LabelMetrics, Metrics
+from entrypoint.results.metrics import load as metrics_of
+from entrypoint.system import documents, files, parallel, version
+from entrypoint.training import checkpoints, plan, train
 from entrypoint.workspace import Workspace
 
 PHOTOS = 12
@@ -29,38 +35,34 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 def run(work: Workspace) -> str:
     """Writes report.html; returns its SHA-256."""
-    dataset = annotations.load(work)
-    records = tf_record.load_manifest(work)
-    metrics = workspace.read_json(work.metrics, "evaluate")
-    changes = workspace.read_json(work.changes, "pipeline")
-    history = read_history(work)
-    shown, worst = choose_validation(work), choose_worst(dataset, records)
-    photos = fetch_photos({each["key"] for each in shown} | {key for key, _ in worst}, work)
-    # Those of this step and of publishing would be an earlier run's.
+    dataset, metrics, planned = annotations.load(work), metrics_of(work), plan.load(work)
+    recorded = records.load(work)
+    history = checkpoints.history_of(train.last_checkpoint(work))
+    shown, worst = choose_validation(work), choose_worst(dataset, recorded.quality)
+    photos = fetch_photos({each.key for each in shown} | {key for key, _ in worst}, work)
+    # The marks of this step and of publishing would be an earlier run's.
     marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
     page = template().render(
         model=work.settings.model,
         metrics=metrics,
-        records=records,
-        labels=label_rows(dataset, records, metrics),
+        summary=documents.to_plain(metrics.summary),
+        records=recorded,
+        labels=label_rows(dataset, recorded, metrics),
         loss_curve=draw_loss(history),
-        map_curve=draw_map(metrics["per_iou"]),
+        map_curve=draw_map(metrics),
         last_loss=history[-1][LOSS] if history else None,
         photos=validation_cards(shown, dataset, photos),
-        findings=finding_rows(dataset, records),
-        advice=quality.sizes(records["advice"]) + quality.sentences(records["advice"]),
+        findings=finding_rows(dataset, recorded),
+        quality=quality.describe_sizes(recorded.quality) + quality.describe_problems(recorded.quality),
         worst=worst_cards(worst, dataset, photos),
-        changes=changes["rows"],
-        pipeline=changes["source"],
-        batch_size=changes["batch_size"],
-        learning_rate=changes["learning_rate"],
-        settings=publish.shown_settings(work),
-        versions=publish.versions(),
-        seconds={name: mark["seconds"] for name, mark in marks.items()},
+        plan=planned,
+        settings=manifest.shown_settings(work),
+        versions={"this job": version.describe(), **manifest.versions()},
+        seconds={name: mark.seconds for name, mark in marks.items()},
         unlabelled=dataset.unlabelled,
     )
-    workspace.write_text(work.report, page)
-    return workspace.file_sha256(work.report)
+    files.write_text(work.report, page)
+    return files.file_sha256(work.report)
 
 
 def template() -> jinja2.Template:
@@ -76,30 +78,25 @@ def template() -> jinja2.Template:
     return environment.get_template("report.html.j2")
 
 
-def read_history(work: Workspace) -> list[dict[str, float]]:
-    """Loss and learning rate by step, from the last checkpoint."""
-    manifest = checkpoints.manifest_of(train.last_checkpoint(work))
-    return list(workspace.read_json(manifest, "train")["history"])
-
-
-def label_rows(dataset: Dataset, records: dict[str, Any], metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each label with its colour, its boxes in both splits and its AP."""
-    splits = records["splits"]
+def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: Metrics) -> list[dict[str, Any]]:
+    """Returns each label with its colour, its boxes in both splits and its AP."""
+    unknown = LabelMetrics(None, None, 0)
     return [
         {
             "name": label,
             "colour": COLOURS[index % len(COLOURS)],
-            "train": splits["train"]["boxes_per_label"].get(label, 0),
-            "validation": splits["validation"]["boxes_per_label"].get(label, 0),
-            **metrics["per_label"].get(label, {"AP": None, "AP@0.5": None}),
+            "train": manifest.train.boxes_per_label.get(label, 0),
+            "validation": manifest.validation.boxes_per_label.get(label, 0),
+            "ap": metrics.per_label.get(label, unknown).ap,
+            "ap50": metrics.per_label.get(label, unknown).ap50,
         }
         for index, label in enumerate(dataset.labels)
     ]
 
 
-def finding_rows(dataset: Dataset, records: dict[str, Any]) -> list[tuple[str, int, str]]:
-    """What was repaired or skipped: kind, count, the first few places."""
-    kinds = dataset.findings.kinds | quality.kinds_of(records["skipped"], records["changed"])
+def finding_rows(dataset: Dataset, manifest: RecordsManifest) -> list[tuple[str, int, str]]:
+    """Returns what was repaired or skipped: kind, count, the first few places."""
+    kinds = dataset.findings.kinds | manifest.kinds()
     return [(kind, len(where), quality.listed(where)) for kind, where in kinds.items()]
 
 
@@ -126,9 +123,9 @@ def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
     return means
 
 
-def draw_map(per_iou: list[list[float | None]]) -> str:
-    """MAP at each IoU threshold of COCO, as SVG: how it falls tells how tightly the boxes sit."""
-    points = [(threshold, value) for threshold, value in per_iou if value is not None]
+def draw_map(metrics: Metrics) -> str:
+    """Returns mAP at each IoU threshold of COCO, as SVG: the later it falls, the tighter the boxes sit."""
+    points = [(threshold, value) for threshold, value in metrics.per_iou if value is not None]
     if not points:
         return ""
 
@@ -158,16 +155,17 @@ def draw(plot: Callable[[Any], None]) -> str:
     return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
-def choose_validation(work: Workspace) -> list[dict[str, Any]]:
-    """Photos for validation with what was found on them, evenly out of all."""
-    found: list[dict[str, Any]] = workspace.read_json(work.detections, "evaluate")
-    return found[:: max(1, len(found) // PHOTOS)][:PHOTOS]
+def choose_validation(work: Workspace) -> list[ShownDetections]:
+    """Returns validation photos with what was found on them, evenly out of all."""
+    found = evaluate.load_detections(work)
+    count = min(PHOTOS, len(found))
+    return [found[index * len(found) // count] for index in range(count)]
 
 
-def choose_worst(dataset: Dataset, records: dict[str, Any]) -> list[tuple[str, str]]:
-    """A few photos and what was found on them: copies across the split, boxes too small, what was repaired."""
-    small = records["advice"]["small_boxes"]
-    wanted = [(key, f"nearly the same as {other}") for key, other in records["advice"]["duplicates"][:WORST]]
+def choose_worst(dataset: Dataset, facts: DataQuality) -> list[tuple[str, str]]:
+    """Returns a few photos and what was found on them: copies across the split, boxes too small, repairs."""
+    small = facts.small_boxes
+    wanted = [(key, f"nearly the same as {other}") for key, other in facts.duplicates[:WORST]]
     wanted += [
         (key, f"boxes too small for the model: {small[key]}")
         for key in sorted(small, key=lambda key: (-small[key], key))[:WORST]
@@ -219,48 +217,43 @@ def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[st
     ]
 
 
-def validation_cards(chosen: list[dict[str, Any]], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
-    """Photos for validation with true and found boxes."""
+def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Returns validation photos with true and found boxes."""
     by_key = {image.key: image for image in dataset.images}
     cards = []
     for each in chosen:
-        if each["key"] in photos:
-            card = photo_card(by_key[each["key"]], dataset, photos[each["key"]])
+        if each.key in photos:
+            card = photo_card(by_key[each.key], dataset, photos[each.key])
+            found = zip(each.boxes, each.classes, each.scores, strict=True)
+            labelled = [
+                (Box.from_detection(dataset.labels[number - 1], corners), score) for corners, number, score in found
+            ]
             card["found"] = [
-                rectangle(corners, card, COLOURS[(number - 1) % len(COLOURS)])
-                | {"label": dataset.labels[number - 1], "score": score}
-                for corners, number, score in zip(each["boxes"], each["classes"], each["scores"], strict=True)
+                rectangle(box, card, dataset) | {"label": box.label, "score": score} for box, score in labelled
             ]
             cards.append(card)
     return cards
 
 
 def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
-    """A photo with the boxes that were drawn, in its own pixels."""
+    """Returns a photo with the boxes that were drawn, in its own pixels."""
     with Image.open(io.BytesIO(encoded)) as photo:
         size = {"width": photo.width, "height": photo.height}
         source = thumbnail(photo)
-    true = [(box.label, (box.ymin, box.xmin, box.ymax, box.xmax)) for box in image.boxes]
     return {
         "key": image.key,
         "source": source,
         **size,
-        "true": [rectangle(corners, size, colour_of(label, dataset)) for label, corners in true],
-        "counts": Counter(label for label, _ in true),
+        "true": [rectangle(box, size, dataset) for box in image.boxes],
+        "counts": Counter(box.label for box in image.boxes),
         "why": "",
     }
 
 
-def rectangle(corners: Any, size: dict[str, Any], colour: str) -> dict[str, Any]:
-    """A box in pixels of the upright photo, whose `width` and `height` are given: left, top, width and height."""
-    ymin, xmin, ymax, xmax = corners
-    return {
-        "x": round(xmin * size["width"], 1),
-        "y": round(ymin * size["height"], 1),
-        "width": round((xmax - xmin) * size["width"], 1),
-        "height": round((ymax - ymin) * size["height"], 1),
-        "colour": colour,
-    }
+def rectangle(box: Box, size: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Returns a box in pixels of the upright photo, whose `width` and `height` are given, in its label's colour."""
+    left, top, width, height = (round(side, 1) for side in box.to_coco(size["width"], size["height"]))
+    return {"x": left, "y": top, "width": width, "height": height, "colour": colour_of(box.label, dataset)}
 
 
 def colour_of(label: str, dataset: Dataset) -> str:

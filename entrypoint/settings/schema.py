@@ -5,17 +5,15 @@ Values come from the command line, then the environment, then what the training 
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,13 +22,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from entrypoint.data import formats
 from entrypoint.settings import services
+from entrypoint.settings.choices import DataFormat, Export
 from entrypoint.settings.cluster import Cluster
 from entrypoint.system import bucket
-from entrypoint.system.errors import UserError
 
-Export = Literal["saved_model", "tflite"]
 # A folder, or the address of a bucket.
 Place = Annotated[Path, PlainValidator(bucket.parse), PlainSerializer(str)]
 
@@ -40,7 +36,7 @@ def default_work_dir(values: Mapping[str, Any]) -> Path:
     # Members of a cluster can be processes of one machine.
     member = values["tf_config"].rank if values.get("tf_config") else ""
     place = f"{os.getuid()} {values.get('data_dir')} {values.get('result_dir')} {member}"
-    return Path(tempfile.gettempdir()) / f"training-job-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    return Path(tempfile.gettempdir()) / f"training-job-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 
 
 class Settings(BaseSettings):
@@ -52,7 +48,7 @@ class Settings(BaseSettings):
         Path("/data"),
         description="the mounted bucket, or its address: `s3://bucket/folder`, `gs://`, `cos://`; may be read-only",
     )
-    data_format: formats.Name = Field(
+    data_format: DataFormat = Field(
         "auto",
         description="format of the annotations: `cloud_annotations`, `coco`, `pascal_voc`, `yolo`, `create_ml`; `auto` "
         "finds out",
@@ -60,7 +56,7 @@ class Settings(BaseSettings):
     empty_photos: Literal["keep", "drop"] = Field(
         "keep", description="photos that show no object: `keep` trains on them too, `drop` leaves them out"
     )
-    train_image_size: Literal["auto", "original"] | Annotated[int, Field(ge=1)] = Field(
+    train_image_size: Literal["auto", "original"] | Annotated[int, Field(ge=16, le=16_384)] = Field(
         "auto",
         description="the size at which photos are stored for training, never larger than they are: `auto` is twice the "
         "model's input, a number the shorter side in pixels, `original` keeps every photo's own, as the others do "
@@ -98,12 +94,17 @@ class Settings(BaseSettings):
         "for CI and the demo",
     )
     pipeline_config: Path | None = Field(None, description="the user's own pipeline.config instead of ours")
-    num_steps: int = Field(1000, ge=1, description="training steps, exactly that many; also `start.sh`'s first word")
+    num_steps: int = Field(
+        1000, ge=1, le=10_000_000, description="training steps, exactly that many; also `start.sh`'s first word"
+    )
     batch_size: int | None = Field(
-        None, ge=1, description="photos per step. Default: the pipeline's. Another one scales the learning rate"
+        None,
+        ge=1,
+        le=65_536,
+        description="photos per step. Default: the pipeline's. Another one scales the learning rate",
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="peak learning rate. Default: the pipeline's, scaled to BATCH_SIZE"
+        None, gt=0, le=100, description="peak learning rate. Default: the pipeline's, scaled to BATCH_SIZE"
     )
     validation_fraction: float = Field(
         0.2,
@@ -112,7 +113,8 @@ class Settings(BaseSettings):
         description="share of the photos kept for validation; a photo stays on its side when others are added, "
         "but for the few that a rare label needs",
     )
-    seed: int = Field(42, ge=0, description="seed of the split, the order of the records and the training")
+    # TensorFlow takes seeds below 2**32. The order of the photos depends on the seed plus the first step of a run.
+    seed: int = Field(42, ge=0, lt=2**31, description="seed of the split, the order of the records and the training")
     oversample: Literal["off", "sqrt"] = Field(
         "off",
         description="`sqrt` shows photos of rare labels more often in training: a label on a hundredth as many photos "
@@ -129,7 +131,7 @@ class Settings(BaseSettings):
         "http://download.tensorflow.org/models/object_detection/",
         description="where the zoo's archives lie: an http(s) or file address, or a folder (for sites without network)",
     )
-    retry_seconds: float = Field(600, gt=0, description="how long a download is tried again before it fails")
+    retry_seconds: float = Field(600, gt=0, le=86_400, description="how long a download is tried again before it fails")
     device: Literal["auto", "gpu", "cpu"] = Field(
         "auto", description="`gpu` refuses to start without one, `cpu` leaves them alone, `auto` takes what there is"
     )
@@ -144,9 +146,12 @@ class Settings(BaseSettings):
     max_skipped: float = Field(
         0.1, ge=0, le=1, description="share of the photos that may be skipped as unreadable before the job stops"
     )
-    checkpoint_seconds: float = Field(300, ge=0, description="seconds of training between two checkpoints")
+    checkpoint_seconds: float = Field(300, ge=0, le=86_400, description="seconds of training between two checkpoints")
     workers: int = Field(
-        32, ge=1, description="photos read at a time, since reading a bucket is waiting; they are decoded one per core"
+        32,
+        ge=1,
+        le=1024,
+        description="photos read at a time, since reading a bucket is waiting; they are decoded one per core",
     )
 
     @field_validator("exports", mode="before")
@@ -198,143 +203,3 @@ class Settings(BaseSettings):
 
 
 NAMES = tuple(Settings.model_fields)
-
-
-def load(arguments: Sequence[str]) -> tuple[str | None, Settings]:
-    """The command (or None for the whole job) and the settings; UserError names what is wrong with them."""
-    command, flags = parse_arguments(arguments)
-    return command, checked(flags)
-
-
-def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
-    """The settings, and the words of the command line that are none of them, for another program."""
-    known, others = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
-    if known.command is not None:
-        raise UserError(f"{known.command!r} is one word too many: python -m entrypoint.beam [--setting value ...]")
-    return checked(given(known)), others
-
-
-def given(known: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives."""
-    return {name: value for name in NAMES if (value := getattr(known, name)) is not None}
-
-
-def checked(flags: dict[str, Any]) -> Settings:
-    """The settings, from flags before the environment; UserError names what is wrong with them."""
-    refuse_misspelt_environment(os.environ)
-    try:
-        values = Settings(**flags)
-    except ValidationError as error:
-        # What is made out of a value that is refused is no error of its own.
-        found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-        raise UserError("\n".join(explain(item) for item in found)) from None
-    services.refuse_unclear_channels(values.model_fields_set)
-    return values
-
-
-def prepare_environment(values: Settings) -> None:
-    """What libraries read from the environment when they are imported; what the user set stays."""
-    # Keras 2, for which the Object Detection API is written.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # Errors alone: the rest is about how TensorFlow was built.
-    # Of a cluster, it calls every machine that has ended its part a crashed one; what did fail is raised as an error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if values.tf_config else "2")
-    if values.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    # Matplotlib keeps its fonts' list below HOME, which a container may lack.
-    os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))
-
-
-def parse_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
-    """Reads `[COMMAND | NUM_STEPS] [--setting value ...]`; --batch-size, --batch_size and --BATCH_SIZE are one."""
-    parser = build_parser()
-    words = [normalise_flag(word) for word in arguments]
-    known, unknown = parser.parse_known_args(words)
-    for word in unknown:
-        name = word.partition("=")[0]
-        if not name.startswith("--"):
-            raise UserError(f"{name!r} is one word too many: start.sh [NUM_STEPS | STEP] [--setting value ...]")
-        raise UserError(f"{name} is no setting of this job.{suggestion(name.lstrip('-'))}")
-    flags = given(known)
-    first: str | None = known.command
-    if first is not None and first.lstrip("-").isdigit():
-        if "num_steps" in flags:
-            raise UserError(f"NUM_STEPS is given twice: {first} and --num_steps {flags['num_steps']}")
-        return None, {**flags, "num_steps": first}
-    return first, flags
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; it gives strings, which Settings converts and checks."""
-    parser = Parser(
-        prog="start.sh",
-        description=__doc__.splitlines()[0],
-        epilog="Every setting can also come from an environment variable of its name in capitals.",
-        allow_abbrev=False,
-        argument_default=None,
-    )
-    parser.add_argument("command", nargs="?", help="number of steps, a single step of the job, `check` or `models`")
-    for name, field in Settings.model_fields.items():
-        parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
-    parser.add_argument("--json", action="store_true", help="with `check` and `models`: for programs")
-    return parser
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError where argparse would print and exit."""
-
-    def error(self, message: str) -> Any:
-        """Raises what argparse found wrong."""
-        raise UserError(f"command line: {message}; `--help` lists the settings")
-
-
-def normalise_flag(word: str) -> str:
-    """`--Batch-Size=4` as `--batch_size=4`; other words as they are."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_").lower() + equals + value
-
-
-def refuse_misspelt_environment(environment: Mapping[str, str]) -> None:
-    """UserError where a variable is all but the name of a setting: what it was meant to set would keep its default.
-
-    An environment is full of names that are none of ours, so only long names are compared, and strictly.
-    """
-    for variable in environment:
-        name = variable.lower()
-        close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.9)
-        if name not in NAMES and close and len(name) >= 8:
-            raise UserError(f"the environment variable {variable} is no setting of this job. {nearest(close[0])}")
-
-
-def suggestion(name: str) -> str:
-    """A sentence with the nearest setting, or one that says where the settings are listed."""
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=1, cutoff=0.5)
-    return f" {nearest(close[0])}" if close else " `--help` lists the settings."
-
-
-def nearest(name: str) -> str:
-    """The sentence that proposes a setting."""
-    return f"The nearest is {name.upper()}."
-
-
-def explain(error: Any) -> str:
-    """One line for one of pydantic's errors: setting, value, what is expected."""
-    if not error["loc"]:
-        return str(error["msg"].removeprefix("Value error, "))
-    name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        return f"{name} in /{services.HYPERPARAMETERS} is no setting of this job.{suggestion(name)}"
-    allowed = f" (of {', '.join(get_args(Export))})" if name == "exports" else ""
-    return f"{name.upper()}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}{allowed}"
-
-
-def markdown_table() -> str:
-    """The settings as a Markdown table, for the README."""
-    rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = field.default if field.default_factory is None else None
-        text = ",".join(default) if isinstance(default, tuple) else default
-        rows.append(f"| `{name.upper()}` | {'' if text is None else f'`{text}`'} | {field.description} |")
-    return "\n".join(rows)

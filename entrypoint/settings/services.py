@@ -166,7 +166,7 @@ def tell_failure(message: str) -> None:
     for path, limit in failure_files():
         # The message itself is in the log, whatever becomes of its copy.
         with contextlib.suppress(OSError):
-            path.write_bytes(message.encode()[:limit].decode(errors="ignore").encode())
+            path.write_bytes(message.encode(errors="backslashreplace")[:limit].decode(errors="ignore").encode())
 
 
 def forget_failure() -> None:

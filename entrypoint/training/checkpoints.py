@@ -1,37 +1,53 @@
 """The checkpoints of the training itself: saved locally, published whole, and found again after any death.
 
-A checkpoint is PREFIX.index, PREFIX.data-* and, written last, PREFIX.json, which holds the SHA-256 of the others: what
-has no such manifest, or differs from it, is not taken. Before any of them PREFIX.claim is published, which lists their
-names, and it is removed after the manifest is there.
+A checkpoint is PREFIX.index, PREFIX.data-* and, written last, PREFIX.json, its manifest, which holds the SHA-256 of the
+other files. A checkpoint without a manifest, or whose files differ from it, is not used. Before any of them
+PREFIX.claim is published, which lists the names of the files, and it is removed when the manifest is there.
 
-Others may keep files of their own in the same folders: only what a manifest or a claim of this program lists is ever
-removed or written over.
+Others may keep files of their own in the same folders: only files that a manifest or a claim of this program lists are
+ever removed or overwritten.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from entrypoint import workspace
 from entrypoint.engines.engine import Trainer
-from entrypoint.results import publish
-from entrypoint.system import bucket
+from entrypoint.system import bucket, copying, documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
-from entrypoint.training import start_checkpoint
+from entrypoint.training import events, start_checkpoint
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
 KEPT = 2
-NAME = re.compile(r"ckpt-(\d+)\.json")
 PART = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
+# What `write_state` writes into the file `checkpoint`. TensorFlow's own tools add all_model_checkpoint_paths.
+STATE = re.compile(rb'model_checkpoint_path: "ckpt-\d+"\n')
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a checkpoint."""
+
+    step: int
+    job: str  # the identity of the job that saved it
+    files: dict[str, str]  # name -> SHA-256
+    history: list[dict[str, int | float]]  # the losses and the learning rate up to the step
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The files of a checkpoint that is being published. A manifest can be read as a claim."""
+
+    job: str
+    files: tuple[str, ...] | dict[str, str]
 
 
 @dataclass
@@ -45,7 +61,7 @@ class Saved:
 
 
 def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Workspace) -> None:
-    """Writes a checkpoint into WORK_DIR, publishes it to RESULT_DIR and removes what it replaces."""
+    """Writes a checkpoint into WORK_DIR, publishes it to RESULT_DIR and removes the checkpoints that it replaces."""
     work.checkpoints.mkdir(parents=True, exist_ok=True)
     saved = Saved(work.checkpoints / f"ckpt-{trainer.step}", trainer.step, history)
     trainer.save(saved.prefix)
@@ -56,10 +72,9 @@ def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Work
 def adopt(saved: Saved, job: str, work: Workspace) -> None:
     """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces."""
     write_state(work.checkpoints, saved)
-    files = {path.name: workspace.file_sha256(path) for path in parts(saved.prefix)}
-    manifest = {"step": saved.step, "job": job, "files": files, "history": saved.history}
-    workspace.write_json(manifest_of(saved.prefix), manifest)
-    # Of a cluster's machines one writes the results.
+    hashes = {path.name: files.file_sha256(path) for path in parts(saved.prefix)}
+    documents.write(manifest_of(saved.prefix), Manifest(saved.step, job, hashes, saved.history))
+    # In a cluster one machine writes the results.
     if work.is_chief:
         publish_checkpoint(saved, job, work)
     for folder in folders(work) if work.is_chief else [work.checkpoints]:
@@ -68,12 +83,12 @@ def adopt(saved: Saved, job: str, work: Workspace) -> None:
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
-    """The whole checkpoint of this job with the highest step, brought to WORK_DIR; None where there is none.
+    """Returns the whole checkpoint of this job with the highest step, brought to WORK_DIR, or None.
 
-    One that is damaged is named in the log, and the one before it taken.
+    The log names a damaged checkpoint, and the one before it is used.
     """
     found = [path for folder in folders(work) for path in bucket.matching(folder, "ckpt-*.json")]
-    # At equal steps the local one is taken, being nearer.
+    # Of two checkpoints of one step the local one is used, because nothing must be copied.
     for path in sorted(found, key=lambda path: (step_of(path), path.parent == work.checkpoints), reverse=True):
         saved = read(path, job, work.checkpoints)
         if saved:
@@ -82,56 +97,58 @@ def newest(job: str, work: Workspace) -> Saved | None:
 
 
 def folders(work: Workspace) -> list[Place]:
-    """Where checkpoints are kept: at hand, where they outlive the machine, and among the results."""
+    """Returns where checkpoints are kept: in WORK_DIR, in CHECKPOINT_DIR if that is set, and in RESULT_DIR."""
     kept = work.settings.checkpoint_dir
-    return [work.checkpoints, *([kept] if kept else []), work.results / "checkpoint"]
+    return [work.checkpoints, *([kept] if kept else []), work.published_checkpoints]
 
 
 def read(path: Place, job: str, local: Path) -> Saved | None:
-    """The checkpoint of a manifest, copied to the local folder; None where it is damaged, or another job's."""
+    """Returns the checkpoint of a manifest, copied to the local folder; None if it is damaged or another job's."""
     manifest = read_manifest(path)
-    if manifest is None or not is_complete(manifest, step_of(path)):
+    if manifest is None:
         logger.warning("checkpoint %s is damaged and is not used", path)
         return None
-    if manifest["job"] != job:
+    if manifest.job != job:
         logger.info("checkpoint %s was made with other settings or photos and is not used", path)
         return None
-    for name, sha256 in manifest["files"].items():
+    for name, sha256 in manifest.files.items():
         if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(local / path.stem, manifest["step"], manifest["history"], path.parent)
+    return Saved(local / path.stem, manifest.step, manifest.history, path.parent)
 
 
-def read_manifest(path: Place) -> dict[str, Any] | None:
-    """A checkpoint's manifest, or claim; None where it is damaged or gone, or is a file of somebody else's.
-
-    It lay in a bucket where anybody may write: it can list the files of its own checkpoint alone.
-    """
+def read_manifest(path: Place) -> Manifest | None:
+    """Returns the manifest of a checkpoint, or None if it is damaged, gone, or not this program's."""
     try:
-        manifest = json.loads(bucket.read(path))
-        names = [PART.fullmatch(name) for name in manifest["files"]]
-        is_ours = bool(names) and all(name and name[1] == path.stem for name in names) and "job" in manifest
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        manifest = documents.read(Manifest, path)
+    except (FileNotFoundError, UserError):
         return None
-    return dict(manifest) if is_ours else None
+    is_whole = len(manifest.files) > 1 and any(name.endswith(".index") for name in manifest.files)
+    is_whole &= has_own_names(path, manifest.files) and manifest.step == step_of(path)
+    return manifest if is_whole else None
 
 
-def is_complete(manifest: dict[str, Any], step: int) -> bool:
-    """Whether a manifest has all that training goes on from: the step of its name, hashes of all files, the losses."""
-    files = manifest["files"]
-    return (
-        isinstance(files, dict)
-        and len(files) > 1
-        and any(name.endswith(".index") for name in files)
-        and manifest.get("step") == step
-        and isinstance(manifest.get("history"), list)
-    )
+def read_claim(path: Place) -> Claim | None:
+    """Returns a claim, or a manifest as a claim; None if it is damaged, gone, or not this program's."""
+    try:
+        claim = documents.read(Claim, path)
+    except (FileNotFoundError, UserError):
+        return None
+    return claim if claim.files and has_own_names(path, claim.files) else None
+
+
+def has_own_names(path: Place, names: Iterable[str]) -> bool:
+    """Returns whether all names are those of the checkpoint that a manifest or claim belongs to.
+
+    The document lay in a bucket where anybody may write: other names could be those of any file.
+    """
+    return all((found := PART.fullmatch(name)) and found[1] == path.stem for name in names)
 
 
 def is_brought(source: Place, target: Path, sha256: str) -> bool:
-    """Whether a checkpoint's file is in the local folder, or was copied there, with that SHA-256."""
-    if target.is_file() and workspace.file_sha256(target) == sha256:
+    """Returns whether a file of a checkpoint with that SHA-256 is in the local folder, after copying it if need be."""
+    if target.is_file() and files.file_sha256(target) == sha256:
         return True
     if source == target:
         return False
@@ -140,30 +157,67 @@ def is_brought(source: Place, target: Path, sha256: str) -> bool:
         bucket.fetch(source, target)
     except FileNotFoundError:
         return False
-    return workspace.file_sha256(target) == sha256
+    return files.file_sha256(target) == sha256
 
 
 def publish_checkpoint(saved: Saved, job: str, work: Workspace) -> None:
-    """Copies the files of a checkpoint to where they outlive the machine, its manifest last."""
-    folder = work.settings.checkpoint_dir or work.results / "checkpoint"
-    if not publish.is_published(manifest_of(saved.prefix), folder):
-        files = parts(saved.prefix)
+    """Copies the files of a checkpoint to where they outlive the machine, the manifest last."""
+    folder = work.settings.checkpoint_dir or work.published_checkpoints
+    if not is_published(manifest_of(saved.prefix), folder):
+        paths = parts(saved.prefix)
         claim = folder / f"{saved.prefix.name}.claim"
-        # A job that is killed in between leaves files that no manifest lists.
-        publish.write_file(claim, workspace.to_json({"job": job, "files": [path.name for path in files]}).encode())
-        for path in (*files, manifest_of(saved.prefix)):
-            publish.copy_file(path, folder / path.name)
+        # If the job is killed between two files, no manifest lists them.
+        claimed = Claim(job, tuple(path.name for path in paths))
+        copying.write_file(claim, files.to_json(claimed).encode())
+        for path in (*paths, manifest_of(saved.prefix)):
+            copying.copy_file(path, folder / path.name)
         bucket.remove(claim)
-    if publish.is_state_ours(folder):
-        publish.copy_file(saved.prefix.with_name("checkpoint"), folder / "checkpoint")
-    publish.publish_events(work)
+    if is_state_ours(folder):
+        copying.copy_file(saved.prefix.with_name("checkpoint"), folder / "checkpoint")
+    events.publish(work)
+
+
+def publish_all(work: Workspace) -> list[Place]:
+    """Copies checkpoints and events into RESULT_DIR unless they are there, and returns the files that are there.
+
+    A whole checkpoint is not copied again: while it is overwritten there would be none, and the next job may have no
+    other.
+    """
+    source, target = work.checkpoints, work.published_checkpoints
+    whole = {path.stem for path in source.glob("ckpt-*.json") if is_published(path, target)}
+    names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    if not is_state_ours(target):
+        names.remove(Path("checkpoint"))
+    for name in names:
+        if str(name).partition(".")[0] not in whole:
+            copying.copy_file(source / name, target / name)
+    return [target / name for name in names]
+
+
+def is_published(manifest: Path, target: Place) -> bool:
+    """Returns whether a folder has the very checkpoint of a local manifest."""
+    try:
+        return bucket.read(target / manifest.name) == manifest.read_bytes() and all(
+            files.file_sha256(target / name) == sha256
+            for name, sha256 in documents.read(Manifest, manifest).files.items()
+        )
+    except OSError:
+        return False
+
+
+def is_state_ours(folder: Place) -> bool:
+    """Returns whether this program wrote the file `checkpoint` of a folder, or the file is missing."""
+    try:
+        return STATE.fullmatch(bucket.read(folder / "checkpoint")) is not None
+    except FileNotFoundError:
+        return True
 
 
 def refuse_foreign(work: Workspace) -> None:
-    """Checks that no checkpoint of this job would be written over a file of somebody else's.
+    """Checks that no checkpoint of this job would overwrite a file that another program made.
 
     Raises:
-        UserError: it would, and the message names the file.
+        UserError: there is such a file; the message names it.
     """
     for folder in folders(work)[1:] if work.is_chief else []:
         found = {path.name: path for path in bucket.matching(folder, "ckpt-*")}
@@ -180,32 +234,29 @@ def refuse_foreign(work: Workspace) -> None:
 def prune(folder: Place, step: int, job: str, *, is_ours: bool) -> None:
     """Removes all but the newest KEPT checkpoints of this job up to a step, each manifest first.
 
-    Later ones were found damaged. Those of other jobs go too where only this job writes checkpoints into the folder.
-    Files that no manifest and no claim lists stay.
+    Checkpoints of later steps were found damaged. Those of other jobs are removed too if only this job writes
+    checkpoints into the folder.
     """
     listed = listed_files(folder)
-    mine = [name for name, (owner, _) in listed.items() if owner == job and step_of(folder / f"{name}.json") <= step]
+    mine = [name for name, claim in listed.items() if claim.job == job and step_of(folder / f"{name}.json") <= step]
     whole = {path.stem for path in bucket.matching(folder, "ckpt-*.json")}
     kept = sorted(whole.intersection(mine), key=lambda name: -step_of(folder / f"{name}.json"))[:KEPT]
-    for name, (owner, files) in listed.items():
-        if name not in kept and (is_ours or owner == job):
-            for each in (f"{name}.json", *files, f"{name}.claim"):
+    for name, claim in listed.items():
+        if name not in kept and (is_ours or claim.job == job):
+            for each in (f"{name}.json", *claim.files, f"{name}.claim"):
                 bucket.remove(folder / each)
 
 
-def listed_files(folder: Place) -> dict[str, tuple[str, list[str]]]:
-    """The job and the files of each checkpoint that this program made in a folder, whole or not."""
-    found = {}
-    for path in (*bucket.matching(folder, "ckpt-*.claim"), *bucket.matching(folder, "ckpt-*.json")):
-        if manifest := read_manifest(path):
-            found[path.stem] = (str(manifest["job"]), list(manifest["files"]))
-    return found
+def listed_files(folder: Place) -> dict[str, Claim]:
+    """Returns the job and the files of each checkpoint that this program made in a folder, whole or not."""
+    paths = (*bucket.matching(folder, "ckpt-*.claim"), *bucket.matching(folder, "ckpt-*.json"))
+    return {path.stem: claim for path in paths if (claim := read_claim(path))}
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed saves left in a folder of WORK_DIR, which is the job's alone.
+    """Removes what killed saves left in a folder of WORK_DIR, which belongs to this job alone.
 
-    TensorFlow writes into a folder of its own first, and leaves it behind.
+    TensorFlow writes into a folder of its own first, and leaves it behind if it is killed.
     """
     listed = listed_files(folder)
     for path in folder.glob("ckpt-*"):
@@ -214,21 +265,26 @@ def sweep(folder: Path) -> None:
 
 
 def write_state(folder: Path, saved: Saved) -> None:
-    """The file `checkpoint`, by which TensorFlow's own tools find the newest one."""
-    workspace.write_text(folder / "checkpoint", f'model_checkpoint_path: "{saved.prefix.name}"\n')
+    """Writes the file `checkpoint`, by which TensorFlow's own tools find the newest checkpoint."""
+    files.write_text(folder / "checkpoint", f'model_checkpoint_path: "{saved.prefix.name}"\n')
 
 
 def parts(prefix: Path) -> list[Path]:
-    """A checkpoint's own files, the index last."""
+    """Returns the files of a checkpoint without its manifest, the index last."""
     return [*start_checkpoint.data_files(prefix), prefix.with_name(f"{prefix.name}.index")]
 
 
 def manifest_of(prefix: Path) -> Path:
-    """The manifest of a checkpoint."""
+    """Returns where the manifest of a checkpoint lies."""
     return prefix.with_name(f"{prefix.name}.json")
 
 
+def history_of(prefix: Path) -> list[dict[str, float]]:
+    """Returns loss and learning rate by step, up to a checkpoint."""
+    return documents.read(Manifest, manifest_of(prefix)).history
+
+
 def step_of(path: Place) -> int:
-    """The step in a manifest's name; -1 where the name is another file's."""
-    match = NAME.fullmatch(path.name)
+    """Returns the step in the name of a manifest, or -1 for another file."""
+    match = re.fullmatch(r"ckpt-(\d+)\.json", path.name)
     return int(match.group(1)) if match else -1

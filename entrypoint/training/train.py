@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import tf_record
-from entrypoint.engines import engine
-from entrypoint.engines.engine import LOSS, Engine, Trainer
+from entrypoint.data import records
+from entrypoint.engines import loading
+from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
-from entrypoint.system import signals
+from entrypoint.system import files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, start_checkpoint
+from entrypoint.training import checkpoints, plan, start_checkpoint
+from entrypoint.training.events import Events
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -42,12 +41,8 @@ def run(work: Workspace) -> str:
         checkpoints.adopt(saved, identity, work)
         Events(work.events, saved.history).close()
     else:
-        try:
-            train(saved, identity, work)
-        except lost_machine() as error:
-            words = error.message.splitlines()[0]
-            raise Stopped(f"another machine of the cluster has gone ({words}); the next run goes on") from None
-    return workspace.digest([identity, work.settings.num_steps])
+        train_with_others(saved, identity, work)
+    return files.digest([identity, work.settings.num_steps])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
@@ -55,22 +50,31 @@ def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
     return saved.step == work.settings.num_steps and (work.is_chief or saved.source != work.checkpoints)
 
 
-def lost_machine() -> Any:
-    """TensorFlow's errors that tell of another machine of a cluster."""
+def train_with_others(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
+    """Trains as `train` does; raises Stopped if another machine of a cluster has gone.
+
+    TensorFlow raises the same errors on a single machine for other reasons, which the next run would meet again.
+    """
     import tensorflow as tf
 
-    return tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError
+    try:
+        train(saved, identity, work)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if work.settings.tf_config is None:
+            raise
+        words = error.message.splitlines()[0]
+        raise Stopped(f"another machine of the cluster has gone ({words}); the next run goes on") from None
 
 
 def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
     """Trains from a checkpoint of this job, or from the one that it starts from, to the last step."""
-    runner, config = engine.load(work)
-    trainer = runner.build(config, work.settings, saved.step if saved else 0, repeats(work))
+    engine, config = loading.load(work)
+    trainer = engine.build(config, work.settings, saved.step if saved else 0, repeats(work))
     history = resume(trainer, saved, work)
     trainer.share(identity)
     events = Events(work.events, history)
     try:
-        train_to_end(runner, trainer, history, identity, events, work)
+        train_to_end(trainer, history, identity, events, work)
     finally:
         events.close()
 
@@ -79,10 +83,10 @@ def repeats(work: Workspace) -> list[float] | None:
     """How often photos are shown in an epoch, by their labels; None for once."""
     if work.settings.oversample == "off":
         return None
-    manifest = tf_record.load_manifest(work)
-    photos = manifest["splits"]["train"]["photos_per_label"]
-    found = oversampling.factors([photos[label] for label in manifest["labels"]])
-    shown = ", ".join(f"{label} {factor:.1f}" for label, factor in zip(manifest["labels"], found, strict=True))
+    manifest = records.load(work)
+    photos = manifest.train.photos_per_label
+    found = oversampling.factors([photos[label] for label in manifest.labels])
+    shown = ", ".join(f"{label} {factor:.1f}" for label, factor in zip(manifest.labels, found, strict=True))
     logger.info("OVERSAMPLE=%s: how often photos are shown in an epoch: %s", work.settings.oversample, shown)
     return found
 
@@ -90,7 +94,7 @@ def repeats(work: Workspace) -> list[float] | None:
 def identify(work: Workspace) -> str:
     """What makes a checkpoint one of this job: settings, records, start and pipeline.config; not machine or path."""
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
-    return workspace.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
+    return files.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -104,8 +108,7 @@ def outputs(work: Workspace) -> list[Path]:
 
 def last_checkpoint(work: Workspace) -> Path:
     """The prefix of the checkpoint with which training ends."""
-    steps = workspace.read_json(work.changes, "pipeline")["num_steps"]
-    return work.checkpoints / f"ckpt-{steps}"
+    return work.checkpoints / f"ckpt-{plan.load(work).num_steps}"
 
 
 def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> list[dict[str, float]]:
@@ -116,12 +119,11 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
         return saved.history
     start = start_checkpoint.load(work)
     if start:
-        trainer.start_from(start["prefix"])
+        trainer.start_from(start.prefix)
     return []
 
 
 def train_to_end(
-    runner: Engine,
     trainer: Trainer,
     history: list[dict[str, float]],
     identity: str,
@@ -134,7 +136,7 @@ def train_to_end(
         if trainer.step < total:
             # The first step compiles the model. Until it is told of, nothing is lost with it.
             with signals.at_once():
-                points = advance(runner, trainer, 1, work)
+                points = advance(trainer, 1, work)
             history = thin(history + tell(points, events), total)
         pace = Pace()
         saved_at = time.monotonic()
@@ -146,7 +148,7 @@ def train_to_end(
             if is_due:
                 checkpoints.save(trainer, identity, history, work)
                 saved_at = time.monotonic()
-            points = advance(runner, trainer, min(steps, total - trainer.step), work)
+            points = advance(trainer, min(steps, total - trainer.step), work)
             history = thin(history + tell(points, events), total)
             pace.measure(steps)
         checkpoints.save(trainer, identity, history, work)
@@ -156,7 +158,7 @@ def train_to_end(
         raise Stopped("another machine of the cluster was stopped")
 
 
-def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
+def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
     """Trains some steps; step, losses and learning rate of each.
 
     Raises:
@@ -165,13 +167,13 @@ def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> li
     import tensorflow as tf
 
     first = trainer.step
-    used = workspace.read_json(work.changes, "pipeline")
+    used = plan.load(work)
     try:
-        rows = runner.train(trainer, steps)
+        rows = trainer.train(steps)
     except tf.errors.ResourceExhaustedError as error:
         raise UserError(
-            f"out of memory at step {first + 1} with batches of {used['batch_size']}: {error.message.splitlines()[0]}. "
-            f"Set BATCH_SIZE={max(1, used['batch_size'] // 2)}, or take a smaller MODEL"
+            f"out of memory at step {first + 1} with batches of {used.batch_size}: {error.message.splitlines()[0]}. "
+            f"Set BATCH_SIZE={max(1, used.batch_size // 2)}, or take a smaller MODEL"
         ) from None
     except tf.errors.InvalidArgumentError as error:
         if "Cannot add tensor to the batch" not in error.message:
@@ -185,7 +187,7 @@ def advance(runner: Engine, trainer: Trainer, steps: int, work: Workspace) -> li
         if not math.isfinite(point[LOSS]):
             raise UserError(
                 f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
-                f"set LEARNING_RATE={used['learning_rate'] / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
+                f"set LEARNING_RATE={used.learning_rate / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
     return points
 
@@ -217,41 +219,3 @@ class Pace:
         seconds, self.began = (now - self.began) / steps, now
         fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
         self.steps = min(max(1, fitting), 2 * steps, MAX_STEPS_BETWEEN_LOOKS)
-
-
-class Events:
-    """TensorBoard's scalars in local files, which are published at the end.
-
-    They begin anew with the steps of the checkpoint that a job resumes from: the files of the run before would have
-    some steps twice, or be gone with its machine.
-    """
-
-    def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
-        import tensorflow as tf
-
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        # Of one name, so that in TENSORBOARD_DIR too it takes the place of the run before.
-        # TensorFlow's own writers are two, each for one mode of it; the format is the same (event.proto).
-        self.writer: Any = tf.io.TFRecordWriter(str(folder / "events.out.tfevents.0.job"))
-        self.writer.write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        self.write(history)
-
-    def close(self) -> None:
-        """Ends the file."""
-        self.writer.close()
-
-    def write(self, points: list[dict[str, float]]) -> None:
-        """Writes the losses and the learning rate of some steps."""
-        import tensorflow as tf
-
-        for point in points:
-            values = [
-                tf.compat.v1.Summary.Value(tag=name, simple_value=value)
-                for name, value in point.items()
-                if name != "step"
-            ]
-            event = tf.compat.v1.Event(wall_time=time.time(), step=int(point["step"]))
-            event.summary.value.extend(values)
-            self.writer.write(event.SerializeToString())
-        self.writer.flush()

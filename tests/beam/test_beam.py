@@ -12,6 +12,7 @@ import pytest
 from upath import UPath
 
 from entrypoint.data import annotations, label_map, tf_record
+from entrypoint.data.split import SPLITS
 from entrypoint.workspace import Workspace
 from tests import awkward, stores
 from tests.conftest import ROOT, make_settings, run_job, run_module
@@ -49,7 +50,7 @@ def test_examples_are_byte_for_byte_those_of_the_step(converted: Path, tmp_path:
     work = Workspace(make_settings(tmp_path, data_dir=converted / "bucket", model="smoke", max_skipped=0.5))
     for step in (annotations, label_map, tf_record):
         step.run(work)
-    for split in tf_record.SPLITS:
+    for split in SPLITS:
         assert examples_in(converted / "records", split) == examples_in(work.records, split)
     folders = work.records, converted / "records"
     ours, theirs = (json.loads((folder / "manifest.json").read_text()) for folder in folders)
@@ -70,9 +71,9 @@ def test_buckets_by_their_addresses_are_converted_alike(converted: Path, tmp_pat
         records = UPath("s3://photos/records")
         records.fs.get("photos/records/", f"{tmp_path / 'records'}/", recursive=True)
     # The link out of the bucket came along as a file; it is in no split of the folder's.
-    found = {split: examples_in(tmp_path / "records", split) for split in tf_record.SPLITS}
-    wanted = {split: examples_in(converted / "records", split) for split in tf_record.SPLITS}
-    assert all(set(wanted[split]) <= set(found[split]) for split in tf_record.SPLITS)
+    found = {split: examples_in(tmp_path / "records", split) for split in SPLITS}
+    wanted = {split: examples_in(converted / "records", split) for split in SPLITS}
+    assert all(set(wanted[split]) <= set(found[split]) for split in SPLITS)
     assert sum(map(len, found.values())) - sum(map(len, wanted.values())) == 1
 
 

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from entrypoint.data import annotations
-from entrypoint.data.annotations import Box, Dataset
-from entrypoint.settings import schema
+from entrypoint.data.annotations import Dataset
+from entrypoint.data.boxes import Box
+from entrypoint.settings import command_line
 from entrypoint.system.errors import UserError
 from tests.conftest import BOX, write_bucket
 
 
 def read(folder: Path) -> Dataset:
-    return annotations.read_bucket(schema.load(["--data_dir", str(folder)])[1], exclude=folder / "results")
+    return annotations.read_bucket(command_line.load(["--data_dir", str(folder)]).settings, exclude=folder / "results")
 
 
 def read_one(tmp_path: Path, *boxes: Any) -> Dataset:

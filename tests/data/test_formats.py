@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from entrypoint.data import annotations, images, tf_record
-from entrypoint.data.annotations import Box, Dataset, LabelledImage
+from entrypoint.data import annotations, images
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.boxes import FIRST_ON_ITS_SIDE, Box
 from entrypoint.data.examples import read_photo
 from entrypoint.data.formats import source
-from entrypoint.settings import schema
+from entrypoint.data.split import split
+from entrypoint.settings import command_line
 from entrypoint.system.errors import UserError
 from tests.awkward import STORED_BY
 
@@ -198,7 +200,7 @@ WRITERS: tuple[Callable[[Path], None], ...] = (
 
 def read(folder: Path, **values: str) -> Dataset:
     flags = [f"--{name}={value}" for name, value in {"data_dir": str(folder), **values}.items()]
-    return annotations.read_bucket(schema.load(flags)[1], exclude=folder / "results")
+    return annotations.read_bucket(command_line.load(flags).settings, exclude=folder / "results")
 
 
 def pixels(folder: Path, image: LabelledImage) -> Iterator[tuple[Box, Image.Image]]:
@@ -231,7 +233,7 @@ def test_boxes_lie_on_what_was_drawn_and_the_split_is_the_bucket_s_own(
     assert areas == sorted(
         round((x2 - x) * (y2 - y) / SIZE[0] / SIZE[1], 4) for photo in PHOTOS for _, x, y, x2, y2 in photo.boxes
     )
-    parts = tf_record.split(dataset.images, fraction=0.9, seed=1)
+    parts = split(dataset.images, fraction=0.9, seed=1)
     assert [len(parts["train"]), len(parts["validation"])] == [2, 2]
     assert {len(image.boxes) for image in parts["validation"]} == {0, 1}
     dropped = read(tmp_path, empty_photos="drop")
@@ -248,7 +250,7 @@ def test_boxes_in_pixels_are_turned_with_a_photo_that_they_were_drawn_on_unturne
     write(tmp_path / "a.jpg", encode(drawn, orientation))
     boxes = [(label, x, y, x2, y2) for label, x, y, x2, y2 in drawn.boxes]
     given: tuple[int, int] | None = {"upright": SIZE, "stored": SIZE, "missing": None}[size]
-    if size == "stored" and orientation >= images.FIRST_ON_ITS_SIDE:
+    if size == "stored" and orientation >= FIRST_ON_ITS_SIDE:
         # Where the boxes lie on the picture as it is stored, by the turn that stored it.
         given = SIZE[::-1]
         boxes = [(label, *stored_corners(orientation, x, y, x2, y2)) for label, x, y, x2, y2 in boxes]
@@ -267,7 +269,7 @@ def test_boxes_in_pixels_are_turned_with_a_photo_that_they_were_drawn_on_unturne
     assert [label for label, _ in shown] == ["dog", "cat"]
     assert all(is_filled(inside, COLOURS[label]) for label, inside in shown)
     turned = "boxes drawn on a photo before it was turned upright, turned with it" in dataset.findings.kinds
-    assert turned == (size == "stored" and orientation >= images.FIRST_ON_ITS_SIDE)
+    assert turned == (size == "stored" and orientation >= FIRST_ON_ITS_SIDE)
 
 
 def stored_corners(orientation: int, x: int, y: int, x2: int, y2: int) -> tuple[int, int, int, int]:
@@ -319,7 +321,7 @@ def test_photos_for_a_test_are_left_out_or_stand_in_for_those_of_validation(tmp_
     assert dataset.findings.kinds == {"photo of the bucket's test split, left out": ["test/images/t.jpg"]}
     for path in sorted((tmp_path / "valid").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    parts = tf_record.split(read(tmp_path).images, fraction=0.2, seed=1)
+    parts = split(read(tmp_path).images, fraction=0.2, seed=1)
     assert [image.key for image in parts["validation"]] == ["test/images/t.jpg"]
 
 
@@ -481,7 +483,7 @@ def test_photo_outside_of_the_split_is_trained_on_and_the_split_kept(tmp_path: P
     write(tmp_path / "new" / "labels" / "new.txt", yolo_lines(PHOTOS[0]))
     dataset = read(tmp_path)
     assert dataset.findings.kinds == {annotations.UNLISTED: ["new/images/new.jpg"]}
-    parts = tf_record.split(dataset.images, fraction=0.5, seed=1)
+    parts = split(dataset.images, fraction=0.5, seed=1)
     assert [len(parts["train"]), len(parts["validation"])] == [3, 2]
     for number in range(10):
         write(tmp_path / "new" / "images" / f"{number}.jpg", encode(PHOTOS[0]))

@@ -13,10 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from entrypoint import workspace
 from entrypoint.data import annotations
 from entrypoint.data.annotations import Dataset
 from entrypoint.settings.schema import Settings
+from entrypoint.system import files
 from entrypoint.system.errors import UserError
 from tests.conftest import make_settings
 
@@ -151,7 +151,7 @@ def check(folder: Path, name: str, texts: dict[str, str | bytes]) -> Dataset | N
                 assert 0 <= each.ymin < each.ymax <= 1
                 used.add(each.label)
         assert sorted(dataset.labels) == sorted(used)
-        workspace.write_json(folder.parent / "dataset.json", {"labels": dataset.labels, **dataset.findings.kinds})
+        files.write_json(folder.parent / "dataset.json", {"labels": dataset.labels, **dataset.findings.kinds})
     return dataset
 
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from entrypoint.data import images, quality
-from entrypoint.data.annotations import Box, LabelledImage
-from entrypoint.data.quality import Seen
+from entrypoint.data.annotations import LabelledImage
+from entrypoint.data.boxes import Box
+from entrypoint.data.quality import BoxSizes, PhotoSizes, Seen
 from entrypoint.zoo.input_size import InputSize
 from tests.conftest import SHARED
 
@@ -47,13 +48,13 @@ def test_copies_across_the_split_are_found() -> None:
         "validation": [labelled(key) for key in ("smaller.jpg", "brighter.jpg", "mirrored.jpg")],
     }
     pairs = quality.find_duplicates(parts, seen)
-    assert pairs == [["brighter.jpg", names[8].name], ["smaller.jpg", names[3].name]]
+    assert pairs == (("brighter.jpg", names[8].name), ("smaller.jpg", names[3].name))
 
 
 def test_photos_of_one_colour_are_no_copies_of_each_other() -> None:
     photos = {f"{grey}.jpg": jpeg(Image.new("L", (50, 50), grey)) for grey in (10, 200)}
     seen = Seen(facts={key: images.load(content).facts for key, content in photos.items()})
-    assert quality.find_duplicates({"train": [labelled("10.jpg")], "validation": [labelled("200.jpg")]}, seen) == []
+    assert quality.find_duplicates({"train": [labelled("10.jpg")], "validation": [labelled("200.jpg")]}, seen) == ()
 
 
 def test_many_photos_are_compared_block_by_block() -> None:
@@ -61,7 +62,7 @@ def test_many_photos_are_compared_block_by_block() -> None:
     looks = {key: hash_of(int(key)) for key in keys} | {"train": hash_of(quality.BLOCK + 7) ^ 0b111}
     seen = facts_of(dict.fromkeys([*keys, "train"], (9, 9)), looks)
     parts = {"train": [labelled("train")], "validation": [labelled(key) for key in keys]}
-    assert quality.find_duplicates(parts, seen) == [[str(quality.BLOCK + 7), "train"]]
+    assert quality.find_duplicates(parts, seen) == ((str(quality.BLOCK + 7), "train"),)
 
 
 def hash_of(number: int) -> int:
@@ -72,12 +73,12 @@ def hash_of(number: int) -> int:
 def test_boxes_under_eight_pixels_of_the_input_are_counted() -> None:
     photos = [labelled("a", ("cat", 0.07), ("cat", 0.09), ("cat", 0.01)), labelled("b", ("cat", 0.5))]
     seen = facts_of({"a": (4000, 3000), "b": (40, 30)})
-    facts = quality.give({"train": photos, "validation": []}, ["cat"], seen, SIZE)
-    assert facts["small_boxes"] == {"a": 2}
-    assert facts["box_sizes"] == {"smallest": 1.0, "median": 8.0, "largest": 50.0}
-    assert facts["photo_sizes"] == {"smallest": [40, 30], "median": [4000, 3000], "largest": [4000, 3000]}
+    facts = quality.assess({"train": photos, "validation": []}, ["cat"], seen, SIZE)
+    assert facts.small_boxes == {"a": 2}
+    assert facts.box_sizes == BoxSizes(smallest=1.0, median=8.0, largest=50.0)
+    assert facts.photo_sizes == PhotoSizes((40, 30), (4000, 3000), (4000, 3000))
     assert "boxes under 8 pixels at the model's input of 100 x 100, where it hardly sees them: 2 (a);" in " ".join(
-        quality.sentences(facts)
+        quality.describe_problems(facts)
     )
 
 
@@ -92,21 +93,21 @@ def test_small_boxes_of_a_model_that_keeps_shapes_are_judged_by_the_photo_s_shap
 def test_rare_labels_are_named() -> None:
     photos = [labelled(f"{number}", ("cat", 0.5)) for number in range(60)] + [labelled("x", ("dog", 0.5), ("dog", 0.4))]
     seen = facts_of({image.key: (100, 100) for image in photos})
-    facts = quality.give({"train": photos, "validation": []}, ["cat", "dog", "owl"], seen, None)
-    assert facts["few_boxes"] == {"dog": 2, "owl": 0}
-    assert facts["uneven"] == ["cat", "owl"]
-    said = " ".join(quality.sentences(facts))
+    facts = quality.assess({"train": photos, "validation": []}, ["cat", "dog", "owl"], seen, None)
+    assert facts.few_boxes == {"dog": 2, "owl": 0}
+    assert facts.uneven == ("cat", "owl")
+    said = " ".join(quality.describe_problems(facts))
     assert "fewer than 50 boxes to train on: owl (0), dog (2)" in said
     assert "OVERSAMPLE=sqrt" in said
 
 
 def test_photos_that_cannot_be_read_count_for_nothing() -> None:
     parts = {"train": [labelled("gone", ("cat", 0.5))], "validation": []}
-    facts = quality.give(parts, ["cat"], Seen(skipped={"gone": "file is empty"}), SIZE)
-    assert facts["photo_sizes"] is None
-    assert facts["box_sizes"] is None
-    assert facts["few_boxes"] == {"cat": 0}
-    assert quality.sizes(facts) == []
+    facts = quality.assess(parts, ["cat"], Seen(skipped={"gone": "file is empty"}), SIZE)
+    assert facts.photo_sizes is None
+    assert facts.box_sizes is None
+    assert facts.few_boxes == {"cat": 0}
+    assert quality.describe_sizes(facts) == []
 
 
 @needs_photos
@@ -118,4 +119,4 @@ def test_different_photos_are_no_copies(name: str) -> None:
         "train": [labelled(path.name) for path in paths[::2]],
         "validation": [labelled(path.name) for path in paths[1::2]],
     }
-    assert quality.find_duplicates(parts, seen) == []
+    assert quality.find_duplicates(parts, seen) == ()

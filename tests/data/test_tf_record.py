@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from entrypoint import workspace
-from entrypoint.data import annotations, images, label_map, tf_record
-from entrypoint.data.annotations import Box, LabelledImage
+from entrypoint.data import annotations, images, label_map, records, tf_record
+from entrypoint.data.annotations import LabelledImage
+from entrypoint.data.boxes import Box
 from entrypoint.data.examples import read_photo
+from entrypoint.data.records import RecordsManifest
+from entrypoint.data.split import SPLITS, split
+from entrypoint.system import files
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, ROOT, SHARED, environment, make_settings, write_bucket
@@ -32,17 +35,17 @@ def keys(images: list[LabelledImage]) -> set[str]:
 
 
 def test_split_stays_as_it_is_when_photos_are_added() -> None:
-    before = tf_record.split(photos(200), 0.2, 42)
+    before = split(photos(200), 0.2, 42)
     more = photos(200) + [LabelledImage(f"new {index}.jpg", (Box("a", 0, 0, 1, 1),)) for index in range(150)]
-    after = tf_record.split(more, 0.2, 42)
-    for name in tf_record.SPLITS:
+    after = split(more, 0.2, 42)
+    for name in SPLITS:
         assert keys(before[name]) <= keys(after[name])
 
 
 def test_split_has_about_the_fraction_of_every_label() -> None:
     images = photos(1000, ("a", "b", "c"))
     total = Counter(image.boxes[0].label for image in images)
-    chosen = Counter(image.boxes[0].label for image in tf_record.split(images, 0.2, 42)["validation"])
+    chosen = Counter(image.boxes[0].label for image in split(images, 0.2, 42)["validation"])
     for label in total:
         assert 0.14 < chosen[label] / total[label] < 0.26
 
@@ -50,21 +53,21 @@ def test_split_has_about_the_fraction_of_every_label() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_rare_label_is_on_both_sides(seed: int) -> None:
     images = [*photos(50), *(LabelledImage(f"rare {index}.jpg", (Box("rare", 0, 0, 1, 1),)) for index in range(2))]
-    for part in tf_record.split(images, 0.2, seed).values():
+    for part in split(images, 0.2, seed).values():
         assert any(image.key.startswith("rare") for image in part)
 
 
 def test_other_seed_gives_another_split() -> None:
-    first, other = (keys(tf_record.split(photos(100), 0.2, seed)["validation"]) for seed in (1, 2))
+    first, other = (keys(split(photos(100), 0.2, seed)["validation"]) for seed in (1, 2))
     assert first != other
 
 
 def test_one_photo_is_for_training() -> None:
-    assert [len(part) for part in tf_record.split(photos(1), 0.2, 42).values()] == [1, 0]
+    assert [len(part) for part in split(photos(1), 0.2, 42).values()] == [1, 0]
 
 
 def test_no_validation_at_fraction_zero() -> None:
-    assert tf_record.split(photos(100), 0, 42)["validation"] == []
+    assert split(photos(100), 0, 42)["validation"] == []
 
 
 @pytest.mark.parametrize(
@@ -86,16 +89,16 @@ def test_manifest_of_records_that_names_other_files_is_refused(work: Workspace, 
     (records / "manifest.json").write_text(json.dumps({"splits": splits}))
     work = Workspace(make_settings(tmp_path, records_dir=records))
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"RECORDS_DIR=.*: manifest\.json names a file"):
+    with pytest.raises(UserError, match=r"manifest\.json is damaged, or another program wrote it"):
         tf_record.run(work)
     assert set(tmp_path.rglob("*")) == before
 
 
-def run_steps(work: Workspace) -> dict[str, Any]:
+def run_steps(work: Workspace) -> RecordsManifest:
     annotations.run(work)
     label_map.run(work)
     tf_record.run(work)
-    return tf_record.load_manifest(work)
+    return records.load(work)
 
 
 def examples(work: Workspace) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def test_pixels_in_the_box_of_a_rotated_photo_are_those_that_were_drawn(work: Wo
     image = examples(work)["a.jpg"]["image"].numpy().astype(int)
     assert image[4:28, 52:92, 0].min() > 230
     assert image[36:, :, 0].max() < 130
-    assert manifest["changed"] == {"a.jpg": [f"turned upright (orientation {orientation})"]}
+    assert manifest.changed == {"a.jpg": (f"turned upright (orientation {orientation})",)}
 
 
 def test_unreadable_photos_are_skipped_and_counted(work: Workspace) -> None:
@@ -149,8 +152,8 @@ def test_unreadable_photos_are_skipped_and_counted(work: Workspace) -> None:
     write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names))
     (work.settings.data_dir / "3.png").write_bytes(b"")
     manifest = run_steps(work)
-    assert manifest["skipped"] == {"3.png": "file is empty"}
-    assert sum(part["photos"] for part in manifest["splits"].values()) == 19
+    assert manifest.skipped == {"3.png": "file is empty"}
+    assert sum(part.photos for part in manifest.splits.values()) == 19
     assert len(examples(work)) == 19
 
 
@@ -170,7 +173,7 @@ def test_photo_that_tensorflow_cannot_read_is_encoded_anew(work: Workspace) -> N
     chunk = struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
     (bucket / "a.png").write_bytes(content[:-12] + chunk + content[-12:])
     manifest = run_steps(work)
-    assert manifest["changed"] == {"a.png": ["encoded anew, TensorFlow could not read it"]}
+    assert manifest.changed == {"a.png": ("encoded anew, TensorFlow could not read it",)}
     assert examples(work)["a.png"]["image"].shape == (30, 40, 3)
 
 
@@ -236,7 +239,7 @@ def test_records_are_the_same_bytes_whatever_hash_seed_and_number_of_workers(tmp
         env = environment(**settings, WORKERS=workers, PYTHONHASHSEED=hash_seed)
         subprocess.run([sys.executable, "-c", CONVERT], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         shards = sorted((folder / "records").glob("*.tfrecord"))
-        found.append([(path.name, workspace.file_sha256(path)) for path in shards])
+        found.append([(path.name, files.file_sha256(path)) for path in shards])
     assert found[0] == found[1]
     assert len(found[0]) == 16
     assert os.listdir(tmp_path / "results") == []

@@ -20,16 +20,17 @@ SMOKE: dict[str, Any] = {"MODEL": "smoke", "BATCH_SIZE": 4, "EXPORTS": "saved_mo
 MIRRORED = """
 import sys
 from pathlib import Path
-from entrypoint.training import pipeline
-from entrypoint.settings import schema as settings
-settings.prepare_environment(settings.Settings())
+from entrypoint.zoo import pipeline_config
+from entrypoint.settings import environment
+from entrypoint.settings.schema import Settings
+environment.prepare(Settings())
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from entrypoint.engines.tf2 import trainer as trainers
-config = pipeline.read(Path(sys.argv[1]))
+config = pipeline_config.read(Path(sys.argv[1]))
 trainer = trainers.Trainer(config, 1, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-rows = [*trainers.train(trainer, 1), *trainers.train(trainer, 3)]
+rows = [*trainer.train(1), *trainer.train(3)]
 print("losses", *(row["Loss/total_loss"] for row in rows))
 trainer.save(Path(sys.argv[2]))
 alone = trainers.Trainer(config, 2, tf.distribute.get_strategy())

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrypoint.training import pipeline
 from entrypoint.training.start_checkpoint import KEPT
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 from tests.conftest import SHARED, run_job
 from tests.server import Answer, serve
 
@@ -54,7 +53,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo")
     path = catalogue.find(MODEL).pipeline
     assert path is not None
-    config = pipeline.read(path)
+    config = pipeline_config.read(path)
     tf.keras.utils.set_random_seed(1)
     tf.train.Checkpoint(model=model.build(config, is_training=True)).save(str(folder / "checkpoint" / "ckpt"))
     for part in (folder / "checkpoint").glob("ckpt-1.*"):

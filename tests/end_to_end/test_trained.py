@@ -276,16 +276,17 @@ def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained:
 MIXED = """
 import sys
 from pathlib import Path
-from entrypoint.training import pipeline
-from entrypoint.settings import schema as settings
-settings.prepare_environment(settings.Settings())
+from entrypoint.zoo import pipeline_config
+from entrypoint.settings import environment
+from entrypoint.settings.schema import Settings
+environment.prepare(Settings())
 import tensorflow as tf
 from entrypoint.engines.tf2 import trainer as trainers
-config = pipeline.read(Path(sys.argv[1]))
+config = pipeline_config.read(Path(sys.argv[1]))
 config.train_config.batch_size = 4
 for policy in ("float32", "mixed_bfloat16"):
     trainer = trainers.Trainer(config, 1, tf.distribute.get_strategy(), policy)
-    rows = trainers.train(trainer, 2)
+    rows = trainer.train(2)
     types = {each.dtype.name for each in trainer.model.trainable_variables}
     print(policy, *(row["Loss/total_loss"] for row in rows), *types)
 """

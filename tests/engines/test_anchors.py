@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrypoint.training import pipeline
+from entrypoint.zoo import pipeline_config
 
 LOGITS = np.array([[[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]]], np.float32)
 ENCODINGS = np.array([[[0.1, 0.2, 0.3, 0.4], [1.0, -1.0, 0.5, 0.0]]], np.float32)
@@ -18,7 +18,7 @@ EFFICIENTDET = """add_background_class: false box_coder { faster_rcnn_box_coder 
 def raw_outputs(fields: str) -> dict[str, Any]:
     from entrypoint.engines.shared import anchors
 
-    config = pipeline.parse(f"model {{ ssd {{ {fields} post_processing {{ score_converter: SIGMOID }} }} }}")
+    config = pipeline_config.parse(f"model {{ ssd {{ {fields} post_processing {{ score_converter: SIGMOID }} }} }}")
     predictions = {"box_encodings": ENCODINGS, "class_predictions_with_background": LOGITS}
     return {name: value.numpy() for name, value in anchors.raw_outputs(config, predictions).items()}
 

@@ -11,7 +11,7 @@ import pytest
 
 from entrypoint.engines.shared import gradients
 from entrypoint.system.errors import UserError
-from entrypoint.training import pipeline
+from entrypoint.zoo import pipeline_config
 from tests.conftest import environment
 
 NAMES = ("MobilenetV2/Conv1/kernel:0", "MobilenetV2/Conv2/kernel:0", "WeightSharedBoxPredictor/Head/bias:0")
@@ -20,9 +20,9 @@ TF1 = """
 import json, sys
 import tensorflow.compat.v1 as tf
 tf.disable_v2_behavior()
-from entrypoint.training import pipeline
+from entrypoint.zoo import pipeline_config
 from entrypoint.engines.tf1 import trainer
-train = pipeline.parse(sys.argv[1]).train_config
+train = pipeline_config.parse(sys.argv[1]).train_config
 w, b = tf.get_variable("Head/weights", initializer=1.0), tf.get_variable("Head/biases", initializer=1.0)
 unused = tf.get_variable("unused", initializer=1.0)
 step = tf.train.get_or_create_global_step()
@@ -38,9 +38,9 @@ RMS_PROP = """rms_prop_optimizer { decay: 0.5 epsilon: 1e-12 momentum_optimizer_
 TF2_STEPS = """
 import sys
 import tensorflow as tf
-from entrypoint.training import pipeline
+from entrypoint.zoo import pipeline_config
 from entrypoint.engines.tf2 import trainer
-config = pipeline.parse(sys.argv[1]).train_config.optimizer
+config = pipeline_config.parse(sys.argv[1]).train_config.optimizer
 optimizer, _ = trainer.build_optimizer(config, tf.Variable(0, dtype=tf.int64))
 weight = tf.Variable(1.0)
 for _ in range(int(sys.argv[2])):
@@ -60,13 +60,13 @@ print(float(weight.numpy()))
     ],
 )
 def test_variables_that_a_config_freezes_are_not_trained(fields: str, names: tuple[str, ...]) -> None:
-    train = pipeline.parse(f"train_config {{ {fields} }}").train_config
+    train = pipeline_config.parse(f"train_config {{ {fields} }}").train_config
     variables = [SimpleNamespace(name=name) for name in NAMES]
     assert tuple(each.name for each in gradients.to_train(variables, train)) == names
 
 
 def test_nothing_left_to_train_is_a_named_error() -> None:
-    train = pipeline.parse('train_config { freeze_variables: ".*" }').train_config
+    train = pipeline_config.parse('train_config { freeze_variables: ".*" }').train_config
     with pytest.raises(UserError, match="leave no variable to train"):
         gradients.to_train([SimpleNamespace(name=NAMES[0])], train)
 
@@ -86,7 +86,7 @@ def test_step_is_the_same_in_both_engines(fields: str, weight: float, bias: floa
     import tensorflow as tf
 
     text = f"train_config {{ {fields} }}"
-    train = pipeline.parse(text).train_config
+    train = pipeline_config.parse(text).train_config
     variables = [tf.Variable(1.0, name=f"Head/{name}") for name in ("kernel", "bias", "unused")]
     with tf.GradientTape() as tape:
         loss = 3 * variables[0] + 4 * variables[1]

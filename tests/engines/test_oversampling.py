@@ -41,9 +41,11 @@ def test_photos_come_as_often_as_their_rarest_label_asks_for() -> None:
 def test_upstream_s_reading_is_as_it_was_afterwards() -> None:
     from object_detection.builders import dataset_builder
 
+    from entrypoint.engines.shared import patches
+
     plain = dataset_builder.read_dataset
-    with oversampling.reading([1.0]):
+    with patches.repeated_reading([1.0]):
         assert dataset_builder.read_dataset is not plain
     assert dataset_builder.read_dataset is plain
-    with oversampling.reading(None):
+    with patches.repeated_reading(None):
         assert dataset_builder.read_dataset is plain

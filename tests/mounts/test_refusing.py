@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.results import publish
+from entrypoint.system import copying, lease
 from entrypoint.workspace import Workspace
 from tests.conftest import ROOT, make_settings, run_job
 
@@ -55,7 +55,7 @@ def test_files_are_published_and_replaced_where_it_is_refused(tmp_path: Path, mo
     for content in (b"first" * 500_000, b"second"):
         (tmp_path / "source").mkdir(exist_ok=True)
         (tmp_path / "source" / "file").write_bytes(content)
-        publish.copy_tree(tmp_path / "source", place / "results" / "folder")
+        copying.copy_tree(tmp_path / "source", place / "results" / "folder")
         assert (tmp_path / "below" / "results" / "folder" / "file").read_bytes() == content
 
 
@@ -63,16 +63,16 @@ def test_files_are_published_and_replaced_where_it_is_refused(tmp_path: Path, mo
 def test_lock_is_made_renewed_and_removed_where_it_is_refused(
     tmp_path: Path, mount: Mount, refusal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RENEWAL_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.3)
     work = Workspace(make_settings(tmp_path, result_dir=mount(refusal) / "results"))
-    with publish.lock(work):
-        first = (work.results / publish.LOCK).read_bytes()
+    with lease.hold(work.results, {}):
+        first = (work.results / lease.LOCK).read_bytes()
         deadline = time.monotonic() + 20
-        while (renewed := read(work.results / publish.LOCK)) in (first, b""):
+        while (renewed := read(work.results / lease.LOCK)) in (first, b""):
             assert time.monotonic() < deadline, "the lock was not renewed"
             time.sleep(0.1)
         assert json.loads(renewed)["token"] == json.loads(first)["token"]
-    assert not (work.results / publish.LOCK).exists()
+    assert not (work.results / lease.LOCK).exists()
 
 
 def read(path: Path) -> bytes:

@@ -1,15 +1,15 @@
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from entrypoint import workspace
 from entrypoint.data import annotations, label_map, tf_record
-from entrypoint.engines.engine import LOSS
+from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.results import evaluate, report
+from entrypoint.system import documents
 from entrypoint.training import checkpoints, train
+from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, write_bucket
 
@@ -38,15 +38,13 @@ def page(tmp_path: Path) -> str:
 def write_results(work: Workspace) -> None:
     """What training and evaluation leave behind."""
     dataset = annotations.load(work)
-    facts = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.003}
-    workspace.write_json(work.changes, {"source": "x.config", "rows": [["a", "1", EVIL]], **facts})
-    history = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
-    workspace.write_json(checkpoints.manifest_of(train.last_checkpoint(work)), {"history": history})
-    metrics: dict[str, Any] = evaluate.measure(dataset, []) | {"step": 3}
-    workspace.write_json(work.metrics, metrics)
-    key = dataset.images[0].key
-    found = [{"key": key, "boxes": [[0.1, 0.2, 0.3, 0.4]], "classes": [1], "scores": [0.87]}]
-    workspace.write_json(work.detections, found)
+    documents.write(work.plan, Plan("x.config", "tf2", 3, 16, 0.003, (("a", "1", EVIL),)))
+    history: list[dict[str, int | float]] = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    manifest = checkpoints.Manifest(3, "job", {}, history)
+    documents.write(checkpoints.manifest_of(train.last_checkpoint(work)), manifest)
+    documents.write(work.metrics, evaluate.measure(dataset, [], step=3))
+    found = Detections(dataset.images[0].key, 30, 40, [[0.1, 0.2, 0.3, 0.4]], [1], [0.87])
+    documents.write(work.detections, evaluate.DetectionsDocument((evaluate.shown(found),)))
 
 
 def test_page_is_self_contained(page: str) -> None:

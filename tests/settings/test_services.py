@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.settings import schema, services
+from entrypoint.settings import command_line, services
 from entrypoint.system.errors import UserError
 
 CLUSTER = {"cluster": {"chief": ["a:2222"], "worker": ["b:2222"]}, "task": {"type": "worker", "index": 0}}
@@ -36,7 +36,7 @@ def sagemaker(root: Path, channels: tuple[str, ...] = ("training",), **hyperpara
 def test_sagemaker_s_folders_and_hyperparameters(root: Path) -> None:
     given = {"num_steps": "30", "Batch-Size": "4", "sagemaker_region": "x", "model": "smoke"}
     sagemaker(root, ("training",), **given)
-    values = schema.load([])[1]
+    values = command_line.load([]).settings
     assert (values.num_steps, values.batch_size, values.model) == (30, 4, "smoke")
     assert values.data_dir == root / "opt/ml/input/data/training"
     assert values.result_dir == root / "opt/ml/model"
@@ -46,51 +46,53 @@ def test_sagemaker_s_folders_and_hyperparameters(root: Path) -> None:
 
 def test_sagemaker_s_only_channel_is_the_data_whatever_its_name(root: Path) -> None:
     sagemaker(root, channels=("photos",))
-    assert schema.load([])[1].data_dir == root / "opt/ml/input/data/photos"
+    assert command_line.load([]).settings.data_dir == root / "opt/ml/input/data/photos"
 
 
 def test_sagemaker_s_channel_that_is_named_like_data_comes_first(root: Path) -> None:
     sagemaker(root, channels=("checkpoint", "train"))
-    assert schema.load([])[1].data_dir == root / "opt/ml/input/data/train"
+    assert command_line.load([]).settings.data_dir == root / "opt/ml/input/data/train"
 
 
 def test_sagemaker_s_channels_without_a_hint_are_refused(root: Path) -> None:
     sagemaker(root, channels=("one", "two"))
     with pytest.raises(UserError, match="channels one, two: none is called training or train or data; name the one"):
-        schema.load([])
+        command_line.load([])
 
 
 def test_hyperparameter_names_the_channel(root: Path) -> None:
     sagemaker(root, channels=("one", "two"), data_dir="/opt/ml/input/data/two")
-    assert schema.load([])[1].data_dir == Path("/opt/ml/input/data/two")
+    assert command_line.load([]).settings.data_dir == Path("/opt/ml/input/data/two")
 
 
 def test_flag_names_the_channel(root: Path) -> None:
     sagemaker(root, channels=("one", "two"))
-    assert schema.load(["--data-dir", "/opt/ml/input/data/one"])[1].data_dir == Path("/opt/ml/input/data/one")
+    assert command_line.load(["--data-dir", "/opt/ml/input/data/one"]).settings.data_dir == Path(
+        "/opt/ml/input/data/one"
+    )
 
 
 def test_what_a_service_gives_malformed_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUSTER_SPEC", "{")
     with pytest.raises(UserError, match="CLUSTER_SPEC is not what Vertex AI documents"):
-        schema.load([])
+        command_line.load([])
     monkeypatch.delenv("CLUSTER_SPEC")
     sagemaker(root)
     write(root / services.RESOURCES, {"hosts": ["a", "b"]})
     with pytest.raises(UserError, match=r"resourceconfig\.json is not what SageMaker documents: KeyError"):
-        schema.load([])
+        command_line.load([])
 
 
 def test_unknown_hyperparameter_is_refused_with_the_nearest_name(root: Path) -> None:
     sagemaker(root, batchsize="4")
     with pytest.raises(UserError, match=r"batchsize in /opt/ml.* is no setting of this job. The nearest is BATCH_SIZE"):
-        schema.load([])
+        command_line.load([])
 
 
 def test_sagemaker_s_hosts_are_a_cluster(root: Path) -> None:
     sagemaker(root)
     write(root / services.RESOURCES, {"current_host": "algo-2", "hosts": ["algo-2", "algo-1"]})
-    found = schema.load([])[1].tf_config
+    found = command_line.load([]).settings.tf_config
     assert found is not None
     assert found.cluster == {"worker": ["algo-1:2222", "algo-2:2222"]}
     assert (found.rank, found.is_chief) == (1, False)
@@ -100,7 +102,7 @@ def test_vertex_s_addresses_become_its_mounts(root: Path, monkeypatch: pytest.Mo
     (root / "gcs/bucket").mkdir(parents=True)
     for name, folder in (("MODEL_DIR", "model"), ("CHECKPOINT_DIR", "checkpoints"), ("TENSORBOARD_LOG_DIR", "logs")):
         monkeypatch.setenv(f"AIP_{name}", f"gs://bucket/job/{folder}/")
-    values = schema.load([])[1]
+    values = command_line.load([]).settings
     # What Vertex AI takes the model from is then the very folder that the job's SavedModel goes to.
     assert values.result_dir == root / "gcs/bucket/job"
     assert values.checkpoint_dir == root / "gcs/bucket/job/checkpoints"
@@ -109,14 +111,14 @@ def test_vertex_s_addresses_become_its_mounts(root: Path, monkeypatch: pytest.Mo
 
 def test_vertex_s_addresses_are_taken_as_such_without_a_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIP_MODEL_DIR", "gs://bucket/job/model/")
-    assert str(schema.load([])[1].result_dir) == "gs://bucket/job"
+    assert str(command_line.load([]).settings.result_dir) == "gs://bucket/job"
 
 
 def test_vertex_s_cluster_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     pools = {"workerpool0": ["a:2222"], "workerpool1": ["b:2222", "c:2222"]}
     spec = {"cluster": pools, "task": {"type": "workerpool1", "index": 1}, "environment": "cloud"}
     monkeypatch.setenv("CLUSTER_SPEC", json.dumps(spec))
-    found = schema.load([])[1].tf_config
+    found = command_line.load([]).settings.tf_config
     assert found is not None
     assert (found.size, found.rank, found.is_chief) == (3, 2, False)
 
@@ -124,7 +126,7 @@ def test_vertex_s_cluster_spec(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_azure_s_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AZUREML_RUN_ID", "run")
-    values = schema.load([])[1]
+    values = command_line.load([]).settings
     assert (values.result_dir, values.tensorboard_dir) == (tmp_path / "outputs", tmp_path / "logs")
 
 
@@ -132,21 +134,21 @@ def test_environment_comes_before_what_the_service_tells(root: Path, monkeypatch
     sagemaker(root, seed="3")
     monkeypatch.setenv("RESULT_DIR", str(root / "elsewhere"))
     monkeypatch.setenv("SEED", "2")
-    values = schema.load([])[1]
+    values = command_line.load([]).settings
     assert (values.result_dir, values.seed) == (root / "elsewhere", 2)
 
 
 def test_tf_config_of_one_machine_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}', ""):
         monkeypatch.setenv("TF_CONFIG", text)
-        assert schema.load([])[1].tf_config is None
+        assert command_line.load([]).settings.tf_config is None
 
 
 def test_tf_config_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps(CLUSTER))
-    first = schema.load([])[1]
+    first = command_line.load([]).settings
     monkeypatch.setenv("TF_CONFIG", json.dumps({**CLUSTER, "task": {"type": "chief", "index": 0}}))
-    second = schema.load([])[1]
+    second = command_line.load([]).settings
     assert first.tf_config is not None
     assert second.tf_config is not None
     assert (first.tf_config.is_chief, second.tf_config.is_chief) == (False, True)
@@ -166,7 +168,7 @@ def test_tf_config_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tf_config_that_cannot_be_is_refused(text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=told):
-        schema.load([])
+        command_line.load([])
 
 
 def test_failure_is_told_where_the_service_reads_it(root: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.settings import schema, services
+from entrypoint.settings import command_line, services, table
 from entrypoint.system.errors import UserError
 from tests.conftest import ROOT
 
@@ -19,51 +19,51 @@ def test_flag_comes_before_environment_before_service_file_before_default(
     monkeypatch.setattr(services, "ROOT", tmp_path)
     monkeypatch.setenv("BATCH_SIZE", "2")
     monkeypatch.setenv("SEED", "2")
-    _, values = schema.load(["--batch-size", "1"])
+    values = command_line.load(["--batch-size", "1"]).settings
     assert (values.batch_size, values.seed, values.num_steps, values.max_skipped) == (1, 2, 3, 0.1)
 
 
 @pytest.mark.parametrize("flag", ["--batch-size=8", "--batch_size=8", "--BATCH_SIZE=8", "--Batch-Size=8"])
 def test_flag_is_read_in_every_spelling(flag: str) -> None:
-    assert schema.load([flag])[1].batch_size == 8
+    assert command_line.load([flag]).settings.batch_size == 8
 
 
 def test_first_number_is_the_number_of_steps() -> None:
-    command, values = schema.load(["30", "--seed", "1"])
-    assert (command, values.num_steps, values.seed) == (None, 30, 1)
+    command = command_line.load(["30", "--seed", "1"])
+    assert (command.name, command.settings.num_steps, command.settings.seed) == (None, 30, 1)
 
 
 def test_number_of_steps_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="NUM_STEPS is given twice: 30 and --num_steps 20"):
-        schema.load(["30", "--num-steps", "20"])
+        command_line.load(["30", "--num-steps", "20"])
 
 
 @pytest.mark.parametrize("arguments", [["--batch-sise", "8"], ["--batchsize=8"]])
 def test_unknown_flag_is_refused_with_the_nearest_name(arguments: list[str]) -> None:
     with pytest.raises(UserError, match=r"no setting of this job. The nearest is BATCH_SIZE"):
-        schema.load(arguments)
+        command_line.load(arguments)
 
 
 def test_abbreviated_flag_is_refused() -> None:
     with pytest.raises(UserError, match="--batch is no setting"):
-        schema.load(["--batch=8"])
+        command_line.load(["--batch=8"])
 
 
 def test_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEARNING_RATES", "0.1")
     with pytest.raises(UserError, match=r"LEARNING_RATES is no setting of this job. The nearest is LEARNING_RATE"):
-        schema.load([])
+        command_line.load([])
 
 
 def test_foreign_variables_are_let_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MODELS", "SEEDS", "WORKSPACE_DIR", "CHECKPOINT_PATH"):
         monkeypatch.setenv(name, "x")
-    assert schema.load([])[1].seed == 42
+    assert command_line.load([]).settings.seed == 42
 
 
 def test_stray_word_is_refused_as_such() -> None:
     with pytest.raises(UserError, match="'20' is one word too many"):
-        schema.load(["10", "20"])
+        command_line.load(["10", "20"])
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_bad_value_is_refused_with_name_value_and_what_is_right(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:
-        schema.load([])
+        command_line.load([])
     assert name in str(caught.value)
     assert value.rpartition(",")[2] in str(caught.value)
     assert words in str(caught.value)
@@ -90,34 +90,34 @@ def test_bad_value_is_refused_with_name_value_and_what_is_right(
 
 def test_results_lie_in_the_bucket_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", "/some/bucket")
-    assert schema.load([])[1].result_dir == Path("/some/bucket/results")
-    assert schema.load(["--result-dir", "/else"])[1].result_dir == Path("/else")
+    assert command_line.load([]).settings.result_dir == Path("/some/bucket/results")
+    assert command_line.load(["--result-dir", "/else"]).settings.result_dir == Path("/else")
 
 
 def test_work_dir_is_the_same_for_the_same_bucket_and_another_for_another() -> None:
-    first, again, other = (schema.load(["--data-dir", name])[1].work_dir for name in ("/a", "/a", "/b"))
+    first, again, other = (command_line.load(["--data-dir", name]).settings.work_dir for name in ("/a", "/a", "/b"))
     assert first == again
     assert first != other
 
 
 def test_relative_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert schema.load(["--data-dir", "bucket"])[1].data_dir == tmp_path / "bucket"
+    assert command_line.load(["--data-dir", "bucket"]).settings.data_dir == tmp_path / "bucket"
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        schema.load([])[1].seed = 1
+        command_line.load([]).settings.seed = 1
 
 
 def test_table_of_the_readme_is_the_one_made_from_the_settings() -> None:
-    assert schema.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_one_wrong_place_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", "ftp://host/x")
     with pytest.raises(UserError) as caught:
-        schema.load([])
+        command_line.load([])
     assert str(caught.value) == "DATA_DIR='ftp://host/x': neither a folder nor one of s3://, cos://, gs://"
 
 
@@ -126,4 +126,4 @@ def test_nothing_is_published_into_the_work(name: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("WORK_DIR", str(tmp_path))
     monkeypatch.setenv(name, str(tmp_path / "checkpoint"))
     with pytest.raises(UserError, match=f"WORK_DIR=.* and {name}=.* lie in one another"):
-        schema.load([])
+        command_line.load([])

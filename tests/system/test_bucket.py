@@ -12,8 +12,7 @@ from gcsfs.retry import HttpError
 from upath import UPath
 
 from entrypoint.data.examples import read_photo
-from entrypoint.results import publish
-from entrypoint.system import bucket
+from entrypoint.system import bucket, copying, lease
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
 from tests import stores
@@ -70,9 +69,9 @@ def test_link_in_a_circle_is_no_file(tmp_path: Path) -> None:
 
 def test_changed_file_has_another_version(address: str) -> None:
     root = bucket.parse(address)
-    publish.write_file(root / "changing", b"one")
+    copying.write_file(root / "changing", b"one")
     first = bucket.listing(root)["changing"].version
-    publish.write_file(root / "changing", b"two")
+    copying.write_file(root / "changing", b"two")
     assert bucket.listing(root)["changing"].version != first
     bucket.remove(root / "changing")
     bucket.remove(root / "changing")
@@ -91,29 +90,29 @@ def test_files_are_read_and_fetched(address: str, tmp_path: Path) -> None:
 def test_large_file_is_published_whole(address: str, tmp_path: Path) -> None:
     content = os.urandom(1 << 20) * 70  # more than one part of a multipart upload
     (tmp_path / "large").write_bytes(content)
-    publish.copy_file(tmp_path / "large", bucket.parse(address) / "large" / "file")
+    copying.copy_file(tmp_path / "large", bucket.parse(address) / "large" / "file")
     assert bucket.read(bucket.parse(address) / "large" / "file") == content
 
 
 def test_lock_keeps_a_second_job_out_of_an_address(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RENEWAL_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.3)
     first = Workspace(make_settings(tmp_path, result_dir=f"{address}/locked"))
     (tmp_path / "bucket").mkdir()
-    with publish.lock(first):
+    with lease.hold(first.results, {}):
         places = {"DATA_DIR": tmp_path / "bucket", "WORK_DIR": tmp_path / "other", "RESULT_DIR": first.results}
         second = run_job("1", MODEL="smoke", **places)
         assert second.returncode == 2
         assert f"RESULT_DIR={first.results} belongs to a running job" in second.stdout
-    assert publish.read_claim(first.results / publish.LOCK) is None
+    assert lease.read_claim(first.results / lease.LOCK) is None
     assert list(bucket.listing(first.results)) == []
 
 
 def test_address_that_looks_like_a_pattern_is_none(address: str) -> None:
     odd, other = bucket.parse(f"{address}/exp[1]"), bucket.parse(f"{address}/exp1")
     for folder in (odd, other):
-        publish.write_file(folder / "ckpt-1.json", b"x")
+        copying.write_file(folder / "ckpt-1.json", b"x")
     assert [path.name for path in bucket.matching(odd, "ckpt-*.json")] == ["ckpt-1.json"]
     bucket.remove(odd / "ckpt-1.json")
     assert bucket.matching(odd, "*") == []
@@ -125,7 +124,7 @@ def test_missing_bucket_is_named(address: str, tmp_path: Path) -> None:
     assert not bucket.is_folder(bucket.parse(f"{scheme}://no-such-bucket/x"))
     with (
         pytest.raises(UserError, match=f"{scheme}://no-such-bucket/x: there is no such bucket"),
-        publish.lock(Workspace(make_settings(tmp_path, result_dir=f"{scheme}://no-such-bucket/x"))),
+        lease.hold(make_settings(tmp_path, result_dir=f"{scheme}://no-such-bucket/x").result_dir, {}),
     ):
         pass
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from entrypoint.results import publish
+from entrypoint.system import copying
 from entrypoint.system.errors import UserError
 from entrypoint.training import checkpoints
 from entrypoint.workspace import Workspace
@@ -36,6 +36,9 @@ class Counter:
         raise NotImplementedError
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+        raise NotImplementedError
+
+    def train(self, steps: int) -> list[dict[str, float]]:
         raise NotImplementedError
 
     def save(self, prefix: Path) -> None:
@@ -87,10 +90,10 @@ def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace, monke
     work.events.mkdir()
     (work.events / "events.out.tfevents.0.job").write_bytes(b"")
     copied = []
-    monkeypatch.setattr(publish, "copy_file", lambda source, _: copied.append(source.name))
+    monkeypatch.setattr(copying, "copy_file", lambda source, _: copied.append(source.name))
     # While it is written over there is none.
     checkpoints.adopt(saved, "job", work)
-    published = publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    published = checkpoints.publish_all(work)
     assert {path.name for path in published} == {path.name for path in work.checkpoints.rglob("*") if path.is_file()}
     assert set(copied) == {"checkpoint", "events.out.tfevents.0.job"}
 
@@ -102,7 +105,7 @@ def test_checkpoint_that_is_not_whole_is_published_again(
 ) -> None:
     save_steps(work, 5)
     damage(work.results / "checkpoint" / f"ckpt-5{end}")
-    publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    checkpoints.publish_all(work)
     for path in work.checkpoints.iterdir():
         assert (work.results / "checkpoint" / path.name).read_bytes() == path.read_bytes()
 
@@ -147,7 +150,7 @@ def test_files_that_the_job_did_not_make_stay(work: Workspace, tmp_path: Path) -
         (elsewhere / name).write_text(text)
     save_steps(work, 50, job="other")
     save_steps(work, 1, 2, 3)
-    publish.copy_checkpoints(work.checkpoints, work.results / "checkpoint")
+    checkpoints.publish_all(work)
     assert {name: (elsewhere / name).read_text() for name in theirs} == theirs
     assert steps_in(elsewhere) == {"ckpt-0", "ckpt-best", "ckpt-98", "ckpt-99", "ckpt-2", "ckpt-3"}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,15 +9,20 @@ from typing import Any
 
 import pytest
 
-from entrypoint import workspace
-from entrypoint.results.export import tflite
+from entrypoint.data.quality import DataQuality
+from entrypoint.data.records import RecordsManifest, Split
+from entrypoint.system import documents
 from entrypoint.system.errors import UserError
-from entrypoint.training import pipeline, start_checkpoint
+from entrypoint.training import pipeline, plan, schedule, start_checkpoint
+from entrypoint.training.start_checkpoint import Start, StartDocument
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import pipeline_config
 from tests.conftest import SHARED, environment, make_settings
 
-MANIFEST = {"labels": ["a", "b", "c"], "max_boxes": 7, "splits": {}}
-START = {"prefix": "/zoo/checkpoint/ckpt-0", "layout": "tf2", "pipeline_config": "", "sha256": "0"}
+QUALITY = DataQuality(None, None, None, (), False, {}, {}, None)
+SPLIT = Split(0, 0, 0, {}, {})
+MANIFEST = RecordsManifest(("a", "b", "c"), {"train": SPLIT, "validation": SPLIT}, {}, {}, QUALITY, "", 7)
+START = Start("/zoo/checkpoint/ckpt-0", "tf2", "0")
 TRAIN = """
 train_config {
   batch_size: 64 num_steps: 25000
@@ -43,19 +49,19 @@ def run(tmp_path: Path, text: str, start: Any = None, **settings: Any) -> Any:
     return run_in(work, start)
 
 
-def make_start(folder: Path, root: str = "model") -> dict[str, str]:
+def make_start(folder: Path, root: str = "model") -> Start:
     """A checkpoint of TF2, below whose `root` all variables are, as `checkpoint` describes it."""
     import tensorflow as tf
 
     prefix = tf.train.Checkpoint(**{root: tf.train.Checkpoint(x=tf.Variable(1.0))}).write(str(folder / "ckpt-0"))
-    return {**START, "prefix": prefix}
+    return dataclasses.replace(START, prefix=prefix)
 
 
 def run_in(work: Workspace, start: Any = None) -> Any:
-    workspace.write_json(work.records / "manifest.json", MANIFEST)
-    workspace.write_json(work.start, start)
+    documents.write(work.records / "manifest.json", MANIFEST)
+    documents.write(work.start, StartDocument(start))
     pipeline.run(work)
-    return pipeline.read(work.pipeline)
+    return pipeline_config.read(work.pipeline)
 
 
 def user_config(model: str = "ssd", rate: str = COSINE) -> str:
@@ -75,7 +81,7 @@ def test_data_is_injected_into_every_meta_architecture(tmp_path: Path, model: st
         ]
         assert reader.max_number_of_boxes == 7
     assert not config.eval_input_reader[0].shuffle
-    assert config.train_config.fine_tune_checkpoint == start["prefix"]
+    assert config.train_config.fine_tune_checkpoint == start.prefix
     assert config.train_config.fine_tune_checkpoint_type == "detection"
     assert config.train_config.fine_tune_checkpoint_version == 2
     assert not config.train_config.optimizer.use_moving_average
@@ -100,7 +106,7 @@ def test_start_is_what_lies_in_the_checkpoint_and_not_what_its_config_was_traine
 
 def test_tf1_checkpoint_is_refused_for_a_tf2_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a TF1 checkpoint"):
-        run(tmp_path, user_config(), {**START, "layout": "tf1"})
+        run(tmp_path, user_config(), dataclasses.replace(START, layout="tf1"))
 
 
 def rate_of(config: Any) -> Any:
@@ -140,8 +146,8 @@ def test_peak_of_a_manual_schedule_that_climbs_is_what_learning_rate_sets(tmp_pa
     assert [found.initial_learning_rate, *(entry.learning_rate for entry in found.schedule)] == pytest.approx(
         [0, 0.02, 0.002]
     )
-    used = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")
-    assert used["learning_rate"] == pytest.approx(0.02)
+    used = plan.load(Workspace(make_settings(tmp_path)))
+    assert used.learning_rate == pytest.approx(0.02)
 
 
 def test_what_a_config_says_of_other_records_is_left_out(tmp_path: Path) -> None:
@@ -153,8 +159,8 @@ def test_what_a_config_says_of_other_records_is_left_out(tmp_path: Path) -> None
     for found in (config.train_input_reader, config.eval_input_reader[0]):
         assert {each.name for each, _ in found.ListFields()} <= pipeline.READING | pipeline.INJECTED
         assert found.shuffle_buffer_size == 77
-    rows = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")["rows"]
-    assert ["train_input_reader.sample_1_of_n_examples", "10", ""] in rows
+    rows = plan.load(Workspace(make_settings(tmp_path))).changes
+    assert ("train_input_reader.sample_1_of_n_examples", "10", "") in rows
 
 
 def test_upstream_accepts_every_fitted_schedule_at_any_number_of_steps(tmp_path: Path) -> None:
@@ -223,15 +229,15 @@ def test_every_change_is_logged_and_kept_for_the_report(tmp_path: Path, caplog: 
         "learning_rate.cosine_decay_learning_rate.learning_rate_base 0.04 -> 0.01",
     ):
         assert row in " ".join(caplog.text.split())
-    rows = workspace.read_json(tmp_path / "work" / "pipeline_changes.json", "pipeline")["rows"]
-    assert ["train_config.num_steps", "25000", "1000"] in rows
+    rows = plan.load(Workspace(make_settings(tmp_path))).changes
+    assert ("train_config.num_steps", "25000", "1000") in rows
 
 
 @pytest.mark.parametrize("model", ["smoke", "ssd_mobilenet_v2_fpnlite_320x320"])
 def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> None:
     config = run_in(Workspace(make_settings(tmp_path, model=model)))
     assert config.model.ssd.num_classes == 3
-    assert pipeline.generation_of(config, Path(tmp_path / "work" / "pipeline.config")) == "tf2"
+    assert pipeline_config.generation_of(config, Path(tmp_path / "work" / "pipeline.config")) == "tf2"
 
 
 @pytest.mark.parametrize(
@@ -264,24 +270,6 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
 def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         run(tmp_path, text)
-
-
-def test_model_of_a_phone_may_be_exported_to_tflite(tmp_path: Path) -> None:
-    assert run(tmp_path, user_config("ssd"), exports="saved_model,tflite").model.ssd.num_classes == 3
-
-
-def test_model_whose_photos_are_padded_to_a_square_may_be_exported_to_tflite(tmp_path: Path) -> None:
-    padded = "keep_aspect_ratio_resizer { min_dimension: 512 max_dimension: 512 pad_to_max_dimension: true }"
-    text = user_config("ssd").replace("fixed_shape_resizer { height: 320 width: 320 }", padded)
-    fixed = tflite.of_fixed_size(run(tmp_path, text, exports="tflite")).model.ssd.image_resizer.fixed_shape_resizer
-    assert (fixed.height, fixed.width) == (512, 512)
-    with pytest.raises(UserError, match="of an input that is one size"):
-        run(tmp_path, text.replace("pad_to_max_dimension: true", ""), exports="tflite")
-
-
-def test_export_that_the_model_has_not_is_refused_before_any_training(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"EXPORTS=tflite: .* set EXPORTS=saved_model"):
-        run(tmp_path, user_config("faster_rcnn"), exports="saved_model,tflite")
 
 
 def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
@@ -321,7 +309,7 @@ def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -
 
 RUN = """
 import sys, pathlib
-from tests import test_pipeline
+from tests.training import test_pipeline
 folder, config = map(pathlib.Path, sys.argv[1:])
 test_pipeline.run(folder, config.read_text(), num_steps=300, batch_size=1)
 """
@@ -331,11 +319,11 @@ PUBLISHED = sorted((SHARED / "zoo").glob("tf*/*/pipeline.config"))
 @pytest.mark.skipif(not PUBLISHED, reason="needs ../shared, a folder of published pipeline.config files")
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
 def test_published_config_of_the_zoo_is_read_and_fitted(path: Path, tmp_path: Path) -> None:
-    published = pipeline.read_published(path)
+    published = pipeline_config.read_published(path)
     architecture = published.model.WhichOneof("model")
     # In a process of its own, since the two generations want TensorFlow in different modes.
     subprocess.run([sys.executable, "-c", RUN, tmp_path, path], env=environment(), check=True)
-    config = pipeline.read(tmp_path / "work" / "pipeline.config")
+    config = pipeline_config.read(tmp_path / "work" / "pipeline.config")
     assert getattr(config.model, architecture).num_classes == 3
     assert (config.train_config.num_steps, config.train_config.batch_size) == (300, 1)
     assert not config.train_config.use_bfloat16
@@ -368,8 +356,8 @@ def test_rate_of_a_published_config_follows_the_batch(tmp_path: Path) -> None:
     ],
 )
 def test_one_device_s_part_of_a_published_batch_is_taken(batch: int, replicas: int, archive: str, part: int) -> None:
-    config = pipeline.parse(f"train_config {{ batch_size: {batch} replicas_to_aggregate: {replicas} }}")
-    assert pipeline.published_batch(config.train_config, archive) == part
+    config = pipeline_config.parse(f"train_config {{ batch_size: {batch} replicas_to_aggregate: {replicas} }}")
+    assert schedule.published_batch(config.train_config, archive) == part
 
 
 def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_is_fetched(tmp_path: Path) -> None:
@@ -383,8 +371,6 @@ def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_
     path.write_text(user_config().replace("num_classes", "no_such_field: 1 num_classes"))
     with pytest.raises(UserError, match="no_such_field"):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, checkpoint="none"))
-    with pytest.raises(UserError, match="EXPORTS=tflite"):
-        pipeline.refuse_early(make_settings(tmp_path, model="faster_rcnn_resnet50_v1_640x640", exports="tflite"))
 
 
 @pytest.mark.parametrize("model", ["user.config", "ssd_mobilenet_v1_coco", "faster_rcnn_resnet50_lowproposals_coco"])
@@ -409,16 +395,16 @@ def test_field_that_upstream_has_removed_from_published_configs_may_stand_in_a_u
     text = user_config().replace("feature_extractor {", "feature_extractor { batch_norm_trainable: true\n", 1)
     (tmp_path / "user.config").write_text(text)
     (tmp_path / "plain.config").write_text(user_config())
-    assert pipeline.read(tmp_path / "user.config") == pipeline.read(tmp_path / "plain.config")
+    assert pipeline_config.read(tmp_path / "user.config") == pipeline_config.read(tmp_path / "plain.config")
     assert "upstream has removed batch_norm_trainable (line" in caplog.text
     (tmp_path / "user.config").write_text(text.replace("num_classes", "no_such_field: 1 num_classes"))
     with pytest.raises(UserError, match=r"user.config:\d+:.*no field named"):
-        pipeline.read(tmp_path / "user.config")
+        pipeline_config.read(tmp_path / "user.config")
 
 
 def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
-    workspace.write_json(work.start, START)
+    documents.write(work.start, StartDocument(START))
     assert start_checkpoint.load(work) == START
 
 
@@ -437,7 +423,9 @@ def test_start_that_was_written_is_read_back(tmp_path: Path) -> None:
 def test_removed_field_of_any_form_is_left_out(gone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "pipeline.config").write_text(user_config().replace("num_classes: 90", f"num_classes: 90 {gone}\n", 1))
     (tmp_path / "plain.config").write_text(user_config())
-    assert pipeline.read_published(tmp_path / "pipeline.config") == pipeline.read(tmp_path / "plain.config")
+    assert pipeline_config.read_published(tmp_path / "pipeline.config") == pipeline_config.read(
+        tmp_path / "plain.config"
+    )
     name = gone.split(":", maxsplit=1)[0].split(" ", maxsplit=1)[0]
     assert f"upstream has removed {name}" in caplog.text
 
@@ -447,9 +435,9 @@ def test_fields_that_upstream_has_removed_are_left_out_of_a_published_config_and
 ) -> None:
     text = user_config().replace("num_classes", "gone_value: 3 gone_message {\n a { b: 1 }\n}\n num_classes", 1)
     (tmp_path / "pipeline.config").write_text(text + "\nlast_gone: true")
-    config = pipeline.read_published(tmp_path / "pipeline.config")
+    config = pipeline_config.read_published(tmp_path / "pipeline.config")
     (tmp_path / "plain.config").write_text(user_config())
-    assert config == pipeline.read(tmp_path / "plain.config")
+    assert config == pipeline_config.read(tmp_path / "plain.config")
     lines = {name: next(n for n, line in enumerate(text.split("\n"), 1) if name in line) for name in ("gone_value",)}
     assert f"upstream has removed gone_value (line {lines['gone_value']}), gone_message (line" in caplog.text
     assert "last_gone" in caplog.text
@@ -458,7 +446,7 @@ def test_fields_that_upstream_has_removed_are_left_out_of_a_published_config_and
 def test_extension_that_is_not_here_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reader = "train_input_reader { external_input_reader { [some.package.gone] { a: 1 } } }"
     (tmp_path / "pipeline.config").write_text(f"{user_config()}\n{reader}")
-    config = pipeline.read_published(tmp_path / "pipeline.config")
+    config = pipeline_config.read_published(tmp_path / "pipeline.config")
     assert config.train_input_reader.HasField("external_input_reader")
     assert "upstream has removed [some.package.gone] (line" in caplog.text
 
@@ -466,8 +454,8 @@ def test_extension_that_is_not_here_is_left_out(tmp_path: Path, caplog: pytest.L
 def test_published_config_that_is_none_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").write_text("model {\n ssd {\n num_classes: many\n")
     with pytest.raises(UserError, match=r"pipeline.config:3:"):
-        pipeline.read_published(tmp_path / "pipeline.config")
+        pipeline_config.read_published(tmp_path / "pipeline.config")
     # What is wrong is named, and not what is tolerated before.
     (tmp_path / "pipeline.config").write_text("model {\n ssd {\n gone: 1\n num_classes: many\n")
     with pytest.raises(UserError, match=r"pipeline.config:4:.*many"):
-        pipeline.read_published(tmp_path / "pipeline.config")
+        pipeline_config.read_published(tmp_path / "pipeline.config")

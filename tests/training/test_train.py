@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from entrypoint import workspace
 from entrypoint.engines.engine import LOSS
+from entrypoint.system import documents
 from entrypoint.system.errors import Stopped
 from entrypoint.training import checkpoints, train
+from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("handled_signals")
 
 
 class Model:
-    """A trainer and its engine, both, that only count; the process gets SIGTERM while it trains a given step."""
+    """A trainer that only counts; the process gets SIGTERM while it trains a given step."""
 
     def __init__(self, stopped_in: int = 0) -> None:
         self.step = 0
@@ -28,7 +29,7 @@ class Model:
     def agree(self, *wanted: Any) -> Any:
         return wanted
 
-    def train(self, _: Any, steps: int) -> list[dict[str, float]]:
+    def train(self, steps: int) -> list[dict[str, float]]:
         self.step += steps
         if self.step == self.stopped_in:
             signal.raise_signal(signal.SIGTERM)
@@ -58,8 +59,8 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def train_to_end(model: Any, told: Any, folder: Path) -> None:
     work = Workspace(make_settings(folder, num_steps=5))
-    workspace.write_json(work.changes, {"batch_size": 4, "learning_rate": 0.1})
-    train.train_to_end(model, model, [], "identity", told, work)
+    documents.write(work.plan, Plan("x.config", "tf2", 5, 4, 0.1, ()))
+    train.train_to_end(model, [], "identity", told, work)
 
 
 def test_every_step_is_trained_and_the_last_saved(tmp_path: Path, saved: list[int]) -> None:

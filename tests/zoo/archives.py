@@ -11,8 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from entrypoint.training import pipeline
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 from tests.zoo import published
 
 ZOO = Path(__file__).resolve().parents[3] / "shared" / "zoo"
@@ -45,7 +44,7 @@ def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
         for path in prefix.parent.glob(f"{prefix.name}.*"):
             tar.add(path, f"{stem}/{place}{path.name.removeprefix(prefix.name)}")
             path.unlink()
-        (folder / "pipeline.config").write_text(pipeline.write(config))
+        (folder / "pipeline.config").write_text(pipeline_config.write(config))
         tar.add(folder / "pipeline.config", f"{stem}/{'fp32/' if 'fp32' in place else ''}pipeline.config")
     return {"archive": f"{stem}.tar.gz", "variables": len(found), "published": len(found) if index else None}
 

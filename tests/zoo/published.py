@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from entrypoint.training import pipeline
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 
 # What every config of the zoo says of its training, for as many replicas as it was trained on.
 TRAINING = """
@@ -46,7 +45,7 @@ def config(name: str, shrink: int = 1) -> Any:
     base, fields = (name, "") if catalogue.find(name).pipeline else variants()[name]
     path = catalogue.find(base).pipeline
     assert path is not None, f"{base} has no pipeline of ours"
-    result = pipeline.read(path)
+    result = pipeline_config.read(path)
     text_format.Merge(f"model {{ {fields} }}" if fields else "", result)
     text_format.Merge(TRAINING, result)
     if "_quantized_" in name:

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from entrypoint.system.errors import UserError
-from entrypoint.training import pipeline
-from entrypoint.zoo import catalogue, input_size
+from entrypoint.zoo import catalogue, input_size, pipeline_config
 from tests.conftest import SHARED, environment, run_measured
 
 
@@ -64,8 +63,10 @@ def test_every_box_model_s_archive_is_of_its_generation_and_input_size() -> None
 
     for model in sweep.box_models([]):
         config = published.config(model.name)
-        assert input_size.of_config(pipeline.write(config)) == input_size.of_name(model.input_size), model.name
-        assert pipeline.generation_of(config, catalogue.PIPELINES / "smoke.config") == model.generation, model.name
+        assert input_size.of_config(pipeline_config.write(config)) == input_size.of_name(model.input_size), model.name
+        assert pipeline_config.generation_of(config, catalogue.PIPELINES / "smoke.config") == model.generation, (
+            model.name
+        )
 
 
 def test_peak_memory_of_a_program_is_its_own() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from entrypoint.data.formats.source import Files, Labelled, Source, number, part_of_folders
+from entrypoint.data.boxes import Drawn, NoBox, number
+from entrypoint.data.formats.annotation_format import AnnotationFormat
+from entrypoint.data.formats.source import Files, Labelled, Source, part_of_folders
 from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
 FILE = "_annotations.json"
 WANTED = f"{FILE} in the root"
+# The label that the page writes for "mark as negative".
+NEGATIVE = "Negative"
+CORNERS = ("x", "y", "x2", "y2")
 
 
 def read(files: Files) -> Source | None:
@@ -49,40 +54,47 @@ def read_document(path: Place) -> dict[str, Any]:
     return document
 
 
-def read_v1(document: dict[str, Any]) -> dict[str, list[Any]]:
-    """Version 1.0: annotations by object key, each box with x, y, x2, y2 and label."""
-    return {key: value if isinstance(value, list) else [value] for key, value in document["annotations"].items()}
+def read_v1(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
+    """Returns the annotations of version 1.0 by object key, each with x, y, x2, y2 and label."""
+    entries = {key: value if isinstance(value, list) else [value] for key, value in document["annotations"].items()}
+    return {key: [read_annotation(each) for each in value] for key, value in entries.items()}
 
 
-def read_v2(document: dict[str, Any]) -> dict[str, list[Any]]:
-    """Version v2: images, labels and annotations by id; a box is the hull of its four targets."""
+def read_annotation(annotation: Any) -> Drawn | NoBox:
+    """Returns an annotation of version 1.0. The page writes a label without corners for "mark as negative"."""
+    if not isinstance(annotation, dict):
+        return NoBox.UNKNOWN
+    if annotation.get("label") == NEGATIVE and not any(corner in annotation for corner in CORNERS):
+        return NoBox.NEGATIVE
+    x, y, x2, y2 = (number(annotation.get(corner)) for corner in CORNERS)
+    return Drawn(annotation.get("label"), x, y, x2, y2)
+
+
+def read_v2(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
+    """Returns the annotations of version v2, which has images, labels and annotations by id."""
     labels = document.get("labels")
     entries = labels if isinstance(labels, dict) else {}
     names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
-    raw: dict[str, list[Any]] = {}
+    found: dict[str, list[Drawn | NoBox]] = {}
     for key, entry in sorted(document["images"].items()):
         image = entry if isinstance(entry, dict) else {}
         ids = image["annotations"] if isinstance(image.get("annotations"), list) else []
         if not ids and image.get("status") in (None, "unlabeled", "unlabelled"):
             continue
-        raw.setdefault(str(image.get("id", key)), []).extend(
+        found.setdefault(str(image.get("id", key)), []).extend(
             hull(document["annotations"].get(str(each)), names) for each in ids
         )
-    return raw
+    return found
 
 
-def hull(annotation: Any, names: dict[str, Any]) -> Any:
-    """A v2 annotation in the form of version 1.0; what it lacks stays missing, for read_box to find."""
+def hull(annotation: Any, names: dict[str, Any]) -> Drawn | NoBox:
+    """Returns the box of a v2 annotation: the hull of its four targets. A corner stays missing without targets."""
     if not isinstance(annotation, dict):
-        return None
-    box: dict[str, Any] = {"label": names.get(str(annotation.get("label")))}
-    targets = annotation.get("targets")
-    if isinstance(targets, list) and targets and all(isinstance(target, dict) for target in targets):
-        for axis in ("x", "y"):
-            values = [number(target.get(axis)) for target in targets]
-            box[axis] = min((value for value in values if value is not None), default=None)
-            box[f"{axis}2"] = max((value for value in values if value is not None), default=None)
-    return box
+        return NoBox.UNKNOWN
+    label, targets = names.get(str(annotation.get("label"))), annotation.get("targets")
+    if not isinstance(targets, list) or not targets or not all(isinstance(target, dict) for target in targets):
+        return NoBox.NEGATIVE if label == NEGATIVE else Drawn(label, None, None, None, None)
+    return Drawn.from_points(label, *([target.get(axis) for target in targets] for axis in ("x", "y")))
 
 
 def declared_labels(document: dict[str, Any]) -> list[str]:
@@ -91,3 +103,6 @@ def declared_labels(document: dict[str, Any]) -> list[str]:
     if isinstance(labels, dict):
         labels = [entry.get("name") for entry in labels.values() if isinstance(entry, dict)]
     return [label.strip() for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
+
+
+FORMAT = AnnotationFormat("cloud_annotations", WANTED, read, comes_first=True)

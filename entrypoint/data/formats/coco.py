@@ -10,18 +10,10 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
+from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.data.formats import documents
-from entrypoint.data.formats.source import (
-    CROWD,
-    Files,
-    Labelled,
-    Source,
-    box_of_size,
-    number,
-    part_of_file,
-    size_of,
-    text,
-)
+from entrypoint.data.formats.annotation_format import AnnotationFormat
+from entrypoint.data.formats.source import Files, Labelled, Source, part_of_file, size_of, text
 
 WANTED = "JSON files with `images`, `annotations` and `categories`"
 
@@ -56,7 +48,7 @@ def labels_of(found: list[dict[str, Any]]) -> list[str]:
 def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) -> None:
     """Adds the photos of one file and what is drawn on them."""
     names = {identity(each.get("id")): text(each.get("name")) for each in document["categories"] if is_object(each)}
-    drawn: dict[str, list[Any]] = defaultdict(list)
+    drawn: dict[str, list[Drawn | NoBox]] = defaultdict(list)
     for each in filter(is_object, document["annotations"]):
         drawn[identity(each.get("image_id"))].append(read_annotation(each, names))
     for image in filter(is_object, document["images"]):
@@ -86,10 +78,13 @@ def identity(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def read_annotation(annotation: dict[str, Any], names: dict[str, str | None]) -> Any:
+def read_annotation(annotation: dict[str, Any], names: dict[str, str | None]) -> Drawn | NoBox:
     """The box; a crowd's, which stands for objects that nobody parted, says so instead of being one object."""
     bbox = annotation.get("bbox")
     if annotation.get("iscrowd") in (1, True):
-        return CROWD
+        return NoBox.CROWD
     values = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None] * 4
-    return box_of_size(names.get(identity(annotation.get("category_id"))), *map(number, values))
+    return Drawn.from_size(names.get(identity(annotation.get("category_id"))), *values)
+
+
+FORMAT = AnnotationFormat("coco", WANTED, read)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from entrypoint.data.formats import documents
+from entrypoint.data.boxes import Drawn, NoBox
+from entrypoint.data.formats import cloud_annotations, documents
+from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.documents import ANNOTATIONS, IMAGE, first
-from entrypoint.data.formats.source import Files, Labelled, Source, box_of_centre, number, part_of_file, text
+from entrypoint.data.formats.source import Files, Labelled, Source, part_of_file, text
 
 WANTED = "JSON files with a list of `image` and `annotations`"
 
@@ -38,10 +40,13 @@ def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) ->
     source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key)))
 
 
-def read_annotation(annotation: Any) -> Any:
-    """The box by its corners; what is no box stays as it is."""
+def read_annotation(annotation: Any) -> Drawn | NoBox:
+    """Returns the box of an annotation."""
     coordinates = annotation.get("coordinates") if isinstance(annotation, dict) else None
     if not isinstance(coordinates, dict):
-        return annotation if isinstance(annotation, dict) else None
-    values = (number(coordinates.get(name)) for name in ("x", "y", "width", "height"))
-    return box_of_centre(text(annotation.get("label")), *values)
+        return cloud_annotations.read_annotation(annotation)
+    values = (coordinates.get(name) for name in ("x", "y", "width", "height"))
+    return Drawn.from_centre(text(annotation.get("label")), *values)
+
+
+FORMAT = AnnotationFormat("create_ml", WANTED, read)

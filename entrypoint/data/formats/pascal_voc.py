@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
+from entrypoint.data.boxes import Drawn, number
+from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.source import (
     PARTS,
     Files,
     Labelled,
     Source,
-    box,
     may_be_of,
-    number,
     part_of_folders,
     size_of,
 )
@@ -75,11 +75,11 @@ def read_annotation(key: str, root: ElementTree.Element, lists: dict[str, str]) 
     return Labelled([read_object(each) for each in root.findall("object")], in_pixels=True, size=size, part=part)
 
 
-def read_object(element: ElementTree.Element) -> dict[str, object]:
+def read_object(element: ElementTree.Element) -> Drawn:
     """The box of an object."""
     corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
     # White space is how some programs set XML in lines.
-    return box((element.findtext("name") or "").strip(), *corners)
+    return Drawn((element.findtext("name") or "").strip(), *corners)
 
 
 def read_lists(files: Files) -> dict[str, str]:
@@ -93,3 +93,6 @@ def read_lists(files: Files) -> dict[str, str]:
                 stem = line if line in files.by_stem else line.rpartition(" ")[0].strip()
                 parts[stem] = PARTS[path.stem]
     return parts
+
+
+FORMAT = AnnotationFormat("pascal_voc", WANTED, read)

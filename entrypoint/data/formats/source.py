@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 import unicodedata
 from collections import defaultdict
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.system import bucket, parallel
 from entrypoint.system.bucket import Place
 
@@ -28,8 +28,6 @@ PARTS = {
 }
 # Folders that part photos from annotations and say nothing of which photo is meant.
 NEUTRAL = frozenset({"images", "labels", "annotations", "jpegimages", ".", ".."})
-# An annotation that stands for many objects that nobody parted.
-CROWD = "crowd"
 OTHER_FILE = "second file of annotations for a photo, skipped"
 OTHER_SPLIT = "photo listed in two splits, taken for one"
 
@@ -38,7 +36,7 @@ OTHER_SPLIT = "photo listed in two splits, taken for one"
 class Labelled:
     """What was drawn on a photo, unchecked."""
 
-    annotations: list[Any]  # each {label, x, y, x2, y2}, as version 1.0 of Cloud Annotations has it, or anything else
+    annotations: list[Drawn | NoBox]
     in_pixels: bool = False  # corners are pixels, else fractions of width and height
     size: tuple[int, int] | None = None  # width and height of the picture it was drawn on, where the format tells
     part: str | None = None  # "train", "validation" or "test", where the format tells
@@ -217,17 +215,6 @@ def part_of_file(key: str) -> str | None:
     return part_of_folders(key)
 
 
-def number(value: Any) -> float | None:
-    """A finite number, also out of a string; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        result = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return result if math.isfinite(result) else None
-
-
 def text(value: Any) -> str | None:
     """A label, also one that was written as a number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -239,26 +226,3 @@ def size_of(width: Any, height: Any) -> tuple[int, int] | None:
     """Width and height in pixels; None unless both are positive numbers."""
     sides = [side for side in (number(width), number(height)) if side is not None and side >= 1]
     return (int(sides[0]), int(sides[1])) if len(sides) > 1 else None
-
-
-def box(label: Any, x: Any, y: Any, x2: Any, y2: Any) -> dict[str, Any]:
-    """An annotation as version 1.0 of Cloud Annotations has it; unchecked."""
-    return {"label": label, "x": x, "y": y, "x2": x2, "y2": y2}
-
-
-def box_of_size(label: Any, *values: float | None) -> Any:
-    """The same from x and y of the upper left corner, width and height; None where one of the four is missing."""
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
-        return box(label, None, None, None, None)
-    x, y, width, height = numbers
-    return box(label, x, y, x + width, y + height)
-
-
-def box_of_centre(label: Any, *values: float | None) -> Any:
-    """The same from x and y of the middle, width and height; None where one of the four is missing."""
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
-        return box(label, None, None, None, None)
-    x, y, width, height = numbers
-    return box_of_size(label, x - width / 2, y - height / 2, width, height)

@@ -13,14 +13,13 @@ from typing import Any
 
 import yaml
 
+from entrypoint.data.boxes import Drawn, NoBox, number
+from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.source import (
     PARTS,
     Files,
     Labelled,
     Source,
-    box,
-    box_of_centre,
-    number,
     part_of_folders,
     text,
 )
@@ -159,13 +158,15 @@ def named_by(files: Files, key: str, root: str, entry: str) -> list[str]:
     return []
 
 
-def read_line(words: list[str], labels: dict[int, str]) -> Any:
-    """The box of a line; a sixth number is a detector's score, more are the corners of a polygon."""
-    values = [number(word) for word in words]
-    label = labels.get(int(values[0])) if values[0] is not None and values[0].is_integer() else None
-    if len(values) > SCORED and len(values) % 2:
-        xs, ys = ([value for value in values[start::2] if value is not None] for start in (1, 2))
-        return box(label, min(xs, default=None), min(ys, default=None), max(xs, default=None), max(ys, default=None))
-    if len(values) not in (BOX_WORDS, SCORED):
-        return None
-    return box_of_centre(label, *values[1:5])
+def read_line(words: list[str], labels: dict[int, str]) -> Drawn | NoBox:
+    """Returns the box of a line. A sixth number is a detector's score; more numbers are the corners of a polygon."""
+    first = number(words[0])
+    label = labels.get(int(first)) if first is not None and first.is_integer() else None
+    if len(words) > SCORED and len(words) % 2:
+        return Drawn.from_points(label, words[1::2], words[2::2])
+    if len(words) not in (BOX_WORDS, SCORED):
+        return NoBox.UNKNOWN
+    return Drawn.from_centre(label, *words[1:5])
+
+
+FORMAT = AnnotationFormat("yolo", WANTED, read)

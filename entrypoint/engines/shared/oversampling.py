@@ -7,8 +7,6 @@ common label as the threshold below which labels are repeated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -16,29 +14,6 @@ def factors(photos: list[int]) -> list[float]:
     """How often a photo with the label is shown in an epoch, out of the number of photos of each label."""
     most = max(photos, default=0)
     return [math.sqrt(most / count) if count else 1.0 for count in photos]
-
-
-@contextmanager
-def reading(repeats: list[float] | None) -> Iterator[None]:
-    """While upstream builds its input, it repeats what it reads, before it shuffles; by label, the first of id 1.
-
-    Upstream has no setting for it: the function by which it reads a file is the place before its shuffling.
-    """
-    if repeats is None:
-        yield
-        return
-    from object_detection.builders import dataset_builder
-
-    plain = dataset_builder.read_dataset
-
-    def read(read_file: Callable[[Any], Any], *arguments: Any, **options: Any) -> Any:
-        return plain(lambda files: repeat(read_file(files), repeats), *arguments, **options)
-
-    dataset_builder.read_dataset = read
-    try:
-        yield
-    finally:
-        dataset_builder.read_dataset = plain
 
 
 def repeat(examples: Any, repeats: list[float]) -> Any:

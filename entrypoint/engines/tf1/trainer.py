@@ -14,7 +14,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, refuse_cluster
-from entrypoint.engines.shared import gradients, oversampling
+from entrypoint.engines.shared import gradients, patches
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -100,6 +100,11 @@ class Trainer:
         """What this machine wants: there is no other."""
         return is_stopped, steps, is_due
 
+    def train(self, steps: int) -> list[dict[str, float]]:
+        """Trains exactly so many steps; returns the losses and the learning rate of each."""
+        values = np.stack([self.run_step() for _ in range(steps)])
+        return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
+
     def save(self, prefix: Path) -> None:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
         self.saver.save(self.session, str(prefix), write_meta_graph=False, write_state=False)
@@ -118,14 +123,8 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
         logger.warning("models of the TF1 zoo train on one GPU, %s: TF2 models train on all %d", gpus[0], len(gpus))
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
-    with oversampling.reading(repeats):
+    with patches.repeated_reading(repeats):
         return Trainer(config, settings.seed + step)
-
-
-def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
-    """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
-    values = np.stack([trainer.run_step() for _ in range(steps)])
-    return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
 
 
 def descend(optimizer: Any, loss: Any, train: Any, step: Any) -> Any:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 from object_detection.builders import model_builder
-from object_detection.models.keras_models import mobilenet_v2
-from object_detection.utils import ops
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
+from entrypoint.engines.shared import patches
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
 
@@ -32,63 +29,21 @@ def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
     """
     tf.keras.mixed_precision.set_global_policy(policy)
     try:
-        with without_download():
+        with patches.no_download():
             model = model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
-    skip_conversion(model)
-    compute_losses_in_float32(model)
+    patches.skip_autograph(model)
+    patches.predict_in_float32(model)
     run_once(model)
     return model
 
 
-@contextmanager
-def without_download() -> Iterator[None]:
-    """Keeps Keras from fetching ImageNet's weights, which upstream's CenterNet on MobileNetV2 asks for.
-
-    What a model starts from is the job's checkpoint, and a job may have no network.
-    """
-    applications = mobilenet_v2.tf.keras.applications
-    original = applications.MobileNetV2
-
-    def with_random_weights(*arguments: Any, **options: Any) -> Any:
-        return original(*arguments, **{**options, "weights": None})
-
-    applications.MobileNetV2 = with_random_weights
-    try:
-        yield
-    finally:
-        applications.MobileNetV2 = original
-
-
-def skip_conversion(model: Any) -> None:
-    """Keeps AutoGraph away: upstream's models have no control flow for it, and it takes half of the tracing."""
-    for name in ("preprocess", "predict", "postprocess", "loss"):
-        setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
-
-
-def compute_losses_in_float32(model: Any) -> None:
-    """Casts what the model predicts: losses and boxes want more digits than mixed precision has."""
-    predict = model.predict
-
-    def predict_in_float32(*arguments: Any, **options: Any) -> Any:
-        return ops.bfloat16_to_float32_nested(predict(*arguments, **options))
-
-    model.predict = predict_in_float32
-
-
 def run_once(model: Any) -> None:
     """Runs the model on a grey photo: Keras makes a layer's variables when it is first called."""
-    set_training(model, is_training=False)
+    patches.set_training(model, is_training=False)
     image, shapes = model.preprocess(tf.fill([1, 320, 320, 3], 128.0))
     model.postprocess(model.predict(image, shapes), shapes)
-
-
-def set_training(model: Any, *, is_training: bool) -> None:
-    """Switches dropout, batch norm and sampling; upstream keeps the mode in these two places."""
-    model._is_training = is_training
-    # Deprecated since Keras 2.3, and still the only way to the layers that upstream calls without `training`.
-    tf.keras.backend.set_learning_phase(is_training)
 
 
 def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
@@ -145,7 +100,7 @@ def load_trained(config: Any, prefix: str) -> Any:
     """The model with the weights of a checkpoint of this job, ready to detect."""
     model = build(config, is_training=False)
     restore_trained(model, prefix)
-    set_training(model, is_training=False)
+    patches.set_training(model, is_training=False)
     return model
 
 

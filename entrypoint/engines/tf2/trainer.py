@@ -12,7 +12,7 @@ from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS
-from entrypoint.engines.shared import distribution, gradients, oversampling
+from entrypoint.engines.shared import distribution, gradients, patches
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -92,6 +92,15 @@ class Trainer:
         chosen = distribution.from_chief(self.strategy, [tf.constant([steps, is_due], tf.int64)])[0].numpy()
         return stopped, int(chosen[0]), bool(chosen[1])
 
+    def train(self, steps: int) -> list[dict[str, float]]:
+        """Trains exactly so many steps; returns the losses and the learning rate of each."""
+        if self.batches is None:
+            tf.random.set_seed(self.seed)
+            with patches.repeated_reading(self.repeats):
+                self.batches = iter(make_dataset(self.config, self.model, self.strategy))
+        values = self.run(self.batches, tf.constant(steps)).numpy()
+        return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
+
     @tf.function
     def run(self, batches: Iterator[Any], steps: Any) -> Any:
         """Losses and learning rate of each step, in the order of `names`: float32, [steps, len(names)]."""
@@ -106,7 +115,7 @@ class Trainer:
     def _descend(self, features: dict[str, Any], labels: dict[str, Any]) -> Any:
         """One step of gradient descent on a replica's part of a batch; its losses and learning rate, float32."""
         train = self.config.train_config
-        models.set_training(self.model, is_training=True)
+        patches.set_training(self.model, is_training=True)
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
         with tf.GradientTape() as tape:
             losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
@@ -120,15 +129,10 @@ class Trainer:
 
 
 def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
-    """Upstream's optimizer of a config and its learning rate, with RMSProp as it is described there.
-
-    The `decay` of optimizer.proto is the discounting factor of the squared gradients, as in TF1, which Keras calls rho.
-    Upstream hands it to Keras as the `decay` by which a learning rate falls with time: in 1,000 steps to a thousandth.
-    """
+    """Returns upstream's optimizer of a config, with RMSProp as optimizer.proto describes it, and the learning rate."""
     optimizer, (rate,) = optimizer_builder.build(config, global_step=step)
     if config.HasField("rms_prop_optimizer"):
-        optimizer._initial_decay = optimizer.decay = 0.0
-        optimizer.rho = config.rms_prop_optimizer.decay
+        patches.correct_rmsprop(optimizer, config.rms_prop_optimizer)
     return optimizer, rate
 
 
@@ -158,16 +162,6 @@ def refuse_uneven_batch(size: int, replicas: int) -> None:
     if size % replicas:
         fitting = max(1, round(size / replicas)) * replicas
         raise UserError(f"BATCH_SIZE={size} cannot be divided among {replicas} devices: set BATCH_SIZE={fitting}")
-
-
-def train(trainer: Trainer, steps: int) -> list[dict[str, float]]:
-    """Trains exactly so many steps; for each of them its losses and the learning rate it used."""
-    if trainer.batches is None:
-        tf.random.set_seed(trainer.seed)
-        with oversampling.reading(trainer.repeats):
-            trainer.batches = iter(make_dataset(trainer.config, trainer.model, trainer.strategy))
-    values = trainer.run(trainer.batches, tf.constant(steps)).numpy()
-    return [dict(zip(trainer.names, map(float, row), strict=True)) for row in values]
 
 
 def make_dataset(config: Any, model: Any, strategy: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Every change that is made at run time to the code of upstream or Keras: what, why, and since which version.
+
+tests/engines/test_patches.py shows for each that it is still needed. What upstream needs in order to be imported at all
+is in the sdists' own compatibility layer, sdists/compatibility.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from object_detection.builders import dataset_builder
+from object_detection.utils import ops
+
+from entrypoint.engines.shared import oversampling
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces an attribute of upstream's while the block runs."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextmanager
+def repeated_reading(repeats: list[float] | None) -> Iterator[None]:
+    """Repeats the records that upstream's input pipeline reads, while the block builds the pipeline.
+
+    `repeats` says by label how often photos with it are shown in an epoch, the first label having id 1; None repeats
+    nothing. Upstream (object_detection 2.8.0) has no setting for it. The function by which it reads a file is the only
+    place before its shuffling.
+    """
+    if repeats is None:
+        yield
+        return
+    read_dataset = dataset_builder.read_dataset
+
+    def read(read_file: Callable[[Any], Any], *arguments: Any, **options: Any) -> Any:
+        return read_dataset(lambda names: oversampling.repeat(read_file(names), repeats), *arguments, **options)
+
+    with replaced(dataset_builder, "read_dataset", read):
+        yield
+
+
+@contextmanager
+def no_download() -> Iterator[None]:
+    """Keeps Keras from downloading ImageNet's weights, while the block builds a model.
+
+    Upstream's CenterNet on MobileNetV2 (object_detection 2.8.0) asks for them. Training starts from the job's own
+    checkpoint, and a job may have no network.
+    """
+    from object_detection.models.keras_models import mobilenet_v2
+
+    applications = mobilenet_v2.tf.keras.applications
+    make = applications.MobileNetV2
+
+    def with_random_weights(*arguments: Any, **options: Any) -> Any:
+        return make(*arguments, **{**options, "weights": None})
+
+    with replaced(applications, "MobileNetV2", with_random_weights):
+        yield
+
+
+def skip_autograph(model: Any) -> None:
+    """Keeps AutoGraph from converting a Keras model's methods (object_detection 2.8.0, TensorFlow 2.21).
+
+    Upstream's models have no control flow that needs it, and the conversion takes half of the time of tracing.
+    """
+    for name in ("preprocess", "predict", "postprocess", "loss"):
+        setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
+
+
+def predict_in_float32(model: Any) -> None:
+    """Casts a Keras model's predictions to float32 (object_detection 2.8.0).
+
+    Upstream casts them on TPUs alone, and under Keras's mixed precision losses and boxes lose digits.
+    """
+    predict = model.predict
+
+    def cast(*arguments: Any, **options: Any) -> Any:
+        return ops.bfloat16_to_float32_nested(predict(*arguments, **options))
+
+    model.predict = cast
+
+
+def correct_rmsprop(optimizer: Any, config: Any) -> None:
+    """Gives Keras's RMSProp the `decay` of optimizer.proto as the discounting factor that it is (tf-keras 2.21).
+
+    In TF1 it discounts the squared gradients, and Keras calls that rho. Upstream (object_detection 2.8.0) passes it as
+    Keras's `decay`, by which the learning rate falls with time: to a thousandth in 1,000 steps.
+    """
+    optimizer._initial_decay = optimizer.decay = 0.0
+    optimizer.rho = config.decay
+
+
+def set_training(model: Any, *, is_training: bool) -> None:
+    """Switches dropout, batch norm and sampling of a Keras model (object_detection 2.8.0, tf-keras 2.21).
+
+    Upstream keeps the mode in a private attribute, and calls some layers without `training`; Keras's learning phase,
+    deprecated since 2.3, is the only way to these.
+    """
+    model._is_training = is_training
+    tf.keras.backend.set_learning_phase(is_training)

@@ -1,0 +1,56 @@
+"""metrics.json: COCO's metrics of the validation photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from entrypoint import workspace
+from entrypoint.system import documents
+from entrypoint.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Summary:
+    """COCO's twelve figures but for recall by size; from 0 to 1, None if there is nothing to measure.
+
+    The fields have the order of pycocotools.cocoeval.COCOeval.stats.
+    """
+
+    map: Annotated[float | None, Field(alias="mAP")] = None
+    map50: Annotated[float | None, Field(alias="mAP@0.5")] = None
+    map75: Annotated[float | None, Field(alias="mAP@0.75")] = None
+    map_small: Annotated[float | None, Field(alias="mAP small")] = None
+    map_medium: Annotated[float | None, Field(alias="mAP medium")] = None
+    map_large: Annotated[float | None, Field(alias="mAP large")] = None
+    recall1: Annotated[float | None, Field(alias="recall@1")] = None
+    recall10: Annotated[float | None, Field(alias="recall@10")] = None
+    recall100: Annotated[float | None, Field(alias="recall@100")] = None
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """The average precision of one label, and how many of its boxes the validation photos have."""
+
+    ap: Annotated[float | None, Field(alias="AP")]
+    ap50: Annotated[float | None, Field(alias="AP@0.5")]
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What metrics.json holds."""
+
+    summary: Summary
+    per_label: dict[str, LabelMetrics]
+    per_iou: tuple[tuple[float, float | None], ...]  # IoU that counts as found, mAP
+    photos: int
+    boxes: int
+    step: int  # of the checkpoint that was evaluated
+
+
+def load(work: Workspace) -> Metrics:
+    """Returns the metrics that the step `evaluate` wrote."""
+    return documents.read(Metrics, workspace.existing(work.metrics, "evaluate"))

@@ -1,0 +1,8 @@
+"""The registries of formats: the values of EXPORTS and DATA_FORMAT. Each value is the name of a module."""
+
+from typing import Literal
+
+# entrypoint/results/export/NAME.py
+Export = Literal["saved_model", "tflite"]
+# entrypoint/data/formats/NAME.py; `auto` finds out.
+DataFormat = Literal["auto", "cloud_annotations", "coco", "pascal_voc", "yolo", "create_ml"]

@@ -1,0 +1,56 @@
+"""JSON documents that one step writes and others read: frozen dataclasses, checked when they are read.
+
+A field whose key in JSON is no Python name, such as `AP@0.5`, carries pydantic's alias:
+`ap50: Annotated[float | None, Field(alias="AP@0.5")]`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from entrypoint.system import bucket, files
+from entrypoint.system.bucket import Place
+from entrypoint.system.errors import UserError
+
+T = TypeVar("T")
+
+
+def read(kind: type[T], place: Place) -> T:
+    """Reads a document from a file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UserError: the file is damaged, or is not a document of this kind.
+    """
+    return parse(kind, bucket.read(place), place)
+
+
+def parse(kind: type[T], content: bytes, place: Place) -> T:
+    """Returns the document in the content of a file.
+
+    Raises:
+        UserError: the content is damaged, or is not a document of this kind; the message names the place.
+    """
+    try:
+        document: T = TypeAdapter(kind).validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{place} is damaged, or another program wrote it ({where + ': ' if where else ''}{first['msg']}): remove "
+            "it, and make it again"
+        ) from None
+    return document
+
+
+def write(path: Path, document: Any) -> None:
+    """Writes a document to a local file, whole or not at all."""
+    files.write_json(path, to_plain(document))
+
+
+def to_plain(document: Any) -> Any:
+    """Returns a document as the dictionaries, lists and values that its JSON has."""
+    return TypeAdapter(type(document)).dump_python(document, mode="json", by_alias=True)

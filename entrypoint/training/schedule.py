@@ -1,0 +1,122 @@
+"""The schedule of a train_config: number of steps, batch size and learning rate, fitted to what this job is to do."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from entrypoint.settings.schema import Settings
+from entrypoint.system.errors import UserError
+from entrypoint.training.changes import Changes
+
+# The batch of one device if BATCH_SIZE is not set. Published batches reach 256 for COCO's 118,000 photos, which is more
+# than many buckets hold and many GPUs have memory for.
+LARGEST_BATCH = 32
+
+
+def inject(train: Any, settings: Settings, archive: str | None, changes: Changes) -> None:
+    """Writes number of steps, batch size and learning rate into a train_config, and fits the schedule to them.
+
+    `archive` is the name of the archive that a published config came in, None for any other config.
+
+    A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
+    arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
+    LEARNING_RATE is taken as it is, and leaves the batch size alone.
+    """
+    kind = train.optimizer.WhichOneof("optimizer")
+    if kind is None:
+        raise UserError("the pipeline.config has no optimizer in train_config")
+    optimizer = getattr(train.optimizer, kind)
+    schedule = optimizer.learning_rate.WhichOneof("learning_rate")
+    if schedule is None:
+        raise UserError(f"the pipeline.config has no learning_rate in train_config.optimizer.{kind}")
+    rate = getattr(optimizer.learning_rate, schedule)
+    peak = peak_of(rate, schedule)
+    if train.batch_size < 1 or peak <= 0:
+        raise UserError(f"the pipeline.config trains on batches of {train.batch_size} at a rate of {peak:g}: set both")
+    batch = settings.batch_size or (train.batch_size if archive is None else published_batch(train, archive))
+    ratio = batch / train.batch_size
+    factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
+    if settings.learning_rate:
+        factor = settings.learning_rate / peak
+    changes.set(train, "train_config", "batch_size", batch)
+    path = f"train_config.optimizer.{kind}.learning_rate.{schedule}"
+    stretch(rate, schedule, path, train.num_steps, settings.num_steps, changes)
+    scale(rate, schedule, path, factor, changes)
+    changes.set(train, "train_config", "num_steps", settings.num_steps)
+
+
+def published_batch(train: Any, archive: str) -> int:
+    """One device's part of a published batch, which is for all the devices that the model was trained on; 32 at most.
+
+    Some configs say how many replicas they aggregate, some archives on how many devices they were trained: `tpu-32`.
+    """
+    named = re.search(r"_[tg]pu-(\d+)", archive)
+    devices = max(1, train.replicas_to_aggregate, int(named.group(1)) if named else 1)
+    return int(min(LARGEST_BATCH, max(1, train.batch_size // devices)))
+
+
+def peak_of_optimizer(optimizer: Any) -> float:
+    """Returns the highest learning rate of an optimizer's schedule."""
+    rate = getattr(optimizer, optimizer.WhichOneof("optimizer")).learning_rate
+    name = rate.WhichOneof("learning_rate")
+    return peak_of(getattr(rate, name), name)
+
+
+def peak_of(rate: Any, schedule: str) -> float:
+    """The highest learning rate of a schedule; manual steps may climb from the one that they begin with."""
+    steps = rate.schedule if schedule == "manual_step_learning_rate" else []
+    return float(max([getattr(rate, PEAK_FIELDS[schedule]), *(step.learning_rate for step in steps)]))
+
+
+PEAK_FIELDS = {
+    "constant_learning_rate": "learning_rate",
+    "exponential_decay_learning_rate": "initial_learning_rate",
+    "manual_step_learning_rate": "initial_learning_rate",
+    "cosine_decay_learning_rate": "learning_rate_base",
+}
+OTHER_RATES = {
+    "exponential_decay_learning_rate": ("burnin_learning_rate", "min_learning_rate"),
+    "cosine_decay_learning_rate": ("warmup_learning_rate",),
+}
+STEP_FIELDS = {
+    "exponential_decay_learning_rate": ("decay_steps", "burnin_steps"),
+    "cosine_decay_learning_rate": ("warmup_steps", "hold_base_rate_steps"),
+}
+
+
+def scale(rate: Any, schedule: str, path: str, factor: float, changes: Changes) -> None:
+    """Multiplies every learning rate of a schedule."""
+    if factor == 1:
+        return
+    for name in (PEAK_FIELDS[schedule], *OTHER_RATES.get(schedule, ())):
+        changes.set(rate, path, name, to_float32(getattr(rate, name) * factor))
+    if schedule == "manual_step_learning_rate":
+        for index, entry in enumerate(rate.schedule):
+            changes.set(entry, f"{path}.schedule[{index}]", "learning_rate", to_float32(entry.learning_rate * factor))
+
+
+def stretch(rate: Any, schedule: str, path: str, before: int, after: int, changes: Changes) -> None:
+    """Fits warm-up and decay, made for `before` steps, to `after` steps."""
+    if schedule == "cosine_decay_learning_rate":
+        before = rate.total_steps
+        changes.set(rate, path, "total_steps", after)
+    if not before:
+        return
+    for name in STEP_FIELDS.get(schedule, ()):
+        steps = getattr(rate, name)
+        least = 1 if name == "decay_steps" else 0
+        changes.set(rate, path, name, max(least, steps * after // before))
+    if schedule == "manual_step_learning_rate":
+        last = 0
+        for index, entry in enumerate(rate.schedule):
+            last = max(last + 1, entry.step * after // before)
+            changes.set(entry, f"{path}.schedule[{index}]", "step", last)
+
+
+def to_float32(value: float) -> float:
+    """The value as the config's fields hold it, so that an unchanged one does not count as a change."""
+    import numpy as np
+
+    return float(np.float32(value))

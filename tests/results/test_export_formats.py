@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint.results.export import formats, tflite
+from entrypoint.system.errors import UserError
+from entrypoint.zoo import pipeline_config
+from tests.conftest import make_settings
+
+SSD = "model { ssd { image_resizer { %s } } }"
+FIXED = "fixed_shape_resizer { height: 320 width: 320 }"
+PADDED = "keep_aspect_ratio_resizer { min_dimension: 512 max_dimension: 512 pad_to_max_dimension: true }"
+FASTER_RCNN = "model { faster_rcnn { image_resizer { %s } } }"
+
+
+def choose(folder: Path, text: str, **settings: Any) -> tuple[str, ...]:
+    return formats.choose(pipeline_config.parse(text), make_settings(folder, **settings))
+
+
+def test_every_format_is_declared_under_its_own_name_with_a_folder_of_its_own() -> None:
+    found = [formats.format_of(name) for name in formats.NAMES]
+    assert [each.name for each in found] == list(formats.NAMES)
+    assert len({each.folder for each in found}) == len(found)
+    assert all(each.files for each in found)
+
+
+@pytest.mark.parametrize("resizer", [FIXED, PADDED])
+def test_model_of_an_input_of_one_size_may_be_exported_to_tflite(tmp_path: Path, resizer: str) -> None:
+    assert choose(tmp_path, SSD % resizer, exports="saved_model,tflite") == ("saved_model", "tflite")
+
+
+def test_client_pads_photos_to_the_square_that_training_pads_them_to() -> None:
+    fixed = tflite.of_fixed_size(pipeline_config.parse(SSD % PADDED)).model.ssd.image_resizer.fixed_shape_resizer
+    assert (fixed.height, fixed.width) == (512, 512)
+
+
+@pytest.mark.parametrize("text", [FASTER_RCNN % FIXED, SSD % PADDED.replace("pad_to_max_dimension: true", "")])
+def test_export_that_does_not_fit_is_refused_if_it_was_asked_for_and_left_out_otherwise(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(UserError, match=r"EXPORTS=tflite: .* of an input that is one size.* set EXPORTS=saved_model"):
+        choose(tmp_path, text, exports="saved_model,tflite")
+    assert choose(tmp_path, text) == ("saved_model",)
+
+
+def test_export_that_does_not_fit_a_pipeline_of_ours_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="EXPORTS=tflite"):
+        formats.refuse_early(make_settings(tmp_path, model="faster_rcnn_resnet50_v1_640x640", exports="tflite"))

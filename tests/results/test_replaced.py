@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from entrypoint.results import replaced
+from entrypoint.workspace import Workspace
+
+
+def test_files_of_a_replaced_job_are_remembered_and_none_outside_of_the_results(work: Workspace) -> None:
+    (work.results / "model_android").mkdir(parents=True)
+    (work.results / "model_android" / "model.tflite").write_text("")
+    outside = work.root / "thesis.doc"
+    outside.write_text("")
+    others = [work.results / name for name in ("photo.jpg", "models/mine.h5", "checkpoint/ckpt-0.index")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("the user's")
+    strange = [str(path.relative_to(work.results)) for path in others]
+    names = [
+        *strange,
+        "model_android/model.tflite",
+        "model_android",
+        "gone",
+        str(outside),
+        "../work/thesis.doc",
+        5,
+        ["x"],
+    ]
+    (work.results / "job.json").write_text(json.dumps({"files": names}))
+    replaced.retract(work)
+    replaced.retract(work)
+    assert not (work.results / "job.json").exists()
+    assert replaced.replaced_files(work) == [work.results / "model_android" / "model.tflite"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 5}', "no json"])
+def test_manifest_that_is_none_is_retracted_too(work: Workspace, content: str) -> None:
+    work.results.mkdir()
+    (work.results / "job.json").write_text(content)
+    replaced.retract(work)
+    assert replaced.replaced_files(work) == []
+    assert not (work.results / "job.json").exists()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entrypoint.system import copying
+from entrypoint.system.errors import explain
+
+
+def test_copy_replaces_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "b").write_bytes(b"older and longer")
+    copying.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"new"
+
+
+def test_tree_is_copied_beside_what_the_user_has_there(tmp_path: Path) -> None:
+    for name in ("source/a", "source/deep/b", "target/photo.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    copying.copy_tree(tmp_path / "source", tmp_path / "target")
+    found = {
+        path.relative_to(tmp_path / "target").as_posix() for path in (tmp_path / "target").rglob("*") if path.is_file()
+    }
+    assert found == {"a", "deep/b", "photo.jpg"}
+
+
+def test_no_space_left_is_not_tried_again_and_names_the_path(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        copying.write_file(Path("/dev/full"), b"x")
+    assert "trying again" not in caplog.text
+    assert "writing 1 bytes: '/dev/full': free some space" in explain(caught.value)
