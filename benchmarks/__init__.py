@@ -1,1 +1,1 @@
-"""What is measured, against the thing compared, in the same run."""
+"""Benchmarks: each figure and the figure that it is compared with come from the same run."""

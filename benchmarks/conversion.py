@@ -1,11 +1,12 @@
-"""What converting a bucket costs: `python -m benchmarks.conversion [speed | memory | epochs ...]`, all by default.
+"""Measures the conversion of a bucket: `python -m benchmarks.conversion [speed | memory | epochs ...]`, default all.
 
-speed   the job's step against a plain converter (read, open, write one record after another, as the tutorials do it)
-        and against `cat` of the same files: on local disk, and on a mount that waits 20 ms at every open
-memory  peak memory of the step at 1,000, 10,000 and 100,000 photos
-epochs  seconds per epoch of the input pipeline on photos of 12 megapixels, stored smaller and as they are
+speed   compares the job's step with a plain converter, which reads, opens and writes one photo after another as the
+        tutorials do, and with `cat` of the same files: on local disk, and on a mount that waits 20 ms at every open
+memory  peak memory of the step with 1,000, 10,000 and 100,000 photos
+epochs  seconds per epoch of the input pipeline with photos of 12 megapixels, stored smaller and at their own size
 
-Every comparison is of runs one after another on the same machine, the best of REPEATS each.
+The runs of a comparison follow each other on the same machine. Times of `speed` are the best of REPEATS runs, times of
+`epochs` the average of REPEATS epochs.
 """
 
 import json
@@ -27,13 +28,13 @@ from tests.conftest import ROOT, environment, run_measured
 REPEATS = 3
 SECONDS_PER_OPEN = 0.02
 COUNTS = (1_000, 10_000, 100_000)
-# Beyond what one bucket's own photos need, so that the page cache holds them all.
+# The page cache holds all of these photos.
 SPEED_PHOTOS, SPEED_SIZE = 600, (1024, 768)
 EPOCH_PHOTOS, EPOCH_SIZE = 32, (4000, 3000)
 
 
 def main(names: list[str]) -> None:
-    """Runs the parts of those names and prints what they found."""
+    """Runs the parts with the given names, or all parts, and prints their results."""
     parts: dict[str, Callable[[Path], None]] = {
         "speed": measure_speed,
         "memory": measure_memory,
@@ -45,7 +46,7 @@ def main(names: list[str]) -> None:
 
 
 def draw(folder: Path, photos: int, size: tuple[int, int], distinct: int) -> Path:
-    """A bucket of noisy photos, of which so many are distinct and the others links to these."""
+    """Creates a bucket of noisy photos and returns it. `distinct` photos are drawn, the others are links to them."""
     folder.mkdir(parents=True)
     annotations = {}
     for index in range(photos):
@@ -61,7 +62,7 @@ def draw(folder: Path, photos: int, size: tuple[int, int], distinct: int) -> Pat
 
 
 def draw_photo(size: tuple[int, int], seed: int) -> Image.Image:
-    """Coarse and fine noise, which compresses about as a photo does."""
+    """Returns an image of coarse and fine noise, which compresses about as well as a photo."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
     grain = rng.normal(0, 6, (size[1], size[0], 1))
@@ -69,7 +70,7 @@ def draw_photo(size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def measure_speed(folder: Path) -> None:
-    """Prints seconds and ratios on local disk and on the slow mount."""
+    """Prints the seconds and their ratios on local disk and on the slow mount."""
     bucket = draw(folder / "bucket", SPEED_PHOTOS, SPEED_SIZE, SPEED_PHOTOS)
     size = sum(path.stat().st_size for path in bucket.iterdir())
     print(f"{SPEED_PHOTOS} photos of {SPEED_SIZE[0]} x {SPEED_SIZE[1]}, {size / 1e6:.0f} MB, {os.cpu_count()} cores")
@@ -79,23 +80,23 @@ def measure_speed(folder: Path) -> None:
     for name in RUNS:
         print(f"  {name:24} local {local[name]:6.2f} s    mount {slow[name]:6.2f} s")
     step, plain = "the job's step", "plain converter"
-    # Runs of the same work differ by as much: less waiting than that does not show.
+    # Runs of the same work differ by about this much, so that shorter waits cannot be measured.
     unseen = 0.1 * local[step]
     waits = {name: max(slow[name] - local[name], unseen) for name in RUNS}
-    print(f"  local: {local[step] / local[plain]:.1f} times the plain converter's time, which verifies nothing;")
+    print(f"  local: {local[step] / local[plain]:.1f} times the plain converter's time, but that verifies nothing;")
     print(f"         {local[step] / local['cat']:.1f} times `cat`'s")
     print(f"  mount: {slow[plain] / slow[step]:.1f} times as fast as the plain converter;")
     less = waits[plain] / waits[step]
-    print(f"         {less:.0f} times less waiting at least: {waits[plain]:.1f} s and {waits[step]:.2f} s")
+    print(f"         at least {less:.0f} times less waiting: {waits[plain]:.1f} s and {waits[step]:.2f} s")
 
 
 def best(run: Callable[[Path, Path], float], bucket: Path, folder: Path) -> float:
-    """The least of the seconds that REPEATS runs take."""
+    """Returns the seconds of the fastest of REPEATS runs."""
     return min(run(bucket, folder) for _ in range(REPEATS))
 
 
 def run_cat(bucket: Path, _: Path) -> float:
-    """Seconds to read all files one after another."""
+    """Returns the seconds that `cat` needs to read all files one after another."""
     began = time.perf_counter()
     files = sorted(str(path) for path in bucket.glob("*.jpg"))
     with Path(os.devnull).open("wb") as sink:
@@ -104,12 +105,15 @@ def run_cat(bucket: Path, _: Path) -> float:
 
 
 def run_plain(bucket: Path, folder: Path) -> float:
-    """Seconds of the plain converter, without those that TensorFlow takes to start."""
+    """Returns the seconds of the plain converter, without the start of TensorFlow."""
     return run_timed(["-m", "benchmarks.conversion", "plain", str(bucket), str(folder / "plain.tfrecord")])
 
 
 def run_step(bucket: Path, folder: Path) -> float:
-    """Seconds of the job's step, every photo decoded and verified and stored at its own size, likewise."""
+    """Returns the seconds of the job's step, without the start of TensorFlow.
+
+    The step decodes and verifies every photo and stores it at its own size.
+    """
     settings = {"DATA_DIR": bucket, "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
     return run_timed(["-m", "benchmarks.conversion", "step"], **settings, TRAIN_IMAGE_SIZE="original")
 
@@ -118,7 +122,7 @@ RUNS = {"cat": run_cat, "plain converter": run_plain, "the job's step": run_step
 
 
 def run_timed(arguments: list[str], **settings: Any) -> float:
-    """What a process of its own prints last, as a number."""
+    """Runs a Python process and returns the number in the last line that it prints."""
     result = subprocess.run(
         [sys.executable, *arguments], env=environment(**settings), cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -128,7 +132,7 @@ def run_timed(arguments: list[str], **settings: Any) -> float:
 
 
 def convert_plainly(bucket: str, target: str) -> None:
-    """One photo after another: read, open for its size, write; prints the seconds."""
+    """Reads one photo after another, opens it for its size and writes its record; prints the seconds."""
     import tensorflow as tf
 
     def feature(kind: str, *values: Any) -> Any:
@@ -164,8 +168,8 @@ def convert_plainly(bucket: str, target: str) -> None:
 
 
 def convert_by_steps() -> None:
-    """The job's steps from the bucket to the records; prints their seconds."""
-    import tensorflow  # noqa: F401 - its start is not measured, here as there
+    """Runs the job's steps from the bucket to the records; prints their seconds."""
+    import tensorflow  # noqa: F401 - imported first, so that its start is not measured
 
     from entrypoint import workspace
     from entrypoint.data import annotations, tf_record
@@ -180,7 +184,7 @@ def convert_by_steps() -> None:
 
 @contextmanager
 def mounted(root: Path, place: Path) -> Iterator[Path]:
-    """The slow mount of a folder."""
+    """Mounts a folder as a slow mount and yields the mount."""
     place.mkdir()
     command = [sys.executable, "-m", "benchmarks.slow_mount", str(root), str(place), str(SECONDS_PER_OPEN)]
     process = subprocess.Popen(command, cwd=ROOT)
@@ -188,7 +192,7 @@ def mounted(root: Path, place: Path) -> Iterator[Path]:
         while not place.is_mount():
             time.sleep(0.1)
             if process.poll() is not None:
-                sys.exit("the mount ended; FUSE is needed (Debian's fuse3)")
+                sys.exit("the mount process ended: install FUSE (fuse3 on Debian)")
         yield place
     finally:
         subprocess.run(["fusermount3", "-u", str(place)], check=True)
@@ -196,7 +200,7 @@ def mounted(root: Path, place: Path) -> Iterator[Path]:
 
 
 def measure_memory(folder: Path) -> None:
-    """Prints the peak memory of the steps up to the records, by the number of photos."""
+    """Prints the peak memory of the steps up to the records, for each number of photos."""
     print("peak memory of the conversion, photos of 320 x 240:")
     for count in COUNTS:
         place = folder / str(count)
@@ -213,7 +217,7 @@ def measure_memory(folder: Path) -> None:
 
 
 def measure_epochs(folder: Path) -> None:
-    """Prints seconds per epoch of the training's input, for photos stored smaller and as they are."""
+    """Prints the seconds per epoch of the training's input, for photos stored smaller and at their own size."""
     bucket = draw(folder / "bucket", EPOCH_PHOTOS, EPOCH_SIZE, 8)
     print(f"{EPOCH_PHOTOS} photos of 12 megapixels, the default model's input pipeline, {os.cpu_count()} cores:")
     seconds = {}
@@ -228,7 +232,7 @@ def measure_epochs(folder: Path) -> None:
 
 
 def read_epochs() -> None:
-    """Makes the records and reads them as the training does; prints the seconds of an epoch after the first."""
+    """Writes the records and reads them as the training does; prints the average seconds of the later epochs."""
     from entrypoint import job, workspace
     from entrypoint.engines import loading
     from entrypoint.engines.tf2 import model as models

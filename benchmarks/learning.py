@@ -1,7 +1,8 @@
-"""Whether the model of most TF1 tutorials learns from scratch: `python -m benchmarks.learning`, about ten minutes.
+"""Checks that the model of most TF1 tutorials learns from scratch: `python -m benchmarks.learning`, about ten minutes.
 
-ssd_mobilenet_v1_coco on the demo's bucket, without any checkpoint. Its pipeline is for fine-tuning: what takes a model
-from random weights somewhere within a thousand steps is changed as in pipelines/smoke.config, which says why.
+The model is ssd_mobilenet_v1_coco, trained on the demo's bucket without any checkpoint. Its pipeline is for fine-tuning
+and is changed so that a model with random weights learns within a thousand steps. The changes follow
+pipelines/smoke.config, which gives the reasons.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LEAST = 0.5  # mAP@0.5
 
 
 def main() -> int:
-    """Trains and prints the metrics; 1 where the model did not learn."""
+    """Trains the model and prints the metrics; returns 1 if the model did not learn."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         demo.draw_bucket(folder / "bucket")
@@ -37,7 +38,7 @@ def main() -> int:
 
 
 def from_scratch() -> str:
-    """The model's pipeline with what random weights need: fan-in initializer, quicker batch norm, Adam."""
+    """Returns the model's pipeline with the changes for random weights: fan-in initializer, faster batch norm, Adam."""
     config = pipeline_config.read(catalogue.PIPELINES / f"{MODEL}.config")
     hyperparams = config.model.ssd.feature_extractor.conv_hyperparams
     config.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
@@ -46,7 +47,7 @@ def from_scratch() -> str:
     hyperparams.batch_norm.decay = 0.97
     train = config.train_config
     train.batch_size, train.num_steps = BATCH, STEPS
-    del train.data_augmentation_options[1:]  # flips alone: crops want longer training
+    del train.data_augmentation_options[1:]  # only flips stay: crops need longer training
     rate = train.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate
     rate.learning_rate_base, rate.warmup_learning_rate = 0.002, 0.0002
     rate.warmup_steps, rate.total_steps = STEPS // 20, STEPS

@@ -1,7 +1,8 @@
-"""Whether old and current TensorFlow train alike: `python -m benchmarks.parity OTHER_PYTHON`, a table of losses.
+"""Checks that old and current TensorFlow train alike: `python -m benchmarks.parity OTHER_PYTHON` prints the losses.
 
-Each model starts from one checkpoint, sees the same photos in the same order, in float32 and without augmentation, in
-this environment and in that of OTHER_PYTHON; the losses of 20 steps may differ by a thousandth of themselves.
+Each model is trained in this environment and in the environment of OTHER_PYTHON: from one checkpoint, with the same
+photos in the same order, in float32 and without augmentation. The relative difference of the losses of 20 steps may be
+a thousandth at most.
 """
 
 from __future__ import annotations
@@ -17,24 +18,26 @@ from typing import Any
 
 STEPS = 20
 TOLERANCE = 1e-3
-# A one-stage and a two-stage model of each generation, and the photos of a step.
+# A one-stage and a two-stage model of each generation, with the number of photos per step.
 MODELS = {
     "ssd_mobilenet_v2_fpnlite_320x320": 4,
     "faster_rcnn_resnet50_v1_640x640": 1,
     "ssd_mobilenet_v2_mnasfpn_coco": 4,
     "faster_rcnn_inception_v2_coco": 1,
 }
-# Steps before the checkpoint is written. Our pipelines of TF2 keep the averages by which a checkpoint normalises, and
-# random weights have none: all scores would be 0 or 1, and a last digit would say which of the equal ones come first.
+# Training steps before the checkpoint is written. The two-stage pipelines of TF2 normalise by the averages in the
+# checkpoint, and random weights have no averages: all scores would be 0 or 1, and the last digit would decide which of
+# the equal scores come first.
 WARM_UP = {"faster_rcnn_resnet50_v1_640x640": 40}
-# Sums in one order, by the kernels that both have: a model far from its data is chaotic, and two runs in the same
-# environment drift apart by per cents in 20 steps where several threads add up what they have as it comes.
+# With these settings both environments compute sums in one order, with kernels that both have. A model that is far from
+# its data is chaotic: if several threads add up values in the order in which they arrive, two runs in the same
+# environment drift apart by several per cent in 20 steps.
 EXACT = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(other: str, models: list[str]) -> int:
-    """Prints the table; 1 where a model is not alike."""
+    """Prints the table; returns 1 if the losses of a model differ by more than TOLERANCE."""
     from tests import demo
 
     print("| model | loss at step 1 | at step 20 | greatest relative difference |\n|---|---|---|---|")
@@ -53,13 +56,13 @@ def main(other: str, models: list[str]) -> int:
 
 
 def both(name: str, folder: Path, other: str) -> list[list[float]]:
-    """The losses in both environments, side by side: each takes one thread."""
+    """Returns the losses of both environments. They train at the same time, because each uses one thread."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda python: run(python, "train", name, folder), (sys.executable, other)))
 
 
 def run(python: str, action: str, name: str, folder: Path) -> Any:
-    """What an action prints last, as JSON, run by that Python."""
+    """Runs an action with the given Python and returns the JSON in the last line that it prints."""
     from tests.conftest import environment
 
     command = [python, "-W", "ignore", "-m", "benchmarks.parity", f"--{action}", name, str(folder)]
@@ -70,7 +73,7 @@ def run(python: str, action: str, name: str, folder: Path) -> Any:
 
 
 def prepare(name: str, folder: Path) -> None:
-    """Records, a pipeline.config and the checkpoint that both start from, below the folder."""
+    """Writes the records, a pipeline.config and the checkpoint that both environments start from, into the folder."""
     from entrypoint import job
     from entrypoint.zoo import pipeline_config
     from tests.zoo import published
@@ -85,14 +88,14 @@ def prepare(name: str, folder: Path) -> None:
 
 
 def without_ties(config: Any) -> Any:
-    """The config of a model with nothing in it that the last digit of a score decides."""
+    """Changes a config so that the last digit of a score decides nothing, and returns it."""
     if config.model.WhichOneof("model") == "faster_rcnn":
         model = config.model.faster_rcnn
-        # All proposals count: were some drawn, one more or less would have others drawn in its stead.
+        # All proposals count. If they were sampled, one proposal more or less would change the sample.
         model.second_stage_batch_size = model.first_stage_max_proposals
         resizer = model.image_resizer.keep_aspect_ratio_resizer
         if resizer.pad_to_max_dimension:
-            # Photos are stretched: what is padded is alike everywhere, and so are the scores there.
+            # Photos are stretched, because all padded areas are alike and have equal scores.
             side = resizer.max_dimension
             square = model.image_resizer.fixed_shape_resizer
             square.height = square.width = side
@@ -100,28 +103,28 @@ def without_ties(config: Any) -> Any:
 
 
 def warm_up(trainer: Any, steps: int) -> None:
-    """Trains some steps in which the backbone finds the averages that it normalises by."""
+    """Trains some steps, in which the backbone finds the averages that it normalises by."""
     import tensorflow as tf
 
     for layer in trainer.model.submodules:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # an average of so many steps, and not of thousands
+            layer.momentum = 0.9  # the average covers about as many steps, not thousands
     trainer.train(steps)
 
 
 def train(name: str, folder: Path) -> list[float]:
-    """The losses of the steps, from that checkpoint."""
+    """Trains STEPS steps from the common checkpoint and returns their losses."""
     from entrypoint.engines.engine import LOSS
 
     trainer = build(name, folder)
     restored = trainer.start_from(str(folder / "start"))
     if restored.missing:
-        raise SystemExit(f"not in the checkpoint: {restored.missing}")
+        raise SystemExit(f"the checkpoint lacks the variables {restored.missing}")
     return [losses[LOSS] for losses in trainer.train(STEPS)]
 
 
 def settings_of(name: str, folder: Path) -> Any:
-    """The job's settings."""
+    """Returns the job's settings."""
     from entrypoint.settings.schema import Settings
 
     values: dict[str, Any] = {
@@ -138,7 +141,7 @@ def settings_of(name: str, folder: Path) -> Any:
 
 
 def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
-    """A model to train in which nothing is left to chance but its first weights; batch norm too for a warm-up."""
+    """Returns a trainer in which only the first weights are random. A warm-up trains batch norm too."""
     from entrypoint.engines import loading
     from entrypoint.workspace import Workspace
 
@@ -154,10 +157,10 @@ def build(name: str, folder: Path, *, is_warming_up: bool = False) -> Any:
 
 
 def shuffle_alike() -> None:
-    """Has the samplers of anchors and proposals draw the same ones everywhere: what tf.random.shuffle gives is not.
+    """Makes the samplers of anchors and proposals draw the same ones in both environments.
 
-    What is drawn is ordered by a hash of its own (Knuth's multiplicative one), so that one anchor more or less leaves
-    the others where they are.
+    The results of tf.random.shuffle differ between them. Values are ordered by a hash of each value (Knuth's
+    multiplicative hash) instead, so that one anchor more or less does not change the order of the others.
     """
     import tensorflow as tf
 
@@ -172,7 +175,7 @@ def shuffle_alike() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Returns the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)

@@ -1,6 +1,7 @@
-"""Fills in a manifest: `python3 jobs/fill.py jobs/kubernetes.yaml`, with its ${NAMES} in the environment.
+"""Fills in a manifest: `python3 jobs/fill.py jobs/kubernetes.yaml`. The values of its ${NAMES} are in the environment.
 
-Prints where the filled manifest lies. It needs no package, so that a machine that only submits needs none either.
+Prints the path of the filled manifest. It imports only the standard library, so that a machine that only submits jobs
+needs no packages.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 OUT = Path(".submitted")
-# What could end a string of JSON, YAML or the shell and begin something else.
+# Characters that could end a string in JSON, YAML or the shell, so that the rest of a value is read as code.
 FORBIDDEN = set("\"'`\\$\n")
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the filled manifest below .submitted; 2 where a value is missing or cannot stand in it."""
+    """Writes the filled manifest into .submitted; returns 2 if it cannot be read or filled in."""
     try:
         path = Path(arguments[0])
         filled = fill(path.read_text(encoding="utf-8"), defaults() | os.environ)
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
         return 2
     target = OUT / path.name
     target.parent.mkdir(exist_ok=True)
-    # A manifest can hold the keys of a bucket.
+    # Only the owner may read a manifest, because it can contain the keys of a bucket.
     target.touch(mode=0o600)
     target.write_text(filled, encoding="utf-8")
     print(target)
@@ -38,14 +39,14 @@ def main(arguments: list[str]) -> int:
 
 
 def defaults() -> dict[str, str]:
-    """The values that need not be given; the job's name tells when it was submitted."""
+    """Returns the values of the optional names. The job's name contains the time of submission."""
     moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     model = "ssd_mobilenet_v2_fpnlite_320x320"
     return {"JOB_NAME": f"detector-{moment}", "NUM_STEPS": "1000", "MODEL": model}
 
 
 def fill(manifest: str, values: Mapping[str, str]) -> str:
-    """The manifest with its names replaced; ValueError tells all that are missing, or hold what cannot stand there."""
+    """Returns the manifest with its names replaced; raises ValueError if values are missing or one is not allowed."""
     template = string.Template(manifest)
     names = template.get_identifiers() if hasattr(template, "get_identifiers") else identifiers(template)
     missing = [name for name in names if not values.get(name)]
@@ -59,7 +60,7 @@ def fill(manifest: str, values: Mapping[str, str]) -> str:
 
 
 def identifiers(template: string.Template) -> list[str]:
-    """The names in a template, in their order; Template tells them itself from Python 3.11 on."""
+    """Returns the names in a template, in their order. From Python 3.11 on, Template has a method for this."""
     found = (match.group("named") or match.group("braced") for match in template.pattern.finditer(template.template))
     return list(dict.fromkeys(name for name in found if name))
 

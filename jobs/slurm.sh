@@ -6,13 +6,14 @@
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
-# Two minutes before its time is up the job saves a checkpoint; requeued, it goes on there.
+# Slurm sends SIGTERM two minutes before the time limit. The job saves a checkpoint, is queued again and
+# continues at the checkpoint.
 set -euo pipefail
 work=$$(mktemp --directory)
 trap 'rm -rf "$$work"' EXIT
 code=0
 srun apptainer run --nv --containall --workdir "$$work" --bind "${BUCKET}:/data" \
   --env "MODEL=${MODEL}" "docker://${IMAGE}" "${NUM_STEPS}" || code=$$?
-# Stopped, with a checkpoint saved.
+# 143 is the exit code of a job that was stopped and has saved a checkpoint.
 [[ $$code != 143 ]] || scontrol requeue "$$SLURM_JOB_ID"
 exit "$$code"

@@ -1,4 +1,4 @@
-"""Packs training.zip: `python jobs/training_zip.py REQUIREMENTS OUT`; equal files give equal bytes."""
+"""Packs training.zip: `python jobs/training_zip.py REQUIREMENTS OUT`. Equal files give equal bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def members(requirements: Path) -> Iterator[tuple[str, Path]]:
-    """Names in the archive and the files that go there; start.sh lies at its top, where cacli looks for it."""
+    """Yields the names in the archive with their files. start.sh is at the top, where cacli looks for it."""
     yield "requirements.txt", requirements
     yield "install.sh", ROOT / "jobs" / "install.sh"
     for name in ("start.sh", "LICENSE"):

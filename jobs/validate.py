@@ -1,7 +1,7 @@
-"""Holds filled manifests against the schemas of their services, offline: `python jobs/validate.py FILE ...`.
+"""Checks filled manifests against the schemas of their services, offline: `python jobs/validate.py FILE ...`.
 
-Each service's own package tells what it takes; jobs/requirements.txt has them. Watson Machine Learning and Slurm
-publish none: of those the syntax is checked alone.
+The schemas are in the services' own packages, which jobs/requirements.txt lists. Watson Machine Learning and Slurm
+publish no schema, so that only the syntax of their manifests and Watson's command are checked.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 import yaml
 
-# The oldest release of Kubernetes whose Jobs have all that the manifest uses.
+# The oldest release of Kubernetes whose Jobs have all fields of the manifest.
 KUBERNETES = "1.31"
 
 
 class InvalidManifestError(Exception):
-    """The service would refuse the manifest; the message says why."""
+    """The service would refuse the manifest. The message is the reason."""
 
 
 def main(arguments: list[str]) -> int:
-    """Prints a line for each manifest; 1 where one is not valid."""
+    """Prints a line for each manifest; returns 1 if a manifest is not valid."""
     failed = 0
     for name in arguments:
         path = Path(name)
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_sagemaker(path: Path) -> None:
-    """The input of CreateTrainingJob, by botocore's model of the service."""
+    """Raises InvalidManifestError unless botocore's model of SageMaker accepts the input of CreateTrainingJob."""
     import botocore.session
     from botocore.validate import ParamValidator
 
@@ -52,7 +52,7 @@ def check_sagemaker(path: Path) -> None:
 
 
 def check_vertex_ai(path: Path) -> None:
-    """A CustomJobSpec, by the protocol buffers of google-cloud-aiplatform."""
+    """Raises InvalidManifestError unless the protocol buffers of google-cloud-aiplatform accept the CustomJobSpec."""
     from google.cloud.aiplatform_v1.types import CustomJobSpec
     from google.protobuf import json_format
 
@@ -63,7 +63,7 @@ def check_vertex_ai(path: Path) -> None:
 
 
 def check_azure_ml(path: Path) -> None:
-    """A command job, as azure-ai-ml loads it."""
+    """Raises InvalidManifestError unless azure-ai-ml can load the command job."""
     from azure.ai.ml import load_job
     from azure.ai.ml.exceptions import ValidationException
     from marshmallow import ValidationError
@@ -75,12 +75,12 @@ def check_azure_ml(path: Path) -> None:
 
 
 def check_kubernetes(path: Path) -> None:
-    """A Job, by the schemas that kubernetes-validate carries; unknown fields are refused."""
+    """Raises InvalidManifestError unless the Job fits the schemas of kubernetes-validate."""
     validate_object(yaml.safe_load(path.read_text()))
 
 
 def validate_object(document: Any) -> None:
-    """Any object of Kubernetes's own."""
+    """Raises InvalidManifestError unless an object of Kubernetes itself is valid and has no unknown fields."""
     import kubernetes_validate
 
     try:
@@ -90,7 +90,7 @@ def validate_object(document: Any) -> None:
 
 
 def check_kubeflow(path: Path) -> None:
-    """A TFJob, by the model in kubeflow-training, and the pods in it, by Kubernetes's schemas."""
+    """Raises InvalidManifestError unless the TFJob fits the model of kubeflow-training and has valid pods."""
     from kubeflow.training import models
 
     document = yaml.safe_load(path.read_text())
@@ -99,15 +99,17 @@ def check_kubeflow(path: Path) -> None:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **replica["template"]}
         validate_object(pod)
         if "tensorflow" not in [container["name"] for container in pod["spec"]["containers"]]:
-            raise InvalidManifestError("no container is called tensorflow, which the operator gives TF_CONFIG")
+            raise InvalidManifestError(
+                "no container is called tensorflow: the operator sets TF_CONFIG only in the container of that name"
+            )
 
 
 def refuse_unknown(value: Any, model: Any, models: Any, where: str) -> None:
-    """Raises for a field that a generated model does not have; what is not a model of Kubeflow's is passed over."""
+    """Raises InvalidManifestError for a field that a Kubeflow model lacks. Other models are not checked."""
     names = {json_name: name for name, json_name in model.attribute_map.items()}
     for key, child in value.items():
         if key not in names:
-            raise InvalidManifestError(f"{where}.{key} is no field of {model.__name__}")
+            raise InvalidManifestError(f"{where}.{key} is not a field of {model.__name__}")
         kind = model.openapi_types[names[key]]
         is_map = kind.startswith("dict(str, ")
         nested = getattr(models, kind.removeprefix("dict(str, ").removesuffix(")"), None)
@@ -118,24 +120,27 @@ def refuse_unknown(value: Any, model: Any, models: Any, where: str) -> None:
 
 
 def check_github_actions(path: Path) -> None:
-    """A workflow, by the schema that check-jsonschema carries."""
+    """Raises InvalidManifestError unless the workflow fits the schema in check-jsonschema."""
     run(["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)])
 
 
 def check_slurm(path: Path) -> None:
-    """A batch script, by ShellCheck."""
+    """Raises InvalidManifestError if ShellCheck finds an error in the batch script."""
     run(["shellcheck", str(path)])
 
 
 def check_watson(path: Path) -> None:
-    """A training of the v4 interface; no schema is published, so that its syntax and its command are all there is."""
+    """Raises InvalidManifestError if the command of a training (v4 interface) does not run start.sh.
+
+    No schema is published, so that only the syntax and the command are checked.
+    """
     document = json.loads(path.read_text())
     if "./start.sh" not in document["model_definition"]["command"]:
         raise InvalidManifestError("model_definition.command does not run start.sh")
 
 
 def run(command: list[str]) -> None:
-    """Runs a checker that lies beside this Python."""
+    """Runs a checker from this Python's folder; raises InvalidManifestError with its output if it fails."""
     program = Path(sys.executable).with_name(command[0])
     result = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:

@@ -1,9 +1,9 @@
 """Builds dist/object_detection-0.1.tar.gz and dist/slim-0.1.tar.gz from upstream's published source.
 
-The source is the PyPI sdist that source.txt pins by hash, or, with --models-dir, a clone of tensorflow/models.
-It stays as it is but for two things: the protocol buffer modules are compiled anew, because those of the sdist
-were written by a protoc that protobuf 4 and later refuse, and `object_detection/__init__.py` imports the
-compatibility layer, which lies beside it. The same input gives the same bytes.
+The source is the PyPI sdist that source.txt pins by hash or, with --models-dir, a clone of tensorflow/models. The build
+changes two things. The protocol buffer modules are compiled again, because protobuf 4 and later refuse the modules of
+the sdist, which an old protoc wrote. `object_detection/__init__.py` imports the compatibility layer,
+`object_detection/compatibility.py`. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
 VERSION = "0.1"
-# Any fixed moment makes the archives reproducible; zip, which wheels are made of, knows none before 1980.
+# A fixed time makes the archives reproducible. Wheels are ZIP archives, which cannot hold a time before 1980.
 MTIME = 315532800
 
 PYPROJECT = """\
@@ -48,8 +48,8 @@ namespaces = false
 def main() -> int:
     """Parses the arguments, builds both archives and prints their paths."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder the archives are written to")
-    parser.add_argument("--models-dir", type=Path, help="a clone of tensorflow/models instead of the published sdist")
+    parser.add_argument("--out", type=Path, default=Path("dist"), help="the folder for the archives")
+    parser.add_argument("--models-dir", type=Path, help="a clone of tensorflow/models to use instead of the sdist")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,7 +68,7 @@ class SourceError(Exception):
 
 
 def find_research(models_dir: Path) -> Path:
-    """The research folder of a clone of tensorflow/models; SourceError where there is none."""
+    """Returns the research folder of a clone of tensorflow/models; raises SourceError if there is no such folder."""
     research = models_dir / "research"
     if not (research / "object_detection" / "protos").is_dir():
         raise SourceError(
@@ -78,16 +78,16 @@ def find_research(models_dir: Path) -> Path:
 
 
 def download(scratch: Path) -> Path:
-    """Fetches the pinned sdist with pip, which verifies its hash, and unpacks it; the folder of its source."""
+    """Downloads the pinned sdist with pip, which verifies its hash; returns the folder of the unpacked source."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # Without isolation pip needs no second package to read the sdist's metadata.
+    # With isolation pip would need a second package to read the sdist's metadata.
     command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
     result = subprocess.run([*command, "-r", HERE / "source.txt", "-d", scratch], check=False)
     if result.returncode:
-        raise SourceError("pip could not download the source that sdists/source.txt pins; its words stand above")
+        raise SourceError("pip could not download the source that sdists/source.txt pins: see pip's messages above")
     (archive,) = scratch.glob("tf_models_research_object_detection-*.tar.gz")
     with tarfile.open(archive) as tar:
-        # The first releases of Python 3.10 and 3.11 have no filters; what is unpacked was verified by its hash.
+        # The first releases of Python 3.10 and 3.11 have no filters. The archive was verified by its hash.
         if hasattr(tarfile, "data_filter"):
             tar.extraction_filter = tarfile.data_filter
         tar.extractall(scratch)  # noqa: S202
@@ -118,20 +118,23 @@ def build_slim(research: Path, out: Path) -> Path:
 
 
 def read_tree(folder: Path, prefix: str) -> dict[str, bytes]:
-    """Every Python and data file under the folder, keyed by its path below prefix; makes each folder a package."""
+    """Returns the Python and data files below a folder, by their paths below `prefix`.
+
+    An empty __init__.py is added to each folder without one.
+    """
     kept = {".py", ".pbtxt", ".config"}
     paths = sorted(path for path in folder.rglob("*") if path.suffix in kept)
     if not paths:
         raise SourceError(f"{folder} is missing or empty")
     files = {f"{prefix}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in paths}
     for name in list(files):
-        # Upstream's folders of data have no __init__.py, and setuptools takes packages alone.
+        # Upstream's data folders have no __init__.py, and setuptools includes only packages.
         files.setdefault(f"{name.rpartition('/')[0]}/__init__.py", b"")
     return files
 
 
 def compile_protos(research: Path) -> dict[str, bytes]:
-    """The object_detection.protos modules, compiled from .proto files or from the descriptors in old modules."""
+    """Returns the object_detection.protos modules, compiled from .proto files or the descriptors in old modules."""
     folder = research / "object_detection" / "protos"
     with tempfile.TemporaryDirectory() as scratch:
         protos = sorted(folder.glob("*.proto"))
@@ -150,12 +153,12 @@ def compile_protos(research: Path) -> dict[str, bytes]:
 
 
 def module_of(proto: str) -> str:
-    """The path of the Python module that protoc writes for a .proto file."""
+    """Returns the path of the Python module that protoc writes for a .proto file."""
     return proto.removesuffix(".proto") + "_pb2.py"
 
 
 def collect_descriptors(folder: Path) -> descriptor_pb2.FileDescriptorSet:
-    """The FileDescriptorProto that each old module carries as `serialized_pb`, dependencies first."""
+    """Returns the FileDescriptorProto that each old module holds as `serialized_pb`, dependencies first."""
     files = {}
     for path in sorted(folder.glob("*_pb2.py")):
         file = descriptor_pb2.FileDescriptorProto.FromString(serialized_descriptor(path))
@@ -165,20 +168,20 @@ def collect_descriptors(folder: Path) -> descriptor_pb2.FileDescriptorSet:
 
 
 def serialized_descriptor(path: Path) -> bytes:
-    """The bytes given as `serialized_pb=` in a module of protoc's before 3.20, read without running it."""
+    """Returns the bytes after `serialized_pb=` in a module of a protoc before 3.20, without importing the module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "serialized_pb" and isinstance(node.value, ast.Constant):
             value = node.value.value
             if isinstance(value, bytes):
                 return value
-    raise SourceError(f"{path} carries no serialized_pb")
+    raise SourceError(f"{path} has no serialized_pb")
 
 
 def write_sdist(out: Path, name: str, packages: list[str], description: str, files: dict[str, bytes]) -> Path:
-    """Writes NAME-0.1.tar.gz: the files, a pyproject.toml and PKG-INFO, with one owner, mode and time for all."""
+    """Writes NAME-0.1.tar.gz: the files, a pyproject.toml and PKG-INFO, all with the same owner, mode and time."""
     quoted = "[" + ", ".join(f'"{package}"' for package in packages) + "]"
     pyproject = PYPROJECT.format(name=name, version=VERSION, description=description, packages=quoted)
-    # PEP 643 metadata; pip reads Metadata-Version, Name and Version of an sdist from here.
+    # PEP 643: pip reads Metadata-Version, Name and Version of an sdist from PKG-INFO.
     pkg_info = f"Metadata-Version: 2.1\nName: {name}\nVersion: {VERSION}\nSummary: {description}\n"
     content = {"PKG-INFO": pkg_info.encode(), "pyproject.toml": pyproject.encode(), **files}
     content["MANIFEST.in"] = b"global-include *.pbtxt *.config\n"

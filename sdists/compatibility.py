@@ -1,8 +1,8 @@
-"""What the frozen Object Detection API expects of its surroundings and no longer finds there.
+"""Adds what the frozen Object Detection API needs from other packages and current releases no longer have.
 
-`import object_detection` applies every entry of ENTRIES, in order, before any other module of the package is
-imported. An entry says what upstream wants and since when it is missing, and changes nothing where it is there, so
-the same package runs on old and on current releases. Nothing here changes upstream's own modules.
+`import object_detection` applies every entry of ENTRIES, in order, before it imports any other module of the package.
+The docstring of an entry names what upstream needs and since when it is missing. An entry changes nothing that exists,
+so that the same package runs on old and on current releases. No entry changes upstream's own modules.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any
 
 
 def legacy_keras() -> None:
-    """tf.keras is Keras 3 since TensorFlow 2.16; upstream is written for Keras 2, which lives on as tf-keras.
+    """Makes tf.keras Keras 2, for which upstream is written and which is still released as tf-keras.
 
-    TensorFlow reads the variable when tf.keras is first used, not when tensorflow is imported.
+    Since TensorFlow 2.16 tf.keras is Keras 3. TensorFlow reads the variable when tf.keras is first used, not when
+    tensorflow is imported.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 def keras_applications() -> None:
-    """`keras.applications.resnet` is Keras 3's since TensorFlow 2.16, whose layers do not fit into a Keras 2 model.
+    """Makes `import keras` import tf-keras, unless `keras` is imported already or tf-keras is not installed.
 
-    Where no Keras of its own has been imported yet, the name `keras` leads to tf-keras, whose public modules lack the
-    function that makes residual networks of any depth.
+    Since TensorFlow 2.16 `keras.applications.resnet` belongs to Keras 3, whose layers do not fit into a Keras 2 model.
+    The public modules of tf-keras lack `ResNet`, the function that builds residual networks of any depth, so this
+    entry adds it.
     """
     if "keras" in sys.modules or not is_installed("tf_keras"):
         return
@@ -39,7 +41,7 @@ def keras_applications() -> None:
 
 
 def control_flow_ops() -> None:
-    """tf-slim 1.1.0 finds case, cond, while_loop and Assert in control_flow_ops, which lost them in TensorFlow 2.13."""
+    """Adds case, cond, while_loop and Assert, which tf-slim 1.1.0 uses and which are missing since TensorFlow 2.13."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_ops
 
@@ -48,7 +50,7 @@ def control_flow_ops() -> None:
 
 
 def array_ops() -> None:
-    """tf-slim 1.1.0 finds stack and unstack in array_ops, which lost them in TensorFlow 2.14."""
+    """Adds stack and unstack, which tf-slim 1.1.0 uses and which are missing in array_ops since TensorFlow 2.14."""
     import tensorflow as tf
     from tensorflow.python.ops import array_ops as module
 
@@ -57,7 +59,7 @@ def array_ops() -> None:
 
 
 def variable_scope() -> None:
-    """tf-slim 1.1.0 makes global and local variables by variable_scope.variable, gone since TensorFlow 2.13."""
+    """Adds variable_scope.variable, missing since TensorFlow 2.13; tf-slim 1.1.0 creates variables with it."""
     import tensorflow as tf
     from tensorflow.python.ops import variable_scope as module
 
@@ -65,7 +67,10 @@ def variable_scope() -> None:
 
 
 def framework_ops() -> None:
-    """tf-slim 1.1.0 finds IndexedSlices and Tensor in framework.ops, which lost them in TensorFlow 2.13 and 2.14."""
+    """Adds IndexedSlices and Tensor to framework.ops, in which tf-slim 1.1.0 looks for them.
+
+    IndexedSlices is missing since TensorFlow 2.13, Tensor since 2.14.
+    """
     import tensorflow as tf
     from tensorflow.python.framework import ops
 
@@ -74,9 +79,9 @@ def framework_ops() -> None:
 
 
 def estimator() -> None:
-    """`tf.compat.v1.estimator` is gone since TensorFlow 2.16; upstream imports it and uses its ModeKeys.
+    """Adds `tf.compat.v1.estimator`, missing since TensorFlow 2.16; upstream imports it and uses its ModeKeys.
 
-    The values are those of the Estimator API, documented in tf.estimator.ModeKeys.
+    The values are those that the Estimator API documents in tf.estimator.ModeKeys.
     """
     import tensorflow.compat.v1 as tf
 
@@ -94,10 +99,11 @@ def estimator() -> None:
 
 
 def contrib() -> None:
-    """tensorflow.contrib left with TensorFlow 2.0; slim models import parts of it where they are defined.
+    """Registers tensorflow.contrib, missing since TensorFlow 2.0; the modules of slim models import parts of it.
 
-    What models that find boxes call is here: the bipartite matcher, what AutoAugment moves photos with, averages of
-    weights, what counts parameters at export, hyperparameters. The rest is for quantisation, input queues and TPUs.
+    The parts that box detection models call are implemented: the bipartite matcher, the image transforms of
+    AutoAugment, averages of weights, the parameter count at export, hyperparameters. The other parts are for
+    quantisation, input queues and TPUs: they can only be imported.
     """
     if is_installed("tensorflow.contrib"):
         return
@@ -113,35 +119,38 @@ def contrib() -> None:
 
 
 class HParams:
-    """Named values, as tf.contrib.training had them: read as attributes, set by set_hparam."""
+    """Named values, with the interface of tf.contrib.training.HParams: read as attributes, set by set_hparam."""
 
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
             self.add_hparam(name, value)
 
     def add_hparam(self, name: str, value: Any) -> None:
-        """Adds a value; ValueError where there is one of that name."""
+        """Adds a value; raises ValueError if the name exists."""
         if name in vars(self):
             raise ValueError(f"hyperparameter {name} is there already")
         setattr(self, name, value)
 
     def set_hparam(self, name: str, value: Any) -> None:
-        """Replaces a value; ValueError where there is none of that name."""
+        """Replaces a value; raises ValueError if the name does not exist."""
         if name not in vars(self):
             raise ValueError(f"there is no hyperparameter {name}")
         setattr(self, name, value)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A value, or the default."""
+        """Returns a value, or the default if the name does not exist."""
         return vars(self).get(name, default)
 
     def values(self) -> dict[str, Any]:
-        """All values by name."""
+        """Returns all values by their names."""
         return dict(vars(self))
 
 
 def model_analyzer() -> types.SimpleNamespace:
-    """tf.contrib.tfprof.model_analyzer, with which upstream's TF1 export counts parameters: now tf.profiler."""
+    """Returns a tf.contrib.tfprof.model_analyzer that uses tf.profiler.
+
+    Upstream's TF1 export counts parameters with it.
+    """
     import tensorflow.compat.v1 as tf
 
     options = tf.profiler.ProfileOptionBuilder
@@ -157,15 +166,15 @@ def model_analyzer() -> types.SimpleNamespace:
 
 
 def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> tuple[Any, Any]:
-    """Pairs rows and columns, the nearest pair first, as tf.contrib.image did: the column of each row, and vice versa.
+    """Pairs rows and columns, the nearest pair first, as tf.contrib.image did.
 
     Args:
         distance_mat: float32 [rows, columns].
-        num_valid_rows: a scalar; rows from there on get no column.
-        top_k: how many pairs at most; all that there can be where it is negative.
+        num_valid_rows: a scalar; the rows from this index on are not paired.
+        top_k: the maximum number of pairs; if it is negative, as many as possible.
 
     Returns:
-        int32 [rows] and int32 [columns], with -1 where there is no pair.
+        int32 [rows], the column of each row, and int32 [columns], the row of each column; -1 without a pair.
     """
     import numpy as np
     import tensorflow as tf
@@ -188,12 +197,12 @@ def bipartite_match(distance_mat: Any, num_valid_rows: Any, top_k: int = -1) -> 
 
 
 def transform(images: Any, transforms: Any, interpolation: str = "NEAREST") -> Any:
-    """Moves the pixels of [height, width, channels], or of a batch, as tf.contrib.image did; outside of them is 0.
+    """Moves the pixels of an image or a batch, as tf.contrib.image did. Pixels from outside of the image are 0.
 
     Args:
-        images: any type that is a number.
-        transforms: [8], a0 to c1: pixel (x, y) is taken from ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k), where
-            k is c0 x + c1 y + 1.
+        images: [height, width, channels] or [batch, height, width, channels], of any numeric type.
+        transforms: [8], a0 to c1: pixel (x, y) is taken from ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k) with
+            k = c0 x + c1 y + 1.
         interpolation: "NEAREST" or "BILINEAR".
     """
     import tensorflow as tf
@@ -221,19 +230,19 @@ def translate(images: Any, translations: Any, interpolation: str = "NEAREST") ->
 
 
 def rotate(images: Any, angle: Any, interpolation: str = "NEAREST") -> Any:
-    """Turns a photo about its middle by an angle in radians, counterclockwise, as tf.contrib.image did."""
+    """Rotates a photo around its centre by an angle in radians, counterclockwise, as tf.contrib.image did."""
     import tensorflow as tf
 
     height, width = tf.unstack(tf.cast(tf.shape(images)[-3:-1], tf.float32) - 1)
     cos, sin = tf.cos(tf.cast(angle, tf.float32)), tf.sin(tf.cast(angle, tf.float32))
-    # The middle stays where it is.
+    # These offsets keep the centre in its place.
     x = (width - (cos * width - sin * height)) / 2
     y = (height - (sin * width + cos * height)) / 2
     return transform(images, [cos, -sin, x, sin, cos, y, 0.0, 0.0], interpolation)
 
 
 def moving_average_optimizer() -> type:
-    """tf.contrib.opt.MovingAverageOptimizer: another optimizer, and averages of the variables that it changes."""
+    """Returns tf.contrib.opt.MovingAverageOptimizer: it runs another optimizer and averages the changed variables."""
     import tensorflow.compat.v1 as tf
 
     class MovingAverageOptimizer(tf.train.Optimizer):  # type: ignore[misc]
@@ -252,7 +261,7 @@ def moving_average_optimizer() -> type:
                 return self._ema.apply([variable for _, variable in pairs])
 
         def swapping_saver(self, var_list: Any = None, name: str = "swapping_saver", **options: Any) -> Any:
-            """A Saver that writes the averages under the variables' names, and the variables under those of theirs."""
+            """Returns a Saver that writes averages under the names of their variables, and vice versa."""
             saved = {each.op.name: each for each in var_list or tf.global_variables()}
             for variable in list(saved.values()):
                 average = self._ema.average(variable)
@@ -264,13 +273,19 @@ def moving_average_optimizer() -> type:
 
 
 def graph_transforms() -> None:
-    """tensorflow.tools.graph_transforms left with TensorFlow 2.0; upstream's TFLite export of TF1 models imports it."""
+    """Registers tensorflow.tools.graph_transforms, missing since TensorFlow 2.0.
+
+    Upstream's TFLite export of TF1 models imports it.
+    """
     if not is_installed("tensorflow.tools") or not is_installed("tensorflow.tools.graph_transforms"):
         unavailable("tensorflow.tools.graph_transforms", "graph_transforms left TensorFlow with 2.0")
 
 
 def legacy_layers() -> None:
-    """tf.compat.v1.layers looks for its classes in tf_keras.legacy_tf_layers, which tf-keras keeps in tf_keras.src."""
+    """Registers tf_keras.legacy_tf_layers, which tf-keras keeps in tf_keras.src.
+
+    tf.compat.v1.layers looks for its classes under the shorter name.
+    """
     if not is_installed("tf_keras") or is_installed("tf_keras.legacy_tf_layers"):
         return
     for part in ("", ".base", ".convolutional", ".core", ".normalization", ".pooling"):
@@ -278,9 +293,10 @@ def legacy_layers() -> None:
 
 
 def protobuf_runtime() -> None:
-    """Modules of protoc ask protobuf's runtime_version, which came with 5.27, whether they are too new for it.
+    """Registers google.protobuf.runtime_version, which protobuf has only since 5.27.
 
-    TensorFlow up to 2.11 runs with protobuf 3.20 at the newest, whose builder of messages is the one they call.
+    The modules that protoc generates call it to check that they are not too new for the installed protobuf. TensorFlow
+    up to 2.11 needs protobuf 3.20 or older; protobuf 3.20 has the message builder that the generated modules call.
     """
     if is_installed("google.protobuf.runtime_version"):
         return
@@ -294,9 +310,9 @@ def protobuf_runtime() -> None:
 
 
 def absent_packages() -> None:
-    """Packages that upstream imports at the top of a module and calls only in features outside box detection.
+    """Registers packages that upstream imports at the top of a module but does not need for box detection.
 
-    tensorflow_io: colour conversion of the DeepMAC meta-architecture; no release for current TensorFlow.
+    tensorflow_io: colour conversion of the DeepMAC meta-architecture; it has no release for current TensorFlow.
     lvis: the metrics of the LVIS challenge; it installs OpenCV.
     """
     if not is_installed("tensorflow_io"):
@@ -306,7 +322,10 @@ def absent_packages() -> None:
 
 
 def numpy_aliases() -> None:
-    """NumPy dropped its aliases of Python's own types in 1.24, and product, string_ and NAN in 2.0."""
+    """Adds the names that NumPy removed and upstream uses.
+
+    The aliases of Python's own types are missing since NumPy 1.24, and product, string_ and NAN since 2.0.
+    """
     import numpy
 
     aliases = {"bool": bool, "float": float, "int": int, "object": object, "NAN": float("nan")}
@@ -316,11 +335,11 @@ def numpy_aliases() -> None:
 
 
 def font_getsize() -> None:
-    """Pillow 10 dropped ImageFont.getsize, with which upstream's evaluation places the captions of boxes."""
+    """Adds ImageFont.getsize, missing since Pillow 10; upstream's evaluation places the captions of boxes with it."""
     from PIL import ImageFont
 
     def getsize(font: ImageFont.ImageFont, text: str) -> tuple[int, int]:
-        """Width and height of the text in pixels, measured from its origin."""
+        """Returns the width and height of the text in pixels, measured from its origin."""
         _, _, right, bottom = font.getbbox(text)
         return int(right), int(bottom)
 
@@ -353,23 +372,23 @@ def apply() -> None:
 
 
 def set_missing(owner: object, name: str, value: object) -> None:
-    """Sets an attribute that the owner lacks."""
+    """Sets an attribute unless the owner already has it."""
     if not hasattr(owner, name):
         setattr(owner, name, value)
 
 
 def is_installed(name: str) -> bool:
-    """Whether a top-level package can be imported, or stands in sys.modules."""
+    """Returns whether a module can be imported or is in sys.modules."""
     return name in sys.modules or importlib.util.find_spec(name) is not None
 
 
 def alias(name: str, target: str) -> None:
-    """Lets `import name` give the module `target`."""
+    """Makes `import name` return the module `target`."""
     sys.modules[name] = importlib.import_module(target)
 
 
 class Unavailable(types.ModuleType):
-    """A module that can be imported but says what is missing as soon as something of it is called."""
+    """A module that can be imported, but raises ImportError with a reason as soon as one of its members is called."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name)
@@ -384,7 +403,7 @@ class Unavailable(types.ModuleType):
         def refuse(_self: object, *_arguments: object, **_options: object) -> None:
             raise ImportError(reason)
 
-        # A class, since upstream derives classes of its own from some of these.
+        # The attribute is a class, because upstream derives its own classes from some of them.
         return type(attribute, (), {"__init__": refuse})
 
 

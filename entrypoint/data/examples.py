@@ -1,4 +1,7 @@
-"""A photo and its boxes -> a serialized tf.train.Example, or why there is none; the same on one machine and on many."""
+"""Converts a photo and its boxes to a serialized tf.train.Example, or returns why the photo cannot be used.
+
+The job converts on one machine and Beam on many, both with this module.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from entrypoint.data.annotations import LabelledImage
 from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
 
-# Decoded photos are large: more of them at a time than there are cores would gain nothing.
+# Decoded photos are large, and decoding more photos at a time than there are cores is not faster.
 DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What became of a photo."""
+    """The result of converting a photo."""
 
     key: str
-    example: bytes | None  # None where the photo cannot be used
-    skipped: str | None  # why, then
-    photo: images.Facts | None  # what is told of the photo otherwise
+    example: bytes | None  # None if the photo cannot be used, or if the example is not needed
+    skipped: str | None  # why the photo cannot be used, otherwise None
+    photo: images.Facts | None  # the facts about the photo, None if it cannot be used
 
 
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:
-    """The photo with its boxes as an example; OSError where the bucket itself cannot be read."""
+    """Converts a photo with its boxes to an example; raises OSError if the bucket itself cannot be read."""
     try:
         photo = read_photo(root, image.key, shrink)
     except images.UnusablePhotoError as error:
@@ -40,16 +43,17 @@ def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: imag
 
 
 def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) -> images.Photo:
-    """The photo of that key, decoded.
+    """Reads and decodes the photo of that key.
 
     Raises:
-        UnusablePhotoError: it is gone, may not be read, or is no usable photo.
+        UnusablePhotoError: the photo is missing, may not be read, or cannot be used.
         OSError: the bucket itself cannot be read.
     """
     try:
         content = bucket.read(root / key)
     except OSError as error:
-        # Of a bucket by address only a missing file is the photo's own fault: credentials can run out in the middle.
+        # If the bucket is given by its address, only a missing file is a fault of the photo: credentials can expire
+        # while the job runs.
         is_photo = isinstance(error, FileNotFoundError) or not bucket.is_remote(root)
         if error.errno not in bucket.FINAL or not is_photo:
             raise
@@ -59,7 +63,7 @@ def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) 
 
 
 def is_decodable(photo: images.Photo) -> bool:
-    """Whether TensorFlow reads the photo too: its decoders refuse some damage that Pillow's pass over."""
+    """Returns whether TensorFlow can decode the photo: its decoders refuse some damage that those of Pillow ignore."""
     import tensorflow as tf
 
     session, encoded, pixels = decoder()
@@ -72,21 +76,25 @@ def is_decodable(photo: images.Photo) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def decoder() -> tuple[Any, Any, Any]:
-    """A session, and the tensors of encoded bytes and of pixels in it; it leaves TensorFlow's mode to the engine."""
+    """Returns a session, its tensor of encoded bytes and its operation that decodes them.
+
+    TensorFlow's mode stays as it is: the engine sets it.
+    """
     import tensorflow.compat.v1 as tf
 
     with tf.Graph().as_default():
         encoded = tf.placeholder(tf.string, [])
         pixels = tf.io.decode_image(encoded, channels=3)
-        # A session takes all of a GPU's memory where it is let.
+        # Without this limit, the session would take all of a GPU's memory.
         return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels.op
 
 
 def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:
-    """A serialized tf.train.Example with the features that upstream's TfExampleDecoder reads.
+    """Returns a serialized tf.train.Example with the features that upstream's TfExampleDecoder reads.
 
-    Corners are fractions of the width and height, float32; labels come as text and as id. `image/original/*` is the
-    job's own: the size in pixels before the photo was made smaller, by which COCO calls a box small or large.
+    Corners are fractions of the width and height, float32. Labels are stored as text and as id. The job adds
+    `image/original/*`: the size in pixels before the photo was made smaller. COCO's metrics for small and large boxes
+    need that size.
     """
     import tensorflow as tf
 
@@ -116,5 +124,5 @@ def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -
     for corner in ("xmin", "xmax", "ymin", "ymax"):
         feature[f"image/object/bbox/{corner}"] = of_floats(*(getattr(box, corner) for box in image.boxes))
     example = tf.train.Example(features=tf.train.Features(feature=feature))
-    # The order of a map's entries is otherwise free to change between two processes.
+    # Without `deterministic`, the order of a map's entries can differ between two processes.
     return bytes(example.SerializeToString(deterministic=True))

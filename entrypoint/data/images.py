@@ -1,4 +1,4 @@
-"""One photo: checked in full, turned upright, and the bytes that go into a record."""
+"""Checks a photo in full, turns it upright, and returns the bytes that go into a record."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from entrypoint.data.boxes import FIRST_ON_ITS_SIDE
 
 pi_heif.register_heif_opener()
 
-# Pillow refuses more than twice its limit, 179 million: half a gigabyte decoded, a bomb or of no use.
+# Pillow refuses more than twice its limit, which is 179 million pixels. Such a photo takes half a gigabyte when it is
+# decoded: it is a decompression bomb, or of no use.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-# Pillow reads more, among them PostScript, for which it starts another program.
+# Pillow also reads other formats. One of them is PostScript, for which it starts another program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
-ORIENTATION = 0x0112  # the tag of Exif 2.3, section 4.6.4
+ORIENTATION = 0x0112  # the Exif tag (Exif 2.3, section 4.6.4)
 UPRIGHT = 1
 EXIF_OF_PNG = {"exif", "Raw profile type exif"}
-# The modes of Pillow in which TensorFlow's decoders give the same three channels as Pillow does.
+# In these modes of Pillow, TensorFlow's decoders return the same three channels as Pillow.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
 WHITE = (255, 255, 255)
-BITS = (8, 10, 12, 14, 16)  # of greys that cameras write
+BITS = (8, 10, 12, 14, 16)  # the bit depths of grey photos that cameras write
 HASH_SIDE = 8
 LOOK_BITS = 2 * HASH_SIDE**2
-LOOK_SIZE = (4 * HASH_SIDE, 4 * HASH_SIDE)  # pixels that tell it
-LEAST_CONTRAST = 8  # of 255 between the brightest and the darkest place of a photo whose hash says anything
-REDUCING_GAP = 3.0  # Pillow's documentation: from there on the result is almost that of the slow way
-# Width and height of an upright photo -> those to store it with, or None to leave it as it is.
+LOOK_SIZE = (4 * HASH_SIDE, 4 * HASH_SIDE)  # width and height in pixels that are enough for the hash
+# A photo has a hash only if its brightest and its darkest place differ by at least this much, of 255.
+LEAST_CONTRAST = 8
+# Pillow's documentation: from this value on, the result is almost the same as that of the slow method.
+REDUCING_GAP = 3.0
+# Width and height of an upright photo -> width and height to store it with, or None to leave it as it is.
 Shrink = Callable[[int, int], "tuple[int, int] | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is told of a photo that can be used."""
+    """What is known about a photo that can be used."""
 
     width: int  # in pixels, upright, before it was made smaller
     height: int
-    look: int  # see `look_of`
+    look: int  # the perceptual hash, see `look_of`
     changes: tuple[str, ...] = ()  # what was done to it, if anything
 
 
@@ -57,13 +60,13 @@ class Photo:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the bytes, as hexadecimal digits."""
+        """The SHA-256 of the bytes, as hexadecimal digits."""
         return hashlib.sha256(self.encoded).hexdigest()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a photo's header tells: width and height of the upright photo in pixels, and its Exif orientation."""
+    """The content of a photo's header: width and height of the upright photo in pixels, and its Exif orientation."""
 
     width: int
     height: int
@@ -81,43 +84,46 @@ class Frame:
 
 
 class UnusablePhotoError(Exception):
-    """The photo cannot be trained on; the message says why."""
+    """The photo cannot be trained on; the message is the reason."""
 
 
 def read_frame(content: bytes) -> Frame | None:
-    """Size and orientation, by the header alone, of which `content` holds enough; None for what is no photo."""
+    """Returns size and orientation; reads only the header. Returns None if `content` is not the start of a photo."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # For a PNG without Exif in its header, Pillow would decode the photo to look for it behind.
+            # For a PNG without Exif in its header, Pillow would decode the photo to look for Exif behind the pixels.
             is_plain = image.format == "PNG" and not EXIF_OF_PNG & image.info.keys()
             orientation = UPRIGHT if is_plain else orientation_of(image)
             return Frame(*upright_size(image, orientation), orientation)
     except Exception:
-        # Damaged headers make Pillow's readers raise almost anything.
+        # Pillow's readers can raise almost any exception for a damaged header.
         return None
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The Exif orientation, 1 to 8; upright where it is missing or another number."""
+    """Returns the Exif orientation, 1 to 8; UPRIGHT if it is missing or another number."""
     orientation = image.getexif().get(ORIENTATION, UPRIGHT)
     return int(orientation) if orientation in range(UPRIGHT, 9) else UPRIGHT
 
 
 def keep_size(width: int, height: int) -> None:
-    """Leaves every photo as large as it is."""
+    """Returns None for every photo, so that each keeps its size."""
 
 
 def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    """Width and height after the photo is turned upright; Pillow turns a TIFF itself, and says so before it does."""
+    """Returns width and height of the upright photo.
+
+    Pillow itself turns a TIFF when it decodes it, and reports the upright size from the start.
+    """
     is_turned = orientation in range(FIRST_ON_ITS_SIDE, 9) and image.format != "TIFF"
     return image.size[::-1] if is_turned else image.size
 
 
 def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
-    """Decodes a photo once in full; `shrink` says how large it is stored.
+    """Decodes a photo once in full; `shrink` decides at which size it is stored.
 
     Raises:
-        UnusablePhotoError: the file is empty, no photo, cut off, or larger than any training can use.
+        UnusablePhotoError: the file is empty, is not a photo, is cut off, or is larger than any training can use.
     """
     if not content:
         raise UnusablePhotoError("file is empty")
@@ -129,13 +135,17 @@ def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
     except UnidentifiedImageError:
         raise UnusablePhotoError("no photo, whatever its name") from None
     except Exception:
-        # Damaged files make Pillow's decoders raise almost anything, in words that differ from file to file.
+        # Pillow's decoders can raise almost any exception for a damaged file, with a different text for each file.
         raise UnusablePhotoError("damaged or cut off") from None
 
 
 def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
-    """The photo as it is stored: as it came where TensorFlow reads it alike, else upright, smaller, encoded anew."""
-    # MPO is a JPEG with further pictures, such as a preview, behind the first.
+    """Returns the photo as it is stored.
+
+    The bytes stay the same if the photo is upright, need not be smaller, and TensorFlow reads it as Pillow does.
+    Otherwise the photo is turned upright, made smaller if needed, and encoded again.
+    """
+    # MPO is a JPEG with further pictures, for example a preview, behind the first one.
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     mode = image.mode
     orientation = orientation_of(image)
@@ -143,8 +153,8 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
     smaller = shrink(*size)
     is_kept = not smaller and orientation == UPRIGHT and is_read_alike(image, kind)
     if smaller or is_kept:
-        # A JPEG's decoder leaves out what would be averaged away; all of the file is read nevertheless. What is kept as
-        # it is, the conversion has decoded in full by TensorFlow, as training does.
+        # The JPEG decoder leaves out detail that resizing would average away, and still reads the whole file. A photo
+        # that is kept unchanged is decoded in full later: the conversion lets TensorFlow decode it, as training does.
         wanted = smaller or LOOK_SIZE
         image.draft(None, wanted if image.size == size else wanted[::-1])
     image.load()
@@ -166,12 +176,15 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
 
 
 def is_read_alike(image: Image.Image, kind: str) -> bool:
-    """Whether TensorFlow's decoders give the channels that Pillow gives; to them no colour stands for transparency."""
+    """Returns whether TensorFlow's decoders return the same channels as Pillow.
+
+    They do not know that a colour can stand for transparency.
+    """
     return image.mode in PLAIN_MODES.get(kind, ()) and "transparency" not in image.info
 
 
 def encode_anew(photo: Photo) -> Photo:
-    """The same photo from Pillow's encoder, for one that Pillow can decode and TensorFlow cannot."""
+    """Encodes a photo again with Pillow. This is for photos that Pillow can decode and TensorFlow cannot."""
     with Image.open(io.BytesIO(photo.encoded)) as image:
         encoded, _ = encode(to_rgb(image), lossless=photo.format == "png")
     facts = replace(photo.facts, changes=("encoded anew, TensorFlow could not read it",))
@@ -179,12 +192,12 @@ def encode_anew(photo: Photo) -> Photo:
 
 
 def look_of(image: Image.Image) -> int:
-    """A perceptual hash of 128 bits, of which few differ between two copies of a photo; 0 for one of a single colour.
+    """Returns a perceptual hash of 128 bits. Two copies of a photo differ in only a few bits.
 
-    A difference hash (Krawetz, "Kind of Like That", 2013): whether each of 8 x 8 places is brighter than its right, and
-    than its lower neighbour.
+    It is a difference hash (Krawetz, "Kind of Like That", 2013). Two bits for each of 8 x 8 places record whether the
+    place is brighter than its right and than its lower neighbour. The hash is 0 if the photo has hardly any contrast.
     """
-    # One row and one column more than there are differences.
+    # The grid has one row and one column more than the hash, because each place is compared with the next one.
     grey = image.convert("L") if image.mode != "L" else image
     small = grey.resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
     pixels = small.tobytes()
@@ -200,7 +213,10 @@ def look_of(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Three channels of eight bits; what is transparent becomes white, greys of more bits keep their upper eight."""
+    """Returns the photo with three channels of eight bits.
+
+    Transparent pixels become white. Greys of more than eight bits keep their upper eight bits.
+    """
     if image.mode.startswith(("I", "F")):
         image = to_eight_bits(image)
     if "A" in image.getbands() or "transparency" in image.info:
@@ -211,9 +227,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """A grey photo of 8, 10, 12, 14 or 16 bits, or of fractions up to 1: as few bits as hold its brightest place.
+    """Converts a grey photo of 8, 10, 12, 14 or 16 bits, or of fractions up to 1, to eight bits.
 
-    Cameras of science write twelve bits into sixteen, which would be all but black else.
+    The bit depth is the smallest one that holds the brightest pixel. Scientific cameras store 12 bits in 16, and their
+    photos would be almost black if all 16 bits counted.
     """
     values = image if image.mode == "F" else image.convert("I").convert("F")
     brightest = cast(tuple[float, float], values.getextrema())[1]
@@ -223,10 +240,13 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def encode(image: Image.Image, *, lossless: bool) -> tuple[bytes, str]:
-    """The image as PNG, or as JPEG of a quality and chroma sampling that add no visible loss; and which it is."""
+    """Returns the image as PNG or JPEG, and the name of the format.
+
+    The quality and the chroma sampling of the JPEG cause no visible loss.
+    """
     buffer = io.BytesIO()
     if lossless:
-        # The grain of a photo hardly compresses, however long it is tried.
+        # The grain of a photo hardly compresses, even at a higher level.
         image.save(buffer, "PNG", compress_level=1)
     else:
         image.save(buffer, "JPEG", quality=95, subsampling="4:4:4")

@@ -1,4 +1,4 @@
-"""label_map.pbtxt: the ids of the labels, from 1, in the text format of upstream's StringIntLabelMap."""
+"""Writes label_map.pbtxt: the ids of the labels, from 1, in the text format of upstream's StringIntLabelMap."""
 
 from pathlib import Path
 
@@ -14,17 +14,20 @@ def run(work: Workspace) -> str:
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
+    """Returns the files that the step leaves in WORK_DIR."""
     return [work.label_map]
 
 
 def to_text(labels: list[str]) -> str:
-    """The label map in protocol buffer text format; the first label has id 1, since 0 is the background."""
+    """Returns the label map in protocol buffer text format. The first label has id 1, because 0 is the background."""
     items = (f"item {{\n  id: {index}\n  name: {quote(label)}\n}}\n" for index, label in enumerate(labels, start=1))
     return "".join(items)
 
 
 def quote(text: str) -> str:
-    """A string literal of the text format: its bytes in UTF-8, all but plain ASCII as octal escapes."""
+    """Returns a string literal of the text format.
+
+    The text is encoded as UTF-8. All bytes but those of printable ASCII are escaped.
+    """
     plain = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n"}
     return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'

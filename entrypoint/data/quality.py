@@ -1,4 +1,7 @@
-"""What a careful colleague would say of photos and boxes before a training is paid for; for `check` and the report."""
+"""Finds problems of photos and boxes that should be fixed before a training is paid for.
+
+`check` and the report show them.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,25 @@ from entrypoint.data.annotations import LabelledImage
 from entrypoint.data.examples import Converted
 from entrypoint.zoo.input_size import InputSize
 
-SMALL = 8  # pixels of the model's input; the finest features of most models of the zoo are as far apart
+SMALL = 8  # pixels of the model's input; the finest features of most models of the zoo are 8 pixels apart
 FEW = 50  # boxes to train a label on
 UNEVEN = 10  # times as many photos with one label as with another
-# Of 128 bits. In buckets of 200 racoons and of 364 blood smears, takes of one scene differ in 0 to 18, others in 27 up.
+# Photos are nearly the same if their hashes of 128 bits differ in at most this many bits. In buckets of 200 racoons and
+# of 364 blood smears, photos of one scene differ in 0 to 18 bits, and other photos in at least 27.
 NEAR = 12
-BLOCK, KNOWN_BLOCK = 256, 1 << 14  # photos for validation and to train on that are compared at a time
-COMPARED = 10_000  # photos for validation that are looked at; they stand in a random order
+BLOCK, KNOWN_BLOCK = 256, 1 << 14  # validation photos and training photos that are compared at a time
+COMPARED = 10_000  # at most so many validation photos are compared; their order is random
 
 
 @dataclass
 class Seen:
-    """What reading the photos told, by key."""
+    """The results of reading the photos, by key."""
 
-    skipped: dict[str, str] = field(default_factory=dict)  # why
+    skipped: dict[str, str] = field(default_factory=dict)  # photo -> why it was skipped
     facts: dict[str, images.Facts] = field(default_factory=dict)
 
     def add(self, converted: Converted) -> None:
-        """Notes what became of a photo."""
+        """Adds the result of one photo."""
         if converted.photo is None:
             self.skipped[converted.key] = str(converted.skipped)
         else:
@@ -44,12 +48,12 @@ class Seen:
         return {key: facts.changes for key, facts in sorted(self.facts.items()) if facts.changes}
 
     def kinds(self) -> dict[str, list[str]]:
-        """The photos that were skipped or changed, by what was wrong with them or done to them."""
+        """Returns the photos that were skipped or changed, by the reason or the change."""
         return kinds_of(self.skipped, self.changed())
 
 
 def kinds_of(skipped: Mapping[str, str], changed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The photos that were skipped or changed, by what was wrong with them or done to them."""
+    """Returns the photos that were skipped or changed, by the reason or the change."""
     found: dict[str, list[str]] = {}
     for key, reason in skipped.items():
         found.setdefault(f"photo skipped: {reason}", []).append(key)
@@ -70,7 +74,10 @@ class PhotoSizes:
 
 @dataclass(frozen=True)
 class BoxSizes:
-    """Sizes of boxes: the root of the area, in pixels of the model's input, or of the photo if that is not known."""
+    """Sizes of boxes: the square root of the area.
+
+    The unit is a pixel of the model's input, or of the photo if the input is not known.
+    """
 
     smallest: float
     median: float
@@ -79,15 +86,15 @@ class BoxSizes:
 
 @dataclass(frozen=True)
 class DataQuality:
-    """What is worth knowing of the photos of both splits that can be read."""
+    """Facts and problems of the photos that can be read, of both splits."""
 
     photo_sizes: PhotoSizes | None
     box_sizes: BoxSizes | None
     input_size: tuple[int, int] | None  # width and height of the model's input, if it is known
-    duplicates: tuple[tuple[str, str], ...]  # photo for validation, photo to train on that looks like it
-    is_sample: bool  # whether only COMPARED photos for validation were compared
-    small_boxes: dict[str, int]  # photo -> how many of its boxes are under SMALL pixels at the model's input
-    few_boxes: dict[str, int]  # label -> its boxes to train on, if they are fewer than FEW
+    duplicates: tuple[tuple[str, str], ...]  # validation photo, training photo that looks like it
+    is_sample: bool  # whether only COMPARED validation photos were compared
+    small_boxes: dict[str, int]  # photo -> its boxes with a side under SMALL pixels at the model's input, if it has any
+    few_boxes: dict[str, int]  # label -> its boxes to train on, if there are fewer than FEW
     uneven: tuple[str, str] | None  # the labels on the most and on the fewest photos, if they are UNEVEN times apart
 
 
@@ -116,20 +123,23 @@ def spread(sizes: list[tuple[int, int]]) -> PhotoSizes | None:
 
 
 def spread_of_boxes(photos: list[LabelledImage], seen: Seen, size: InputSize | None) -> BoxSizes | None:
-    """Returns the smallest, the median and the largest box, as the root of the area."""
+    """Returns the smallest, the median and the largest box, as the square root of the area."""
     roots = [(width * height) ** 0.5 for image in photos for width, height in sides(image, seen.facts[image.key], size)]
     return BoxSizes(*(round(value, 1) for value in (min(roots), median(roots), max(roots)))) if roots else None
 
 
 def sides(image: LabelledImage, facts: images.Facts, size: InputSize | None) -> Iterable[tuple[float, float]]:
-    """Widths and heights of a photo's boxes in pixels of the model's input, or of the photo where that is not known."""
+    """Yields width and height of a photo's boxes.
+
+    The unit is a pixel of the model's input, or of the photo if the input is not known.
+    """
     across, down = size.scale(facts.width, facts.height) if size else (1.0, 1.0)
     for box in image.boxes:
         yield (box.xmax - box.xmin) * facts.width * across, (box.ymax - box.ymin) * facts.height * down
 
 
 def count_small(photos: list[LabelledImage], seen: Seen, size: InputSize) -> dict[str, int]:
-    """How many boxes are too small for the model, by the photo's key."""
+    """Returns how many boxes are too small for the model, by the photo's key. Photos without small boxes are absent."""
     counts = {
         image.key: sum(min(width, height) < SMALL for width, height in sides(image, seen.facts[image.key], size))
         for image in photos
@@ -138,7 +148,7 @@ def count_small(photos: list[LabelledImage], seen: Seen, size: InputSize) -> dic
 
 
 def uneven(counts: dict[str, int]) -> tuple[str, str] | None:
-    """The label on the most photos and that on the fewest, where they are far apart."""
+    """Returns the labels on the most and on the fewest photos, or None if they differ less than UNEVEN times."""
     if not counts:
         return None
     most, fewest = (choose(counts, key=lambda label: counts[label]) for choose in (max, min))
@@ -146,9 +156,9 @@ def uneven(counts: dict[str, int]) -> tuple[str, str] | None:
 
 
 def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> tuple[tuple[str, str], ...]:
-    """Photos for validation that look like one to train on, each with the one that it is most like.
+    """Returns validation photos that look like a training photo, each with the most similar training photo.
 
-    Of very many photos for validation so many are looked at that the time grows no faster than the number of photos.
+    At most COMPARED validation photos are compared, so that the time grows no faster than the number of photos.
     """
     keys = {name: [each.key for each in part if has_look(each.key, seen)] for name, part in parts.items()}
     asked, known = keys["validation"][:COMPARED], keys["train"]
@@ -157,7 +167,7 @@ def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> tuple[
         signs_known = signs(known[start : start + KNOWN_BLOCK], seen).T
         for first in range(0, len(asked), BLOCK):
             here = slice(first, first + BLOCK)
-            # Of two rows of n signs that differ in d, the product is n - 2 d.
+            # The product of two rows of n signs is n - 2 d if they differ in d signs.
             alike = signs(asked[here], seen) @ signs_known
             highest = alike.max(axis=1)
             is_better = highest > likeness[here]
@@ -168,12 +178,12 @@ def find_duplicates(parts: dict[str, list[LabelledImage]], seen: Seen) -> tuple[
 
 
 def has_look(key: str, seen: Seen) -> bool:
-    """Whether anything can be said of what the photo is like."""
+    """Returns whether the photo can be compared with other photos."""
     return key in seen.facts and seen.facts[key].look != 0
 
 
 def signs(keys: list[str], seen: Seen) -> NDArray[np.float32]:
-    """The bits of the photos' hashes as -1 and 1: [photos, bits]."""
+    """Returns the bits of the photos' hashes as -1 and 1: [photos, bits]."""
     length = images.LOOK_BITS // 8
     rows = b"".join(seen.facts[key].look.to_bytes(length, "big") for key in keys)
     bits = np.unpackbits(np.frombuffer(rows, np.uint8).reshape(-1, length), axis=1)
@@ -185,34 +195,36 @@ def describe_sizes(quality: DataQuality) -> list[str]:
     said = []
     if photos := quality.photo_sizes:
         smallest, middle, largest = (f"{width} x {height}" for width, height in dataclasses.astuple(photos))
-        said.append(f"photos are {smallest} to {largest} pixels, half of them up to {middle}")
+        said.append(f"photos are {smallest} to {largest} pixels, half of them at most {middle}")
     if boxes := quality.box_sizes:
         size = quality.input_size
         where = f" at the model's input of {size[0]} x {size[1]}" if size else ""
         smallest, middle, largest = (f"{side:g}" for side in dataclasses.astuple(boxes))
-        said.append(f"boxes are squares of {smallest} to {largest} pixels{where}, half of them up to {middle}")
+        said.append(
+            f"boxes are as large as squares of {smallest} to {largest} pixels{where}, half of them at most {middle}"
+        )
     return said
 
 
 def describe_problems(quality: DataQuality) -> list[str]:
-    """Returns a sentence for each problem of the data that somebody should mend."""
+    """Returns a sentence for each problem of the data that somebody should fix."""
     said = []
     if pairs := quality.duplicates:
         among = f" among {COMPARED:,}" if quality.is_sample else ""
         said.append(
-            f"photos for validation that are nearly the same as one to train on, and make the metrics better than they "
-            f"are: {len(pairs)}{among} ({listed(f'{one} like {other}' for one, other in pairs)})"
+            f"validation photos that are nearly the same as a training photo, which makes the metrics look better than "
+            f"they are: {len(pairs)}{among} ({listed(f'{one} is like {other}' for one, other in pairs)})"
         )
     if (small := quality.small_boxes) and quality.input_size:
         width, height = quality.input_size
         said.append(
-            f"boxes under {SMALL} pixels at the model's input of {width} x {height}, where it hardly sees them: "
-            f"{sum(small.values())} ({listed(sorted(small, key=lambda key: (-small[key], key)))}); take a model of a "
+            f"boxes under {SMALL} pixels at the model's input of {width} x {height}, which the model hardly detects: "
+            f"{sum(small.values())} ({listed(sorted(small, key=lambda key: (-small[key], key)))}); use a model with a "
             "larger input, or cut the photos into parts"
         )
     if few := quality.few_boxes:
         names = listed(f"{label} ({count})" for label, count in sorted(few.items(), key=lambda item: item[1]))
-        said.append(f"fewer than {FEW} boxes to train on: {names}; label more photos of these first")
+        said.append(f"fewer than {FEW} boxes to train on: {names}; label more photos of these labels first")
     if quality.uneven:
         most, fewest = quality.uneven
         said.append(
@@ -223,7 +235,7 @@ def describe_problems(quality: DataQuality) -> list[str]:
 
 
 def listed(names: Iterable[str], shown: int = 5) -> str:
-    """The first few names, with how often each is there, and how many more there are."""
+    """Returns the first few names, each with its count if it occurs several times, and how many more there are."""
     counts = Counter(names)
     said = [name if count == 1 else f"{name} ({count} times)" for name, count in counts.items()]
     return ", ".join(said[:shown]) + (f" and {len(said) - shown} more" if len(said) > shown else "")

@@ -1,4 +1,5 @@
-"""What builds, trains, runs and saves a model: one engine for each generation of the zoo.
+"""Engines build, train, run and save a model. There is one engine for each generation of the zoo.
 
-When to train, save, evaluate and stop belongs in `training`, and what becomes of a trained model in `results`.
+Code that decides when to train, save, evaluate and stop belongs in `training`. Code that uses a trained model belongs
+in `results`.
 """

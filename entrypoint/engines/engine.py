@@ -1,4 +1,4 @@
-"""What the steps ask of an engine. An engine brings one generation of the zoo to this job."""
+"""The interface of an engine. An engine makes one generation of the zoo available to this job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DETECTIONS = 10  # on a phone, as in upstream's own converter
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects that were found on one photo, those of the highest score first."""
+    """The objects that were found on one photo, with the highest score first."""
 
     key: str
     height: int  # of the photo in the bucket, upright, in pixels
@@ -31,39 +31,39 @@ class Trainer(Protocol):
 
     @property
     def step(self) -> int:
-        """The number of steps done."""
+        """Returns the number of finished steps."""
 
     def start_from(self, prefix: str) -> Any:
-        """Fills the weights with a checkpoint of the zoo, as far as they fit, and logs which did not."""
+        """Fills the weights that fit with a checkpoint of the zoo, and logs the names of the other weights."""
 
     def restore(self, prefix: Path) -> None:
-        """Restores what `save` wrote; raises JobError if a value is missing."""
+        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""
 
     def share(self, identity: str) -> None:
-        """Gives all machines the chief's weights; raises JobError if one trains on something else than `identity`."""
+        """Gives all machines the chief's weights; raises JobError if `identity` differs between machines."""
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
         """Returns what all machines do next: whether they stop, the chief's number of steps, and whether it saves."""
 
     def train(self, steps: int) -> list[dict[str, float]]:
-        """Trains exactly so many steps; returns the losses of each, LOSS among them, and its `learning_rate`."""
+        """Trains exactly `steps` steps; returns for each step its losses, including LOSS, and its `learning_rate`."""
 
     def save(self, prefix: Path) -> None:
         """Writes PREFIX.index and PREFIX.data-*, which `restore` and upstream's own exporters read."""
 
 
 class Engine(Protocol):
-    """The calls of an engine; `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
+    """The functions of an engine. `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
     def extractors(self) -> set[str]:
         """Returns the types of feature extractors that upstream has for this engine."""
 
     def build(self, config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
-        """Returns a model to train, with random weights, and photos in an order that seed and step decide.
+        """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
-        `repeats` says by label how often photos with it are shown in an epoch; None shows each photo once. The step is
-        the one that the training begins at: a job that resumes must not see the photos once more in the order of its
-        start.
+        `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo
+        once. `step` is the step at which the training begins: a job that resumes must not repeat the order of photos
+        that it had at its start.
         """
 
     def evaluate(self, config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
@@ -77,6 +77,6 @@ class Engine(Protocol):
 
 
 def refuse_cluster(generation: str, settings: Settings) -> None:
-    """Raises UserError if several machines are to train a model whose engine trains on one machine."""
+    """Raises UserError if TF_CONFIG is set for a TF1 model, because TF1 models train on one machine."""
     if generation == "tf1" and settings.tf_config:
-        raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; name a TF2 model, or unset it")
+        raise UserError("TF_CONFIG: models of the TF1 zoo train on one machine; choose a TF2 model, or unset TF_CONFIG")

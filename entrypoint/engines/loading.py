@@ -1,4 +1,4 @@
-"""The engine of a model is imported when it is needed: it imports TensorFlow, and sets TensorFlow's mode."""
+"""Imports the engine of a model only when it is needed: an engine imports TensorFlow and sets TensorFlow's mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from entrypoint.zoo import pipeline_config
 
 
 def load(work: Workspace) -> tuple[Engine, Any]:
-    """Returns the engine of this job's pipeline.config, and the config."""
+    """Returns the engine for this job's pipeline.config, and the config."""
     config = pipeline_config.read(work.pipeline)
     return engine_of(pipeline_config.generation_of(config, work.pipeline)), config
 
@@ -18,7 +18,7 @@ def load(work: Workspace) -> tuple[Engine, Any]:
 def engine_of(generation: str) -> Engine:
     """Returns the engine of a generation, `tf1` or `tf2`.
 
-    A process uses one of them, since they need TensorFlow in different modes.
+    A process can use only one of the two engines, because they need different modes of TensorFlow.
     """
     if generation == "tf1":
         from entrypoint.engines.tf1 import Tf1Engine

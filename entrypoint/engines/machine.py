@@ -1,4 +1,7 @@
-"""The machine that a job runs on: its GPUs, asked of NVIDIA's driver without TensorFlow, and the memory it may use."""
+"""Checks the machine that a job runs on: its GPUs and its limit of memory.
+
+The GPUs are read from NVIDIA's driver, without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ logger = logging.getLogger("job")
 # Codes and attributes of the CUDA Driver API, section "Data types used by CUDA driver".
 NO_DEVICE = 100
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
-# The CUDA that a build of TensorFlow needs, and the first driver that runs all of its minor releases (CUDA
-# Compatibility, table 1). requirements.txt is for 12, requirements-tensorflow-gpu.txt for 11.
+# The CUDA version that a build of TensorFlow needs, and the first driver that runs all minor releases of that version
+# (CUDA Compatibility, table 1). requirements.txt needs CUDA 12, requirements-tensorflow-gpu.txt needs CUDA 11.
 CUDA, DRIVER = 12, 525
 OLD_CUDA, OLD_DRIVER = 11, 450
-# Tensor cores compute in bfloat16 from compute capability 8.0 on (CUDA C++ Programming Guide, table 24).
+# Tensor cores support bfloat16 from compute capability 8.0 on (CUDA C++ Programming Guide, table 24).
 BFLOAT16_CAPABILITY = (8, 0)
-# The smoke model with batches of four needs 0.7 GiB, most of which TensorFlow takes.
+# The smoke model with batches of four needs 0.7 GiB. TensorFlow takes most of it.
 LEAST_MEMORY = 768 << 20
-# Control groups of version 2 and version 1: the limit, and the file and line that tell what cannot be given back.
+# Control groups of version 2 and of version 1: the file with the limit, the file with the memory in use, and the name
+# of the line in that file that counts the memory that the kernel cannot reclaim.
 MEMORY = (
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", "anon"),
     ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.stat", "total_rss"),
@@ -37,7 +41,7 @@ MEND_MEMORY = "raise the limit (docker run --memory, resources.limits.memory), o
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs of this machine; where there is none, why not."""
+    """The GPUs of this machine, or the reason why there are no GPUs."""
 
     names: tuple[str, ...] = ()
     capability: tuple[int, int] = (0, 0)  # the lowest of all
@@ -46,10 +50,10 @@ class Gpus:
 
 
 def check(settings: Settings) -> None:
-    """Says what the job runs on.
+    """Logs the GPUs that the job can use, and refuses a machine that cannot run the job.
 
     Raises:
-        UserError: DEVICE asks for what is not there, the driver is too old, or memory cannot suffice.
+        UserError: DEVICE=gpu is set and there is no GPU, the driver is too old, or the limit of memory is too low.
     """
     refuse_little_memory()
     if settings.device != "cpu":
@@ -57,9 +61,9 @@ def check(settings: Settings) -> None:
 
 
 def tell(device: str, gpus: Gpus) -> None:
-    """Logs the GPUs; UserError where they are not what the user means to train on."""
+    """Logs the GPUs. Raises UserError if the driver is too old, or if DEVICE=gpu is set and there is no GPU."""
     if gpus.is_driver_old or (not gpus.names and device == "gpu"):
-        mend = "set DEVICE=cpu to train without" if gpus.is_driver_old else "start the container with --gpus all"
+        mend = "set DEVICE=cpu to train on the CPU" if gpus.is_driver_old else "start the container with --gpus all"
         raise UserError(f"no GPU can be used: {gpus.reason}; {mend}")
     if gpus.names:
         logger.info("GPU: %s", ", ".join(gpus.names))
@@ -68,25 +72,28 @@ def tell(device: str, gpus: Gpus) -> None:
 
 
 def find_gpus() -> Gpus:
-    """The GPUs that NVIDIA's driver shows to this process."""
+    """Returns the GPUs that NVIDIA's driver shows to this process."""
     if is_cpu_build():
         return Gpus(reason="this is the CPU build of TensorFlow (requirements-cpu.txt)")
     return ask_driver()
 
 
 def ask_driver() -> Gpus:
-    """What the CUDA Driver API tells, in the library that NVIDIA's container toolkit brings into a container."""
+    """Returns the GPUs that the CUDA Driver API reports.
+
+    NVIDIA's container toolkit brings the library of this API into a container.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return Gpus(reason="there is no NVIDIA driver (libcuda.so.1) in here")
+        return Gpus(reason="the NVIDIA driver (libcuda.so.1) was not found")
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
     cuda, oldest = (OLD_CUDA, OLD_DRIVER) if is_installed("tensorflow-gpu") else (CUDA, DRIVER)
     if version.value < cuda * 1000:
         found = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        words = f"CUDA {found}, and CUDA {cuda} is needed: install driver {oldest} or newer"
-        return Gpus(reason=f"the NVIDIA driver runs {words}", is_driver_old=True)
+        words = f"CUDA {found}, but CUDA {cuda} is needed: install driver {oldest} or newer"
+        return Gpus(reason=f"the NVIDIA driver supports {words}", is_driver_old=True)
     status = driver.cuInit(0)
     if status == NO_DEVICE:
         return Gpus(reason="the NVIDIA driver shows no GPU to this container")
@@ -96,7 +103,7 @@ def ask_driver() -> Gpus:
 
 
 def read_gpus(driver: ctypes.CDLL) -> Gpus:
-    """Names and the lowest compute capability of all devices."""
+    """Returns the names of all devices and their lowest compute capability."""
     count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
     names, capabilities = [], []
@@ -113,12 +120,12 @@ def read_gpus(driver: ctypes.CDLL) -> Gpus:
 
 
 def is_cpu_build() -> bool:
-    """Whether the installed TensorFlow is the one without GPUs."""
+    """Returns whether the installed TensorFlow is the build without support for GPUs."""
     return is_installed("tensorflow-cpu")
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package is installed under that name."""
+    """Returns whether a package is installed under that name."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -127,7 +134,10 @@ def is_installed(package: str) -> bool:
 
 
 def policy(settings: Settings) -> str:
-    """Keras's policy for PRECISION; float32, and a line that says so, where the hardware does not compute in it."""
+    """Returns Keras's policy for PRECISION.
+
+    If the hardware does not support that precision, the function logs a warning and returns float32.
+    """
     if settings.precision == "float32":
         return "float32"
     gpus = find_gpus() if settings.device != "cpu" else Gpus(reason="DEVICE=cpu")
@@ -139,18 +149,18 @@ def policy(settings: Settings) -> str:
 
 
 def memory_limit() -> int | None:
-    """The bytes that this container may use; None without a limit."""
+    """Returns the number of bytes that this container may use, or None if there is no limit."""
     for limit, _, _ in MEMORY:
         path = services.ROOT / limit
         if path.exists():
             text = path.read_text().strip()
-            # Version 1 says `unlimited` as the largest multiple of a page in 63 bits.
+            # Version 1 writes the largest multiple of a page in 63 bits if there is no limit.
             return int(text) if text.isdigit() and int(text) < 1 << 60 else None
     return None
 
 
 def memory_used() -> int:
-    """The bytes in use that the kernel cannot take back, unlike those of its file cache."""
+    """Returns the number of bytes in use that the kernel cannot reclaim. The file cache does not count."""
     for _, path, name in MEMORY:
         if (services.ROOT / path).exists():
             lines = (line.split() for line in (services.ROOT / path).read_text().splitlines())
@@ -159,31 +169,37 @@ def memory_used() -> int:
 
 
 def refuse_little_memory() -> None:
-    """UserError where TensorFlow alone would be killed for want of memory."""
+    """Raises UserError if the limit of memory is below LEAST_MEMORY, which even the smallest job needs."""
     limit = memory_limit()
     if limit is not None and limit < LEAST_MEMORY:
         raise UserError(
-            f"this container may use {limit / (1 << 20):,.0f} MiB of memory, and the smallest job needs "
-            f"{LEAST_MEMORY >> 20}: raise the limit (docker run --memory, resources.limits.memory)"
+            f"this container may use {limit / (1 << 20):,.0f} MiB of memory, but the smallest job needs "
+            f"{LEAST_MEMORY >> 20} MiB: raise the limit (docker run --memory, resources.limits.memory)"
         )
 
 
 def watch_memory() -> None:
-    """Warns, once, before the kernel kills a job for its memory: nobody could say afterwards why it ended."""
+    """Starts a thread that warns once before the kernel kills the job because of its memory.
+
+    After the kill, the job can no longer report why it ended.
+    """
     limit = memory_limit()
     if limit is not None:
         threading.Thread(target=warn_when_full, args=(limit,), daemon=True, name="memory").start()
 
 
 def warn_when_full(limit: int, stop: threading.Event | None = None) -> None:
-    """Waits until FULL of the limit is in use, and says so, also where the service reads why a job failed."""
+    """Waits until more than the fraction FULL of the limit is in use, and then warns.
+
+    The warning goes to the log and to the file from which the service reads why a job failed.
+    """
     stop = stop or threading.Event()
     while not stop.wait(SECONDS_BETWEEN_LOOKS):
         used = memory_used()
         if used > FULL * limit:
             message = (
                 f"memory: {used / (1 << 20):,.0f} of the {limit / (1 << 20):,.0f} MiB that this container may use are "
-                f"in use; beyond them it is killed (exit code 137): {MEND_MEMORY}"
+                f"in use; above the limit the kernel kills the container (exit code 137): {MEND_MEMORY}"
             )
             logger.warning("%s", message)
             services.tell_failure(message)

@@ -1,4 +1,4 @@
-"""The catalogue: every model of the two detection model zoos, and the tuned pipelines of our own."""
+"""The catalogue: every model of the two detection model zoos, and the tuned pipelines of this project."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 
 @dataclass(frozen=True)
 class Model:
-    """A row of pipelines/zoo.csv; `archive` is relative to ZOO_URL and empty where a model has no checkpoint."""
+    """A row of pipelines/zoo.csv."""
 
     generation: str  # "tf1" or "tf2"
     name: str
-    archive: str
-    input_size: str  # height x width in pixels, or shortest-longest side where photos keep their shapes
-    speed_ms: float | None  # as the zoo publishes it, for one image
-    coco_map: float | None  # mAP on COCO in percent, as the zoo publishes it
-    outputs: str
-    speed_on: str  # what the speed was measured on: its authors' GPU, or a phone for models that are made for phones
+    archive: str  # relative to ZOO_URL; empty if the model has no checkpoint
+    input_size: str  # height x width in pixels, or shortest-longest side if photos keep their shapes
+    speed_ms: float | None  # for one image, as published by the zoo
+    coco_map: float | None  # mAP on COCO in percent, as published by the zoo
+    outputs: str  # "boxes", "masks", "boxes/masks" or "boxes/keypoints"
+    speed_on: str  # the device of the speed: the authors' GPU, or a phone for models that are made for phones
 
     @property
     def pipeline(self) -> Path | None:
-        """Our own tuned pipeline, if there is one."""
+        """This project's tuned pipeline, or None."""
         path = PIPELINES / f"{self.name}.config"
         return path if path.exists() else None
 
 
 def load() -> dict[str, Model]:
-    """Every model by its name."""
+    """Returns every model by its name."""
     with (PIPELINES / "zoo.csv").open(newline="", encoding="utf-8") as file:
         return {row["model"]: read_row(row) for row in csv.DictReader(file)}
 
 
 def read_row(row: dict[str, str]) -> Model:
-    """One row of the catalogue."""
+    """Returns the model of a row of the catalogue."""
     speed, coco_map = (float(row[key]) if row[key] else None for key in ("speed_ms", "coco_map"))
     input_size = row.get("input", "")
     speed_on = row.get("speed_on", "")
@@ -48,29 +48,29 @@ def read_row(row: dict[str, str]) -> Model:
 
 
 def find(name: str) -> Model:
-    """The model of that name; UserError with the nearest names where there is none."""
+    """Returns the model of that name; raises UserError with the nearest names if there is no such model."""
     models = load()
     if name not in models:
         close = difflib.get_close_matches(name.lower(), models, n=3, cutoff=0)
         raise UserError(
-            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close)}; `start.sh models` lists all"
+            f"MODEL={name} is not in the zoo. The nearest are {', '.join(close)}; `start.sh models` lists all models"
         )
     return models[name]
 
 
 def refuse_beyond_boxes(model: Model) -> None:
-    """UserError for a model of masks or keypoints, with the nearest one of boxes."""
+    """Raises UserError for a model of masks or keypoints; the message names the nearest model of boxes."""
     if model.outputs != "boxes":
         boxes = [each.name for each in load().values() if each.outputs == "boxes" and each.archive]
         nearest = difflib.get_close_matches(model.name.replace("mask_rcnn", "faster_rcnn"), boxes, n=1, cutoff=0)
         raise UserError(
-            f"MODEL={model.name} finds {model.outputs}, and this job trains boxes alone, since that is what the "
-            f"annotations hold. The nearest model of boxes is {nearest[0]}"
+            f"MODEL={model.name} finds {model.outputs}, but this job trains only boxes, because the annotations hold "
+            f"only boxes. The nearest model of boxes is {nearest[0]}"
         )
 
 
 def listing(*, as_json: bool) -> str:
-    """The catalogue as a table, or as JSON for programs."""
+    """Returns the catalogue as a table, or as JSON for programs."""
     models = load().values()
     if as_json:
         return json.dumps([{**asdict(model), "tuned": model.pipeline is not None} for model in models], indent=1)

@@ -1,6 +1,7 @@
-"""The size that a model's resizer gives a photo, and how much smaller photos can be stored for it.
+"""The size that a model's resizer gives a photo, and how small photos can be stored for it.
 
-The resizers are those of upstream's image_resizer.proto. TensorFlow is not needed to read them, so that `check` can.
+The resizers are those of upstream's image_resizer.proto. They are read without TensorFlow, because `check` runs without
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 from entrypoint.zoo import catalogue
 
-# Random crops show a model parts of a photo as large as the whole: at twice its input they are still sharp.
+# Random crops enlarge a part of a photo to the model's whole input. The part is still sharp if the photo is stored at
+# twice the input's size.
 MARGIN = 2
-# Encoding anew loses a little, which is worth it where at least half of the pixels go.
+# Encoding a photo again loses a little quality. This is worth it if at least half of the pixels are removed.
 MOST_PIXELS_KEPT = 0.5
 RESIZER = re.compile(r"\bimage_resizer\s*:?\s*\{\s*(\w+)\s*:?\s*\{([^{}]*)\}")
 SIDE = re.compile(r"\b(height|width|min_dimension|max_dimension)\s*:\s*(\d+)")
@@ -22,14 +24,14 @@ SIDE = re.compile(r"\b(height|width|min_dimension|max_dimension)\s*:\s*(\d+)")
 
 @dataclass(frozen=True)
 class InputSize:
-    """What a model sees of a photo: one height and width for all, or, with `keeps_shape`, the sides' bounds."""
+    """The size of a model's input: one height and width for all photos, or, with `keeps_shape`, bounds of the sides."""
 
-    height: int  # of `keeps_shape` the shorter side, in pixels
-    width: int  # of `keeps_shape` the longer side at most
+    height: int  # in pixels; with `keeps_shape` the shorter side
+    width: int  # in pixels; with `keeps_shape` the longer side at most
     keeps_shape: bool = False
 
     def scale(self, width: int, height: int) -> tuple[float, float]:
-        """By what the model multiplies width and height of a photo of that size."""
+        """Returns the factors by which the model multiplies width and height of a photo of that size."""
         if self.keeps_shape:
             factor = min(self.height / min(width, height), self.width / max(width, height))
             return factor, factor
@@ -38,13 +40,13 @@ class InputSize:
 
 @dataclass(frozen=True)
 class Storage:
-    """How small photos may be stored: `margin` times what the model's input needs on each side."""
+    """How small photos may be stored: each side has `margin` times the pixels that the model's input needs."""
 
     size: InputSize
     margin: int = MARGIN
 
     def shrink(self, width: int, height: int) -> tuple[int, int] | None:
-        """Width and height to store a photo of that size with, its shape kept; None where it stays as it is."""
+        """Returns the smaller width and height to store a photo with, in the same shape; None if it keeps its size."""
         factor = self.margin * max(self.size.scale(width, height))
         if factor**2 > MOST_PIXELS_KEPT:
             return None
@@ -52,10 +54,10 @@ class Storage:
 
 
 def of_model(settings: Settings) -> InputSize | None:
-    """The input size of the job's model; None where its photos keep their sizes.
+    """Returns the input size of the job's model, or None if the size is not known or the model does not fix it.
 
     Raises:
-        UserError: there is no such model or file.
+        UserError: there is no such model, or PIPELINE_CONFIG cannot be read.
     """
     path = settings.pipeline_config
     if path is not None:
@@ -68,19 +70,19 @@ def of_model(settings: Settings) -> InputSize | None:
 
 
 def of_name(text: str) -> InputSize | None:
-    """The catalogue's `300x300`, height and width, or `600-1024`, shortest and longest side."""
+    """Reads a size of the catalogue: `300x300` is height and width, `600-1024` shortest and longest side."""
     found = re.fullmatch(r"(\d+)([x-])(\d+)", text)
     return InputSize(int(found[1]), int(found[3]), keeps_shape=found[2] == "-") if found else None
 
 
 def of_config(text: str) -> InputSize | None:
-    """The size in a pipeline.config, in protocol buffer text format; None for a resizer that fixes none."""
+    """Reads the size in a pipeline.config, in protocol buffer text format; None if the resizer does not fix a size."""
     resizer = RESIZER.search(re.sub(r"#[^\n]*", "", text))
     if resizer is None:
         return None
     sides = {name: int(value) for name, value in SIDE.findall(resizer[2])}
     if resizer[1] == "fixed_shape_resizer":
-        # The defaults of image_resizer.proto.
+        # The defaults are those of image_resizer.proto.
         return InputSize(sides.get("height", 300), sides.get("width", 300))
     if resizer[1] == "keep_aspect_ratio_resizer":
         return InputSize(sides.get("min_dimension", 600), sides.get("max_dimension", 1024), keeps_shape=True)
@@ -88,12 +90,12 @@ def of_config(text: str) -> InputSize | None:
 
 
 def storage(settings: Settings) -> Storage | None:
-    """How small TRAIN_IMAGE_SIZE lets photos be stored; None where each keeps its size."""
+    """Returns how small TRAIN_IMAGE_SIZE allows photos to be stored; None if each photo keeps its size."""
     chosen = settings.train_image_size
     if chosen == "original":
         return None
     if chosen == "auto":
         size = of_model(settings)
         return Storage(size) if size else None
-    # The shorter side is given, and the longer one follows it.
+    # The setting is the shorter side. The longer side follows from the photo's shape.
     return Storage(InputSize(chosen, 1 << 20, keeps_shape=True), margin=1)

@@ -1,4 +1,4 @@
-"""How a pipeline.config is read: upstream's TrainEvalPipelineConfig in text format, the zoo's or a user's own."""
+"""Reads a pipeline.config of the zoo or of a user: upstream's TrainEvalPipelineConfig in text format."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ logger = logging.getLogger("job")
 
 FIELD = re.compile(r"([A-Za-z_]\w*|\[[A-Za-z][\w./]*\])\s*[:{<]")
 STRING_OR_COMMENT = re.compile(r"""\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|#.*""")
-# Fields of SSD's feature extractor that published configs have, ssd_mobilenet_v2_coco_2018_03_29's for one, and that
-# upstream has no more. A user's own config may have them; any other that there is not is a slip of the pen there.
+# Fields of SSD's feature extractor that upstream has removed, and that published configs still have, for example
+# that of ssd_mobilenet_v2_coco_2018_03_29. A user's config may have them too. Any other unknown field in a user's
+# config is an error.
 REMOVED = {"batch_norm_trainable"}
 META_ARCHITECTURES = ("ssd", "faster_rcnn", "center_net")
-# What a config asks for beyond boxes; the records hold none of it.
+# Fields that ask for more than boxes. The records hold only boxes.
 BEYOND_BOXES = (
     "load_instance_masks",
     "num_keypoints",
@@ -33,7 +34,7 @@ BEYOND_BOXES = (
 
 
 def read(path: Path) -> Any:
-    """The TrainEvalPipelineConfig in a user's file; UserError with the line that cannot be read."""
+    """Reads the TrainEvalPipelineConfig in a user's file; raises UserError with the line that cannot be read."""
     from google.protobuf import text_format
 
     try:
@@ -45,7 +46,7 @@ def read(path: Path) -> Any:
 
 
 def is_as_published(text: str) -> bool:
-    """Whether nothing but fields that published configs have keeps a text from being a pipeline.config."""
+    """Returns whether a text is a pipeline.config whose only unknown fields are in REMOVED."""
     from google.protobuf import text_format
 
     try:
@@ -56,10 +57,10 @@ def is_as_published(text: str) -> bool:
 
 
 def parse(text: str, *, tolerant: bool = False) -> Any:
-    """A TrainEvalPipelineConfig in text format; `tolerant` passes over fields that there are not.
+    """Parses a TrainEvalPipelineConfig in text format; `tolerant` ignores unknown fields.
 
     Raises:
-        text_format.ParseError: it is none.
+        text_format.ParseError: the text is not a TrainEvalPipelineConfig.
     """
     from google.protobuf import text_format
     from object_detection.protos import pipeline_pb2
@@ -69,25 +70,25 @@ def parse(text: str, *, tolerant: bool = False) -> Any:
 
 
 def text_of(path: Path) -> str:
-    """The content of a config; UserError where it is no text."""
+    """Returns the content of a config; raises UserError if it is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8 (byte {error.start})") from None
+        raise UserError(f"{path} is not text in UTF-8 (byte {error.start})") from None
 
 
 def refused(path: Path, error: Exception) -> UserError:
-    """What to say of a config that cannot be parsed; the parser's own words begin with line and column."""
+    """Returns the error for a config that cannot be parsed. The parser's own message begins with line and column."""
     return UserError(
-        f"{path}:{error}: not a field of the Object Detection API's pipeline.config, or not its syntax: mend it"
+        f"{path}:{error}: unknown field or wrong syntax for the Object Detection API's pipeline.config: correct it"
     )
 
 
 def read_published(path: Path) -> Any:
-    """The config of an archive of the zoo; fields that upstream has removed since are left out, and named in the log.
+    """Reads the config of an archive of the zoo. Fields that upstream has removed are left out, and the log names them.
 
     Raises:
-        UserError: with the line of what is no config at all.
+        UserError: the file is not a pipeline.config; the message names the line.
     """
     from google.protobuf import text_format
 
@@ -97,12 +98,16 @@ def read_published(path: Path) -> Any:
     except text_format.ParseError as error:
         raise refused(path, error) from None
     if removed := removed_fields(text, config):
-        logger.warning("%s: upstream has removed %s since; left out", path, ", ".join(removed))
+        logger.warning("%s: upstream has removed %s; the job leaves them out", path, ", ".join(removed))
     return config
 
 
 def removed_fields(text: str, config: Any) -> list[str]:
-    """The fields that stand in a text and not in the config read from it, with their lines where those tell."""
+    """Returns the fields of a text that are not in the config that was read from it, with their lines.
+
+    A name that the config also has elsewhere is returned without a line, because the counts of the names do not show
+    which line was left out.
+    """
     left = Counter(name for name, _ in field_names(write(config)))
     known = set(left)
     removed = []
@@ -114,26 +119,27 @@ def removed_fields(text: str, config: Any) -> list[str]:
 
 
 def field_names(text: str) -> Iterator[tuple[str, int]]:
-    """The names of fields in text format, and of extensions in brackets, with their lines."""
+    """Yields the names of fields in text format, and of extensions in brackets, with their lines."""
     for number, line in enumerate(text.splitlines(), start=1):
         for name in FIELD.findall(STRING_OR_COMMENT.sub("", line)):
             yield name, number
 
 
 def write(config: Any) -> str:
-    """The config in text format."""
+    """Returns the config in text format."""
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
 
 
 def generation_of(config: Any, path: Path) -> str:
-    """The zoo's generation that the model is of, which names its engine.
+    """Returns the zoo's generation of the model, "tf1" or "tf2", which selects the engine.
 
-    Upstream's names tell: feature extractors of Keras end in `_keras`, and CenterNet came with TF2.
+    Upstream's names show it: names of Keras feature extractors end in `_keras`, and CenterNet came with TF2.
 
     Raises:
-        UserError: with the line of what this job cannot train: anything but boxes, or a model that is not there.
+        UserError: the job cannot train the config, because it does not ask for boxes with labels, or has no model of
+            META_ARCHITECTURES. The message names the line.
     """
     architecture = config.model.WhichOneof("model")
     if architecture not in META_ARCHITECTURES:
@@ -147,11 +153,11 @@ def generation_of(config: Any, path: Path) -> str:
 
 
 def refuse_beyond_boxes(config: Any, path: Path) -> None:
-    """UserError, with the line, for a config that asks for more than boxes with labels, or for less."""
+    """Raises UserError, with the line, for a config that asks for more or for less than boxes with labels."""
     text = text_of(path)
     for name in BEYOND_BOXES:
         if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?i:false|f\b|0\b))", text, re.MULTILINE):
-            raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes alone; remove it")
+            raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes only; remove it")
     if config.model.faster_rcnn.number_of_stages == 1:
         raise UserError(
             f"{path}:{line_of(path, 'number_of_stages')}: a model of one stage finds boxes without labels; remove "
@@ -160,9 +166,9 @@ def refuse_beyond_boxes(config: Any, path: Path) -> None:
 
 
 def input_size(config: Any) -> tuple[int, int] | None:
-    """Height and width of an SSD's input, where all photos get one size; None where they do not, or for another model.
+    """Returns height and width of an SSD's input if all photos get one size, and None otherwise or for another model.
 
-    Photos that keep their shapes and are padded to a square are of one size too.
+    Photos that keep their shapes and are padded to a square have one size too.
     """
     resizer = config.model.ssd.image_resizer
     if resizer.HasField("fixed_shape_resizer"):
@@ -174,6 +180,6 @@ def input_size(config: Any) -> tuple[int, int] | None:
 
 
 def line_of(path: Path, text: str) -> int:
-    """The number of the first line that holds the text, 1 where none does."""
+    """Returns the number of the first line that holds the text outside of a comment; 1 if no line does."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return next((number for number, line in enumerate(lines, start=1) if text in line.partition("#")[0]), 1)

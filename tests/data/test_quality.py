@@ -77,7 +77,7 @@ def test_boxes_under_eight_pixels_of_the_input_are_counted() -> None:
     assert facts.small_boxes == {"a": 2}
     assert facts.box_sizes == BoxSizes(smallest=1.0, median=8.0, largest=50.0)
     assert facts.photo_sizes == PhotoSizes((40, 30), (4000, 3000), (4000, 3000))
-    assert "boxes under 8 pixels at the model's input of 100 x 100, where it hardly sees them: 2 (a);" in " ".join(
+    assert "boxes under 8 pixels at the model's input of 100 x 100, which the model hardly detects: 2 (a);" in " ".join(
         quality.describe_problems(facts)
     )
 

@@ -62,7 +62,7 @@ def test_gpus_are_named_with_the_lowest_capability(tmp_path: Path) -> None:
 
 def test_driver_too_old_for_the_libraries_is_told(tmp_path: Path) -> None:
     found = ask(tmp_path, version=11040)
-    assert "runs CUDA 11.4, and CUDA 12 is needed: install driver 525 or newer" in found
+    assert "supports CUDA 11.4, but CUDA 12 is needed: install driver 525 or newer" in found
     assert "is_driver_old=True" in found
 
 
@@ -83,7 +83,7 @@ def test_driver_without_a_gpu_is_told(tmp_path: Path, status: int, devices: int,
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has a driver")
 def test_missing_driver_is_told() -> None:
-    assert "there is no NVIDIA driver" in machine.ask_driver().reason
+    assert "the NVIDIA driver (libcuda.so.1) was not found" in machine.ask_driver().reason
 
 
 def test_gpu_asked_for_and_absent_is_one_clear_line_before_any_work(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_gpu_asked_for_and_absent_is_one_clear_line_before_any_work(tmp_path: Pa
 
 
 def test_old_driver_stops_a_job_that_would_train_on_the_cpu_instead() -> None:
-    with pytest.raises(UserError, match="no GPU can be used: old; set DEVICE=cpu to train without"):
+    with pytest.raises(UserError, match="no GPU can be used: old; set DEVICE=cpu to train on the CPU"):
         machine.tell("auto", Gpus(reason="old", is_driver_old=True))
 
 
@@ -131,7 +131,7 @@ def test_memory_without_a_limit(root: Path, version: int, limit: str) -> None:
 
 def test_memory_that_cannot_suffice_is_refused(root: Path, tmp_path: Path) -> None:
     write_memory(root, 2, limit=str(512 << 20), used=5)
-    with pytest.raises(UserError, match="may use 512 MiB of memory, and the smallest job needs 768"):
+    with pytest.raises(UserError, match="may use 512 MiB of memory, but the smallest job needs 768 MiB"):
         machine.check(make_settings(tmp_path))
 
 

@@ -238,7 +238,7 @@ def test_workflow_of_a_repository_of_one_s_own(image: str, opened: Path, bucket:
 def test_little_memory_is_a_clear_message(image: str, bucket: Path) -> None:
     limits = ("--memory=512m", "--memory-swap=512m")
     log = run(*SMOKE, *limits, f"--volume={bucket}:/data", image, "3", code=2)
-    assert "may use 512 MiB of memory, and the smallest job needs 768: raise the limit" in log
+    assert "may use 512 MiB of memory, but the smallest job needs 768 MiB: raise the limit" in log
 
 
 def test_memory_that_runs_out_is_told_before_the_kernel_kills(image: str) -> None:
@@ -250,7 +250,8 @@ def test_memory_that_runs_out_is_told_before_the_kernel_kills(image: str) -> Non
     )
     limits = ("--memory=800m", "--memory-swap=800m", "--workdir=/opt/job", "--entrypoint=python")
     log = run(*limits, image, "-c", grow, code=137)
-    assert "800 MiB that this container may use are in use; beyond them it is killed (exit code 137)" in log
+    assert "800 MiB that this container may use are in use; above the limit" in log
+    assert "the kernel kills the container (exit code 137)" in log
 
 
 def test_image_tells_what_is_in_it(image: str) -> None:

@@ -96,7 +96,7 @@ def test_filled_manifest_is_what_its_service_takes(name: str, tmp_path: Path) ->
         ("vertex-ai.yaml", "imageUri", "image", "image"),
         ("azure-ml.yaml", "uri_folder", "bucket", "bucket"),
         ("kubernetes.yaml", "backoffLimit", "backofLimit", "backofLimit"),
-        ("kubeflow.yaml", "tfReplicaSpecs", "replicaSpecs", "replicaSpecs is no field of KubeflowOrgV1TFJobSpec"),
+        ("kubeflow.yaml", "tfReplicaSpecs", "replicaSpecs", "replicaSpecs is not a field of KubeflowOrgV1TFJobSpec"),
         ("kubeflow.yaml", "containerPort: 2222", "containerPort: port", "'port' is not of type"),
         ("kubeflow.yaml", "name: tensorflow", "name: job", "no container is called tensorflow"),
         ("github-actions.yml", "runs-on", "run-on", "runs-on"),

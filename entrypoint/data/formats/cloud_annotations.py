@@ -1,4 +1,4 @@
-"""Cloud Annotations, versions 1.0 and v2, as its own programs write them: `_annotations.json` in the bucket's root."""
+"""Reads `_annotations.json` in the bucket's root, as Cloud Annotations 1.0 and v2 write it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CORNERS = ("x", "y", "x2", "y2")
 
 
 def read(files: Files) -> Source | None:
-    """The boxes of the file, by the keys that it uses: whether those are photos of the bucket is still to be seen.
+    """Reads the boxes of the file by the keys in it, which need not be keys of photos in the bucket.
 
     Raises:
-        UserError: the file is damaged, or not of photos with boxes.
+        UserError: the file is damaged, or does not hold photos with boxes.
     """
     if FILE not in files.keys:
         return None
@@ -34,7 +34,7 @@ def read(files: Files) -> Source | None:
 
 
 def read_document(path: Place) -> dict[str, Any]:
-    """The JSON object in the file; UserError where there is none, or it is not of photos with boxes."""
+    """Returns the JSON object in the file; raises UserError if the file has none, or holds no photos with boxes."""
     try:
         document = json.loads(bucket.read(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def read_document(path: Place) -> dict[str, Any]:
             f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again"
         ) from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} holds a JSON {type(document).__name__} where an object is expected")
+        raise UserError(f"{path} holds a JSON {type(document).__name__}, but an object is expected")
     if (document.get("type") or "localization") != "localization":
         raise UserError(
             f"{path} has type {document['type']!r}: a detector needs boxes; label the photos in a localization project"
@@ -55,13 +55,13 @@ def read_document(path: Place) -> dict[str, Any]:
 
 
 def read_v1(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
-    """Returns the annotations of version 1.0 by object key, each with x, y, x2, y2 and label."""
+    """Returns the annotations of version 1.0 by the photo's key; each has x, y, x2, y2 and label."""
     entries = {key: value if isinstance(value, list) else [value] for key, value in document["annotations"].items()}
     return {key: [read_annotation(each) for each in value] for key, value in entries.items()}
 
 
 def read_annotation(annotation: Any) -> Drawn | NoBox:
-    """Returns an annotation of version 1.0. The page writes a label without corners for "mark as negative"."""
+    """Returns an annotation of version 1.0. The page writes "mark as negative" as a label without corners."""
     if not isinstance(annotation, dict):
         return NoBox.UNKNOWN
     if annotation.get("label") == NEGATIVE and not any(corner in annotation for corner in CORNERS):
@@ -71,7 +71,7 @@ def read_annotation(annotation: Any) -> Drawn | NoBox:
 
 
 def read_v2(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
-    """Returns the annotations of version v2, which has images, labels and annotations by id."""
+    """Returns the annotations of version v2, whose document has images, labels and annotations by id."""
     labels = document.get("labels")
     entries = labels if isinstance(labels, dict) else {}
     names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
@@ -88,7 +88,7 @@ def read_v2(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
 
 
 def hull(annotation: Any, names: dict[str, Any]) -> Drawn | NoBox:
-    """Returns the box of a v2 annotation: the hull of its four targets. A corner stays missing without targets."""
+    """Returns the box of a v2 annotation: the hull of its four targets. Without targets, the corners are None."""
     if not isinstance(annotation, dict):
         return NoBox.UNKNOWN
     label, targets = names.get(str(annotation.get("label"))), annotation.get("targets")
@@ -98,7 +98,7 @@ def hull(annotation: Any, names: dict[str, Any]) -> Drawn | NoBox:
 
 
 def declared_labels(document: dict[str, Any]) -> list[str]:
-    """The labels that the file lists, in its order."""
+    """Returns the labels that the file lists, in the same order."""
     labels = document.get("labels")
     if isinstance(labels, dict):
         labels = [entry.get("name") for entry in labels.values() if isinstance(entry, dict)]

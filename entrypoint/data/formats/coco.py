@@ -1,7 +1,7 @@
 """COCO's JSON (cocodataset.org, "Data format", object detection): one file, or one per split.
 
-`images` with file_name, width and height; `annotations` with bbox as [x, y, width, height] in pixels from the upper
-left corner; `categories` with id and name.
+`images` have file_name, width and height. `annotations` have bbox as [x, y, width, height] in pixels from the upper
+left corner. `categories` have id and name.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ WANTED = "JSON files with `images`, `annotations` and `categories`"
 
 
 def read(files: Files) -> Source | None:
-    """The boxes of all of COCO's files in the bucket; of those named `instances...` alone where there are such.
+    """Reads the boxes of all COCO files in the bucket; if files are named `instances...`, reads only these.
 
-    The published data sets have the same photos once more under `person_keypoints...`.
+    The published data sets contain the same photos again in `person_keypoints...`.
     """
     found = documents.of_kind(files, documents.COCO)
     instances = {key: each for key, each in found.items() if PurePosixPath(key).name.startswith("instances")}
@@ -35,7 +35,7 @@ def read(files: Files) -> Source | None:
 
 
 def labels_of(found: list[dict[str, Any]]) -> list[str]:
-    """The names of the categories in the order of their ids; each name once."""
+    """Returns the names of the categories in the order of their ids, each name once."""
     categories = [
         (number(each.get("id")) or 0.0, name)
         for document in found
@@ -46,7 +46,7 @@ def labels_of(found: list[dict[str, Any]]) -> list[str]:
 
 
 def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) -> None:
-    """Adds the photos of one file and what is drawn on them."""
+    """Adds the photos of one file with their annotations."""
     names = {identity(each.get("id")): text(each.get("name")) for each in document["categories"] if is_object(each)}
     drawn: dict[str, list[Drawn | NoBox]] = defaultdict(list)
     for each in filter(is_object, document["annotations"]):
@@ -68,18 +68,21 @@ def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) 
 
 
 def is_object(item: Any) -> bool:
-    """Whether an item of a list can be an image, an annotation or a category."""
+    """Returns whether an item of a list can be an image, an annotation or a category."""
     return isinstance(item, dict)
 
 
 def identity(value: Any) -> str:
-    """An id to compare with others: 1, 1.0 and "1" are one, since tools for tables write whole numbers as fractions."""
+    """Returns an id as text to compare. 1, 1.0 and "1" are equal, because tools for tables write integers as floats."""
     value = number(value) if isinstance(value, float) else value
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def read_annotation(annotation: dict[str, Any], names: dict[str, str | None]) -> Drawn | NoBox:
-    """The box; a crowd's, which stands for objects that nobody parted, says so instead of being one object."""
+    """Returns the box of an annotation.
+
+    Returns NoBox.CROWD for a crowd: its box holds many objects that nobody separated.
+    """
     bbox = annotation.get("bbox")
     if annotation.get("iscrowd") in (1, True):
         return NoBox.CROWD

@@ -1,6 +1,7 @@
 """CreateML's JSON (Apple's documentation, "Building an Object Detector Data Source"): photos with boxes.
 
-A list of `{image, annotations: [{label, coordinates: {x, y, width, height}}]}`; pixels, x and y in the box's middle.
+A file is a list of `{image, annotations: [{label, coordinates: {x, y, width, height}}]}`, in pixels. x and y are the
+middle of the box.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ WANTED = "JSON files with a list of `image` and `annotations`"
 
 
 def read(files: Files) -> Source | None:
-    """The boxes of all of CreateML's files in the bucket."""
+    """Reads the boxes of all CreateML files in the bucket."""
     found = documents.of_kind(files, documents.CREATE_ML)
     if not found:
         return None
@@ -30,7 +31,7 @@ def read(files: Files) -> Source | None:
 
 
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
-    """Adds a photo and what is drawn on it."""
+    """Adds a photo with its annotations."""
     name = first(entry, IMAGE)
     photo = files.named(unquote(urlsplit(name).path) if "://" in name else name, key)
     if photo is None:
@@ -41,7 +42,7 @@ def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) ->
 
 
 def read_annotation(annotation: Any) -> Drawn | NoBox:
-    """Returns the box of an annotation."""
+    """Returns the box of an annotation. Without `coordinates`, the annotation is read as Cloud Annotations has it."""
     coordinates = annotation.get("coordinates") if isinstance(annotation, dict) else None
     if not isinstance(coordinates, dict):
         return cloud_annotations.read_annotation(annotation)

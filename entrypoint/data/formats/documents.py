@@ -1,4 +1,4 @@
-"""The JSON documents of a bucket, for the formats that are known by what is in them."""
+"""Reads the JSON documents of a bucket, for the formats that are recognised by the content of their files."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from entrypoint.data.formats.source import Files
 from entrypoint.system.errors import UserError
 
-# Where none of the first so many from the root down is known, and none of the largest, the others are not looked at: a
-# bucket can have a file of something else per photo.
+# The first FIRST files from the root down are read, and the LARGEST largest of the rest. If no file among them is of a
+# known kind, no more files are read, because a bucket can have a file of another kind for each photo.
 FIRST, LARGEST = 40, 10
 COCO, CREATE_ML, DAMAGED = "coco", "create_ml", "damaged"
-# Many times as large as the boxes, and of no use here.
+# The job does not use these fields, which are many times as large as the boxes.
 HEAVY = ("segmentation", "keypoints", "caption")
-# The older names are those of Turi Create, and of what exports for it.
+# The older names come from Turi Create and from programs that export for it.
 IMAGE = ("image", "imagefilename", "imageURL", "filename")
 ANNOTATIONS = ("annotations", "annotation")
 
 
 def of_kind(files: Files, kind: str) -> dict[str, Any]:
-    """The bucket's documents of that kind, by their keys.
+    """Returns the bucket's documents of that kind, by their keys.
 
     Raises:
-        UserError: there are some, and another one beside them is damaged.
+        UserError: there are documents of that kind, and another document is damaged.
     """
     if files.documents is None:
         files.documents = dict(read_known(files))
@@ -33,12 +33,12 @@ def of_kind(files: Files, kind: str) -> dict[str, Any]:
     damaged = [key for key, (name, _) in files.documents.items() if name == DAMAGED]
     if found and damaged:
         places = ", ".join(str(files.root / key) for key in damaged)
-        raise UserError(f"{places}: cut off or damaged; export the annotations again, or remove what is of no use")
+        raise UserError(f"{places}: cut off or damaged; export the annotations again, or remove what is not needed")
     return found
 
 
 def read_known(files: Files) -> Iterator[tuple[str, tuple[str, Any]]]:
-    """The keys of the documents that are of a kind, with it, one parsed after another."""
+    """Yields (key, (kind, document)) of each document of a known kind, damaged ones too; parses them one by one."""
     keys = files.with_suffix(".json")
     largest = sorted(keys[FIRST:], key=lambda key: -files.entries[key].size)[:LARGEST]
     sample = [*keys[:FIRST], *largest]
@@ -54,7 +54,7 @@ def read_known(files: Files) -> Iterator[tuple[str, tuple[str, Any]]]:
 
 
 def classify(content: bytes) -> tuple[str, Any]:
-    """The kind of a document, empty for none that is known, and the document."""
+    """Returns the kind of a document, or an empty string if it is unknown, and the parsed document."""
     try:
         document = json.loads(content.decode("utf-8-sig"), object_hook=without_heavy)
     except (ValueError, RecursionError):
@@ -65,14 +65,14 @@ def classify(content: bytes) -> tuple[str, Any]:
 
 
 def without_heavy(item: dict[str, Any]) -> dict[str, Any]:
-    """An object of a document as it is parsed, without what nobody reads."""
+    """Returns an object of a document without the fields that the job does not use."""
     for name in HEAVY:
         item.pop(name, None)
     return item
 
 
 def is_coco(document: Any) -> bool:
-    """Whether a document is one of boxes; captions and panoptic segments have other annotations."""
+    """Returns whether a document holds boxes: captions and panoptic segments have annotations of another form."""
     lists = ("images", "annotations", "categories")
     if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in lists):
         return False
@@ -81,17 +81,17 @@ def is_coco(document: Any) -> bool:
 
 
 def is_create_ml(document: Any) -> bool:
-    """Whether a document is a list with photos in it."""
+    """Returns whether a document is a list with photos in it."""
     return isinstance(document, list) and any(is_entry(entry) for entry in document)
 
 
 def is_entry(entry: Any) -> bool:
-    """Whether an item of CreateML's list is a photo."""
+    """Returns whether an item of CreateML's list is a photo."""
     return (
         isinstance(entry, dict) and isinstance(first(entry, IMAGE), str) and isinstance(first(entry, ANNOTATIONS), list)
     )
 
 
 def first(entry: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """The value of the first of the names that there is."""
+    """Returns the value of the first of the names that the entry has, or None."""
     return next((entry[name] for name in names if name in entry), None)

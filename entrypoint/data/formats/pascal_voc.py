@@ -1,6 +1,7 @@
 """Pascal VOC's XML (host.robots.ox.ac.uk, the development kit of 2012): one file per photo.
 
-`annotation` with `filename`, `size` and an `object` per box: `name`, and `bndbox` with its corners in pixels.
+The root `annotation` has `filename`, `size` and an `object` per box. An `object` has `name`, and `bndbox` with the
+corners in pixels.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from entrypoint.data.formats.source import (
 )
 from entrypoint.system import bucket
 
-WANTED = "XML files of one photo each, with `annotation` as their root"
+WANTED = "one XML file per photo, with the root element `annotation`"
 
 
 def read(files: Files) -> Source | None:
-    """The boxes of all XML files whose root is `annotation`."""
+    """Reads the boxes of all XML files whose root is `annotation`."""
     source = Source(files.root, [])
     lists = read_lists(files)
     claims = []
@@ -44,7 +45,7 @@ def read(files: Files) -> Source | None:
 
 
 def parse(content: bytes) -> ElementTree.Element | None:
-    """The root of a document; None where it is damaged, or defines entities, which annotations never need."""
+    """Returns the root of a document; None if it is damaged, or defines entities, which annotations never need."""
     if b"<!ENTITY" in content:
         return None
     try:
@@ -54,7 +55,11 @@ def parse(content: bytes) -> ElementTree.Element | None:
 
 
 def find_photo(source: Source, files: Files, key: str, root: ElementTree.Element) -> str | None:
-    """The photo of a file: that of its own name, since photos are renamed with their files, or else of that in it."""
+    """Returns the photo of an annotation file. Returns None if there is no such photo, and notes it in `source`.
+
+    The photo has the file's own name, because photos are renamed together with their files. If there is no such photo,
+    the `filename` in the file counts.
+    """
     name = (root.findtext("filename") or "").strip()
     photo = files.beside(key) or (files.named(name, key) if name else None)
     if photo is None or not may_be_of(part_of_folders(key), photo):
@@ -69,27 +74,27 @@ def find_photo(source: Source, files: Files, key: str, root: ElementTree.Element
 
 
 def read_annotation(key: str, root: ElementTree.Element, lists: dict[str, str]) -> Labelled:
-    """What is drawn on the photo of one file."""
+    """Returns the annotations in one file."""
     part = lists.get(PurePosixPath(key).stem) or part_of_folders(key)
     size = size_of(root.findtext("size/width"), root.findtext("size/height"))
     return Labelled([read_object(each) for each in root.findall("object")], in_pixels=True, size=size, part=part)
 
 
 def read_object(element: ElementTree.Element) -> Drawn:
-    """The box of an object."""
+    """Returns the box of an object."""
     corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
-    # White space is how some programs set XML in lines.
+    # Some programs add white space when they break XML into lines.
     return Drawn((element.findtext("name") or "").strip(), *corners)
 
 
 def read_lists(files: Files) -> dict[str, str]:
-    """The split of each photo by its stem, from ImageSets/Main/train.txt, val.txt and test.txt."""
+    """Returns the split of each photo by its stem, from ImageSets/Main/train.txt, val.txt and test.txt."""
     parts = {}
     for key in files.with_suffix(".txt"):
         path = PurePosixPath(key)
         if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in PARTS:
             for line in map(str.strip, bucket.read(files.root / key).decode(errors="replace").splitlines()):
-                # Lists of one label have 1 or -1 behind the stem; stems can have blanks.
+                # A list for one label has 1 or -1 behind the stem. A stem can contain spaces.
                 stem = line if line in files.by_stem else line.rpartition(" ")[0].strip()
                 parts[stem] = PARTS[path.stem]
     return parts

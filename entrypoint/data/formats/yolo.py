@@ -1,8 +1,8 @@
 """YOLO's text files (docs.ultralytics.com, "Object Detection Datasets Overview"): one per photo, and a list of labels.
 
-A line is `class x y width height`, the middle and the size as fractions of the photo; or `class x1 y1 x2 y2 ...`, a
-polygon, of which the hull is taken. The labels stand in data.yaml, or one a line in classes.txt or obj.names. An empty
-file is a photo without objects; a photo without a file was never labelled.
+A line is `class x y width height`, with the middle and the size as fractions of the photo, or a polygon,
+`class x1 y1 x2 y2 ...`, whose hull is the box. The labels are listed in data.yaml, or one per line in classes.txt or
+obj.names. An empty file means a photo without objects. A photo without a file was never labelled.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from entrypoint.data.formats.source import (
 from entrypoint.system import bucket
 from entrypoint.system.errors import UserError
 
-WANTED = "text files of one photo each, with data.yaml or classes.txt"
-BOX_WORDS = 5  # in the line of a box
-SCORED = 6  # in one with a score
+WANTED = "one text file per photo, with data.yaml or classes.txt"
+BOX_WORDS = 5  # words in the line of a box
+SCORED = 6  # words in the line of a box with a score
 LISTS = ("classes.txt", "obj.names")
 
 
 def read(files: Files) -> Source | None:
-    """The boxes of all text files that lie beside a photo of their name, or in `labels` where that is in `images`.
+    """Reads all text files that lie beside a photo of their name, or in `labels` if the photo is in `images`.
 
     Raises:
-        UserError: several files list the labels, and not alike.
+        UserError: several files list the labels, and the lists differ.
     """
     names = read_names(files)
     keys = [key for key in files.with_suffix(".txt") if is_of_photo(files, key, names.lists)]
@@ -57,7 +57,7 @@ def read(files: Files) -> Source | None:
 
 
 def is_of_photo(files: Files, key: str, lists: dict[str, str]) -> bool:
-    """Whether a text file can be a photo's: it shares its stem with one, or lies in a folder of labels."""
+    """Returns whether a text file can belong to a photo: a photo has its stem, or it lies in a folder `labels`."""
     path = PurePosixPath(key)
     if path.name in LISTS or key in lists:
         return False
@@ -66,21 +66,21 @@ def is_of_photo(files: Files, key: str, lists: dict[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class Names:
-    """What stands outside of the photos' own files."""
+    """The labels and splits, which are not in the files of the photos."""
 
-    key: str = ""  # of the file with the labels
-    labels: dict[int, str] = field(default_factory=dict)  # by their numbers
-    lists: dict[str, str] = field(default_factory=dict)  # split by photo, and by list of photos
-    words: int | None = None  # of a line that are of its box, None for all
+    key: str = ""  # the key of the file with the labels
+    labels: dict[int, str] = field(default_factory=dict)  # number -> label
+    lists: dict[str, str] = field(default_factory=dict)  # photo, or list of photos -> split
+    words: int | None = None  # how many words of a line belong to the box; None for all
 
 
 def read_names(files: Files) -> Names:
-    """Labels and splits by data.yaml, or else by classes.txt or obj.names with lists of photos beside."""
+    """Reads labels and splits from data.yaml, or else from classes.txt or obj.names and lists of photos."""
     documents = {key: parse(files, key) for key in files.with_suffix(".yaml", ".yml")}
     found = {key: labels for key, document in documents.items() if (labels := labels_of(document))}
     if found:
         key, labels = the_one(files, found)
-        # Behind the box come the points of a pose, which look like the corners of a polygon.
+        # The points of a pose follow the box, and would look like the corners of a polygon.
         words = BOX_WORDS if "kpt_shape" in documents[key] else None
         return Names(key, labels, read_parts(files, key, documents[key]), words)
     for key in files.with_suffix(".txt", ".names"):
@@ -93,19 +93,23 @@ def read_names(files: Files) -> Names:
 
 
 def the_one(files: Files, found: dict[str, dict[int, str]]) -> tuple[str, dict[int, str]]:
-    """The first list of labels; UserError where another says something else, since numbers would mean two things."""
+    """Returns the first list of labels with its key.
+
+    Raises:
+        UserError: another list differs, so that a number could mean two labels.
+    """
     first, *others = found
     for other in others:
         if found[other] != found[first]:
             raise UserError(
-                f"{files.root / first} and {files.root / other} list different labels: number them alike in the whole "
-                "bucket, and remove the file that is wrong"
+                f"{files.root / first} and {files.root / other} list different labels: use the same numbers in the "
+                "whole bucket, and remove the wrong file"
             )
     return first, found[first]
 
 
 def parse(files: Files, key: str) -> Any:
-    """The document; None where it is damaged, which is kept in mind."""
+    """Returns the document. If it is damaged, adds its key to the damaged files and returns None."""
     try:
         return yaml.safe_load(bucket.read(files.root / key))
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -114,7 +118,7 @@ def parse(files: Files, key: str) -> Any:
 
 
 def labels_of(document: Any) -> dict[int, str]:
-    """The labels of data.yaml by their numbers; anything but text or a number is none."""
+    """Returns the labels of data.yaml by their numbers. A label that is not text or a number is left out."""
     names = document.get("names") if isinstance(document, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -125,7 +129,7 @@ def labels_of(document: Any) -> dict[int, str]:
 
 
 def read_parts(files: Files, key: str, document: dict[str, Any]) -> dict[str, str]:
-    """The split of each photo, and of each list of photos, that data.yaml names under train, val and test."""
+    """Returns the split of each photo, and of each list of photos, that data.yaml names under train, val and test."""
     parts: dict[str, str] = {}
     for name, part in PARTS.items():
         entries = document.get(name)
@@ -136,7 +140,7 @@ def read_parts(files: Files, key: str, document: dict[str, Any]) -> dict[str, st
 
 
 def read_lists(files: Files) -> dict[str, str]:
-    """The same by lists of photos that are called train.txt and valid.txt, as Darknet has them."""
+    """Returns the split of each photo, and of each list of photos, from Darknet's lists train.txt and valid.txt."""
     parts: dict[str, str] = {}
     for key in files.with_suffix(".txt"):
         path = PurePosixPath(key)
@@ -146,7 +150,7 @@ def read_lists(files: Files) -> dict[str, str]:
 
 
 def named_by(files: Files, key: str, root: str, entry: str) -> list[str]:
-    """The photos in a folder, or in a list of photos, that data.yaml names; the list is among them."""
+    """Returns the photos of a folder or list that data.yaml names, and the key of the list itself."""
     base = PurePosixPath(key).parent
     for folder in (base / root / entry, base / entry, PurePosixPath(entry)):
         wanted = "/".join(part for part in folder.parts if part not in (".", "..", "/"))
@@ -159,7 +163,7 @@ def named_by(files: Files, key: str, root: str, entry: str) -> list[str]:
 
 
 def read_line(words: list[str], labels: dict[int, str]) -> Drawn | NoBox:
-    """Returns the box of a line. A sixth number is a detector's score; more numbers are the corners of a polygon."""
+    """Returns the box of a line. A sixth word is a detector's score; more words are the corners of a polygon."""
     first = number(words[0])
     label = labels.get(int(first)) if first is not None and first.is_integer() else None
     if len(words) > SCORED and len(words) % 2:

@@ -1,4 +1,4 @@
-"""What both engines use, and every change that is made to upstream's code at run time (`patches`).
+"""Code that both engines use. `patches` holds every change that is made to upstream's code at run time.
 
-Import it only after the engine has set TensorFlow's mode.
+Import this package only after the engine has set TensorFlow's mode.
 """

@@ -1,4 +1,4 @@
-"""The anchors of an SSD and its raw outputs, for clients that decode boxes themselves; for both engines."""
+"""The anchors and the raw outputs of an SSD, for clients that decode boxes themselves. Both engines use it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 import tensorflow as tf
 from object_detection.builders import post_processing_builder
 
-# What clients divide encoded centres and sides by, as most published configs have it; the coder is that of Faster R-CNN
-# (arXiv:1506.01497, section 3.1.2).
+# Clients divide encoded centres and sides by these numbers. Most published configs use the same numbers. The box coder
+# is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
 SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
 def raw_outputs(config: Any, predictions: Any) -> dict[str, Any]:
-    """What an SSD says at each anchor, in one form for every model; float32.
+    """Returns the predictions of an SSD at each anchor as float32, in the same form for every model.
 
-    box_encodings [1, anchors, 4] are y, x, height and width, encoded with SCALES whatever those of the model are.
-    class_predictions [1, anchors, 1 + labels] are scores, the background's first: zero where the model has none.
+    box_encodings [1, anchors, 4] are y, x, height and width. They are encoded with SCALES, even if the model's own
+    scales differ. class_predictions [1, anchors, 1 + labels] are scores. The first score is that of the background: it
+    is zero if the model has no class for the background.
     """
     ssd = config.model.ssd
     coder = ssd.box_coder.faster_rcnn_box_coder
@@ -32,11 +33,14 @@ def raw_outputs(config: Any, predictions: Any) -> dict[str, Any]:
 
 
 def to_centers(corners: Any) -> Any:
-    """Anchors [ymin, xmin, ymax, xmax] as [ycenter, xcenter, height, width]; float32 [anchors, 4], fractions."""
+    """Converts anchors from [ymin, xmin, ymax, xmax] to [ycenter, xcenter, height, width].
+
+    Both forms are float32 [anchors, 4], as fractions of the photo.
+    """
     ymin, xmin, ymax, xmax = tf.unstack(corners, axis=1)
     return tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin], axis=1)
 
 
 def rounded(centers: Any) -> list[list[float]]:
-    """An array of anchors as lists, with the digits that float32 has."""
+    """Returns an array of anchors as lists, rounded to the digits that float32 has."""
     return [[round(float(value), 7) for value in anchor] for anchor in centers]

@@ -1,4 +1,4 @@
-"""How training is spread over GPUs and machines: TensorFlow's own strategies, and what their members must agree on."""
+"""Distributes training over GPUs and machines with TensorFlow's own strategies, and exchanges values between them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger("job")
 
 @functools.lru_cache(maxsize=1)
 def strategy_for(cluster: Cluster | None) -> Any:
-    """The tf.distribute.Strategy: one device, all GPUs of this machine, or those of all machines of a cluster.
+    """Returns a tf.distribute.Strategy for one device, all GPUs of this machine, or all machines of a cluster.
 
-    A cluster is complete when this returns: the call waits for the other machines. TensorFlow makes one a process, and
-    none where anything was computed eagerly before.
+    For a cluster, the call waits until all machines are connected. A process can create only one strategy of a
+    cluster, and only before its first eager computation.
     """
     if cluster:
         return join(cluster)
@@ -30,10 +30,11 @@ def strategy_for(cluster: Cluster | None) -> Any:
 
 
 def join(cluster: Cluster) -> Any:
-    """The strategy of a cluster, when all of its machines are there; JobError where that fails."""
+    """Waits for all machines of a cluster and returns its strategy; raises JobError if they cannot connect."""
     logger.info("machine %d of %d: waiting for the others", cluster.rank + 1, cluster.size)
     try:
-        # It hears no SIGTERM, having taken the signal and Python's lock: SIGKILL ends it, and nothing is lost by that.
+        # TensorFlow replaces the handler of SIGTERM and holds Python's lock, so that the job cannot react to SIGTERM
+        # while it waits for the other machines. SIGKILL is safe then: nothing is lost.
         strategy = make(cluster)
     except tf.errors.OpError as error:
         members = ", ".join(address for each in cluster.cluster.values() for address in each)
@@ -44,7 +45,7 @@ def join(cluster: Cluster) -> Any:
 
 
 def make(cluster: Cluster) -> Any:
-    """TensorFlow's strategy of a cluster."""
+    """Returns TensorFlow's strategy for a cluster."""
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(cluster.cluster),
         task_type=cluster.task.type,
@@ -55,12 +56,12 @@ def make(cluster: Cluster) -> Any:
 
 
 def is_cluster(strategy: Any) -> bool:
-    """Whether the strategy is one of several machines."""
+    """Returns whether the strategy spans several machines."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def from_chief(strategy: Any, values: list[Any]) -> list[Any]:
-    """The chief's values of tensors or variables that every member has; the chief is the first replica."""
+    """Returns the chief's values of tensors or variables that all replicas have. The chief is the first replica."""
 
     def exchange() -> list[Any]:
         return list(local(strategy, strategy.run(gather)))
@@ -68,19 +69,19 @@ def from_chief(strategy: Any, values: list[Any]) -> list[Any]:
     def gather() -> list[Any]:
         context = tf.distribute.get_replica_context()
         is_chief = tf.equal(context.replica_id_in_sync_group, 0)
-        # Variables are read here, where each replica sees its own.
+        # Variables are read inside the replica, because there each replica reads its own values.
         mine = [tf.convert_to_tensor(value) for value in values]
-        # One by one, since they are of several types.
+        # The values are reduced one by one, because they have several types.
         return [context.all_reduce("sum", tf.where(is_chief, each, tf.zeros_like(each))) for each in mine]
 
     return list(tf.function(exchange, autograph=False)())
 
 
 def total(strategy: Any, value: int) -> int:
-    """The sum of a number over all machines, each counted once for each of its replicas."""
+    """Returns the sum of a number over all replicas of all machines."""
     return int(strategy.reduce("sum", strategy.run(lambda: tf.constant(value, tf.int64)), axis=None))
 
 
 def local(strategy: Any, values: Any) -> Any:
-    """One replica's part of what is the same on all."""
+    """Returns one replica's part of values that are the same on all replicas."""
     return tf.nest.map_structure(lambda each: strategy.experimental_local_results(each)[0], values)

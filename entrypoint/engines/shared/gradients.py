@@ -1,4 +1,7 @@
-"""What a train_config says of gradients; for both engines, in whose mode of TensorFlow it is imported."""
+"""Applies the fields of a train_config about gradients: which variables are trained, and how gradients are adjusted.
+
+Shared by both engines. Import it only after the engine has set TensorFlow's mode.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from entrypoint.system.errors import UserError
 
 logger = logging.getLogger("job")
 
-# The names that slim and Keras give them.
+# The ends of the names that slim and Keras give to biases.
 BIAS = re.compile(r"/bias(es)?(:\d+)?$")
 
 
 def to_train(variables: list[Any], train: Any) -> list[Any]:
-    """The variables that a train_config lets train: patterns fit anywhere in a name, as upstream's do.
+    """Returns the variables that a train_config lets train. Patterns match anywhere in a name, as in upstream.
 
     Raises:
-        UserError: there are none.
+        UserError: no variable is left to train.
     """
 
     def fits(variable: Any, patterns: Any) -> bool:
@@ -37,9 +40,10 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
 
 
 def adjust(gradients: list[Any], variables: list[Any], train: Any) -> list[tuple[Any, Any]]:
-    """Pairs of gradient and variable as a train_config wants them: those of biases multiplied, all clipped by norm.
+    """Returns pairs of gradient and variable, adjusted as a train_config specifies.
 
-    Variables that the loss does not depend on have no gradient, and are left out.
+    The gradients of biases are multiplied, and then all gradients are clipped by their global norm. Variables that the
+    loss does not depend on have no gradient and are left out.
     """
     pairs = [(gradient, each) for gradient, each in zip(gradients, variables, strict=True) if gradient is not None]
     if factor := train.bias_grad_multiplier:

@@ -1,4 +1,7 @@
-"""What a model loses on a batch; for both engines, in whose mode of TensorFlow it is imported."""
+"""Computes the losses of a model on a batch.
+
+Shared by both engines. Import it only after the engine has set TensorFlow's mode.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from entrypoint.engines.engine import LOSS
 
 
 def compute(model: Any, features: dict[str, Any], labels: Any, step: Any, regularize: bool) -> dict[str, Any]:
-    """Upstream's losses of a batch by name, their sum as Loss/total_loss; scalars, float32."""
+    """Returns upstream's losses of a batch by name, and their sum as Loss/total_loss: scalars, float32."""
     model_lib.provide_groundtruth(model, labels, training_step=step)
     shapes = features["true_image_shape"]
     predictions = model.predict(features["image"], shapes, **model.get_side_inputs(features))

@@ -1,7 +1,7 @@
-"""Photos of rare labels more often than they are in the records; for both engines.
+"""Shows photos of rare labels more often than they are in the records. Both engines use it.
 
-Repeat factor sampling (Gupta, Dollár and Girshick 2019, arXiv:1908.03195, section 3.2), with the share of the most
-common label as the threshold below which labels are repeated.
+This is repeat factor sampling (Gupta, Dollár and Girshick 2019, arXiv:1908.03195, section 3.2). The threshold below
+which labels are repeated is the share of the most common label.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any
 
 
 def factors(photos: list[int]) -> list[float]:
-    """How often a photo with the label is shown in an epoch, out of the number of photos of each label."""
+    """Returns for each label how often a photo with it is shown in an epoch, given the number of photos per label."""
     most = max(photos, default=0)
     return [math.sqrt(most / count) if count else 1.0 for count in photos]
 
 
 def repeat(examples: Any, repeats: list[float]) -> Any:
-    """A dataset of serialized examples, each as often in a row as the rarest of its labels asks for, on average."""
+    """Returns a dataset in which each serialized example is repeated in a row.
+
+    On average, an example is repeated as often as the factor of the rarest of its labels.
+    """
     import tensorflow as tf
 
     table = tf.constant([1.0, *repeats], tf.float32)

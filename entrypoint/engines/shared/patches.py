@@ -1,7 +1,7 @@
-"""Every change that is made at run time to the code of upstream or Keras: what, why, and since which version.
+"""Every change that is made at run time to the code of upstream or Keras, with its reason and the versions concerned.
 
-tests/engines/test_patches.py shows for each that it is still needed. What upstream needs in order to be imported at all
-is in the sdists' own compatibility layer, sdists/compatibility.py.
+tests/engines/test_patches.py shows for each change that it is still needed. Changes without which upstream cannot be
+imported are in the compatibility layer of the sdists, sdists/compatibility.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from entrypoint.engines.shared import oversampling
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replaces an attribute of upstream's while the block runs."""
+    """Replaces an attribute of an object of upstream while the block runs."""
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -32,9 +32,9 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def repeated_reading(repeats: list[float] | None) -> Iterator[None]:
     """Repeats the records that upstream's input pipeline reads, while the block builds the pipeline.
 
-    `repeats` says by label how often photos with it are shown in an epoch, the first label having id 1; None repeats
-    nothing. Upstream (object_detection 2.8.0) has no setting for it. The function by which it reads a file is the only
-    place before its shuffling.
+    `repeats` lists for each label how often photos with this label are shown in an epoch. The first label has id 1.
+    None repeats nothing. Upstream (object_detection 2.8.0) has no setting for repetition. The function with which
+    upstream reads a file is the only place to repeat photos before upstream shuffles them.
     """
     if repeats is None:
         yield
@@ -50,10 +50,10 @@ def repeated_reading(repeats: list[float] | None) -> Iterator[None]:
 
 @contextmanager
 def no_download() -> Iterator[None]:
-    """Keeps Keras from downloading ImageNet's weights, while the block builds a model.
+    """Prevents Keras from downloading ImageNet's weights while the block builds a model.
 
-    Upstream's CenterNet on MobileNetV2 (object_detection 2.8.0) asks for them. Training starts from the job's own
-    checkpoint, and a job may have no network.
+    Upstream's CenterNet on MobileNetV2 (object_detection 2.8.0) requests these weights. Training starts from the job's
+    own checkpoint, and a job may have no network.
     """
     from object_detection.models.keras_models import mobilenet_v2
 
@@ -68,9 +68,9 @@ def no_download() -> Iterator[None]:
 
 
 def skip_autograph(model: Any) -> None:
-    """Keeps AutoGraph from converting a Keras model's methods (object_detection 2.8.0, TensorFlow 2.21).
+    """Prevents AutoGraph from converting a Keras model's methods (object_detection 2.8.0, TensorFlow 2.21).
 
-    Upstream's models have no control flow that needs it, and the conversion takes half of the time of tracing.
+    Upstream's models have no control flow that needs the conversion, and it takes half of the time of tracing.
     """
     for name in ("preprocess", "predict", "postprocess", "loss"):
         setattr(model, name, tf.autograph.experimental.do_not_convert(getattr(model, name)))
@@ -79,7 +79,7 @@ def skip_autograph(model: Any) -> None:
 def predict_in_float32(model: Any) -> None:
     """Casts a Keras model's predictions to float32 (object_detection 2.8.0).
 
-    Upstream casts them on TPUs alone, and under Keras's mixed precision losses and boxes lose digits.
+    Upstream casts them only on TPUs. Without the cast, losses and boxes lose digits under Keras's mixed precision.
     """
     predict = model.predict
 
@@ -90,10 +90,10 @@ def predict_in_float32(model: Any) -> None:
 
 
 def correct_rmsprop(optimizer: Any, config: Any) -> None:
-    """Gives Keras's RMSProp the `decay` of optimizer.proto as the discounting factor that it is (tf-keras 2.21).
+    """Passes the `decay` of optimizer.proto to Keras's RMSProp as the discounting factor `rho` (tf-keras 2.21).
 
-    In TF1 it discounts the squared gradients, and Keras calls that rho. Upstream (object_detection 2.8.0) passes it as
-    Keras's `decay`, by which the learning rate falls with time: to a thousandth in 1,000 steps.
+    In TF1, `decay` discounts the squared gradients. Keras calls this factor `rho`. Upstream (object_detection 2.8.0)
+    passes it as Keras's `decay` instead, which lowers the learning rate with time: to a thousandth in 1,000 steps.
     """
     optimizer._initial_decay = optimizer.decay = 0.0
     optimizer.rho = config.decay
@@ -102,8 +102,8 @@ def correct_rmsprop(optimizer: Any, config: Any) -> None:
 def set_training(model: Any, *, is_training: bool) -> None:
     """Switches dropout, batch norm and sampling of a Keras model (object_detection 2.8.0, tf-keras 2.21).
 
-    Upstream keeps the mode in a private attribute, and calls some layers without `training`; Keras's learning phase,
-    deprecated since 2.3, is the only way to these.
+    Upstream keeps the mode in a private attribute, and calls some layers without `training`. Only Keras's learning
+    phase, deprecated since Keras 2.3, switches these layers.
     """
     model._is_training = is_training
     tf.keras.backend.set_learning_phase(is_training)

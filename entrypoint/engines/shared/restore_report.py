@@ -1,4 +1,4 @@
-"""How much of a model a checkpoint filled, told in the same words for both generations of the zoo."""
+"""Reports how much of a model a checkpoint filled, in the same words for both generations of the zoo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from entrypoint.system.errors import UserError
 
 logger = logging.getLogger("job")
 
-# Of a checkpoint of the same model all of it is restored; of another, what has the same place and shape by chance.
+# A checkpoint of the same model fills the whole backbone. A checkpoint of another model fills only the variables that
+# have the same place and shape by chance.
 LEAST_OF_BACKBONE = 0.5
 
 
@@ -22,7 +23,11 @@ class Restored:
 
 
 def report(result: Restored, backbone: set[str], prefix: str) -> None:
-    """Logs the counts, and the names by layer; UserError where the checkpoint is of another model's `backbone`."""
+    """Logs how many variables were restored, and the names of the missing variables by layer.
+
+    Raises:
+        UserError: the checkpoint fills less than LEAST_OF_BACKBONE of `backbone`, so it belongs to another model.
+    """
     total = len(result.restored) + len(result.missing)
     logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
     filled = backbone.intersection(result.restored)

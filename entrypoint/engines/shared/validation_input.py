@@ -1,4 +1,4 @@
-"""Records as evaluation reads them, and what a model found as the job's own Detections; for both engines."""
+"""Reads records for evaluation, and converts a model's outputs into the job's Detections. Both engines use it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ BATCH = 8
 FOUND = ("detection_boxes", "detection_classes", "detection_scores")
 
 
-def batches(model: Any, records: list[str]) -> Any:
-    """A dataset of (keys, sizes, images, shapes) in the records' order; images are as the model's `predict` wants them.
+def batches(model: Any, records: list[str], largest: int) -> Any:
+    """Returns a dataset of (keys, sizes, images, shapes) in the records' order.
 
-    Photos that the model resizes to sizes of their own come one at a time.
+    Images have the form that the model's `predict` expects. A batch has at most `largest` photos, the batch of the
+    training: memory that sufficed for it may not suffice for more. If the model resizes photos to different sizes, a
+    batch is one photo.
     """
 
     def prepare(serialized: Any) -> tuple[Any, ...]:
@@ -26,12 +28,15 @@ def batches(model: Any, records: list[str]) -> Any:
         return key, size, resized[0], shape[0]
 
     dataset = tf.data.TFRecordDataset(records).map(prepare, tf.data.AUTOTUNE)
-    size = BATCH if dataset.element_spec[2].shape.is_fully_defined() else 1
+    size = min(BATCH, largest) if dataset.element_spec[2].shape.is_fully_defined() else 1
     return dataset.batch(size).prefetch(tf.data.AUTOTUNE)
 
 
 def parse(serialized: Any) -> tuple[Any, Any, Any]:
-    """Key, height and width before the photo was made smaller (int32 [2]), and pixels (uint8 [height, width, 3])."""
+    """Returns the key, the size and the pixels (uint8 [height, width, 3]) of a photo.
+
+    The size is height and width (int32 [2]) before the photo was made smaller.
+    """
     text, number = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
     wanted = {"image/source_id": text, "image/encoded": text}
     sides = ("image/original/height", "image/original/width")
@@ -42,7 +47,7 @@ def parse(serialized: Any) -> tuple[Any, Any, Any]:
 
 
 def detections(keys: Any, sizes: Any, found: Mapping[str, Any]) -> Iterator[Detections]:
-    """The detections of a batch, out of arrays; upstream counts labels from 0, label maps from 1."""
+    """Yields the detections of a batch of arrays. Upstream counts labels from 0, label maps from 1."""
     for row, key in enumerate(keys):
         height, width = map(int, sizes[row])
         yield Detections(

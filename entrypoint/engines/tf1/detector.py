@@ -1,4 +1,4 @@
-"""What a trained slim model finds on photos."""
+"""Runs a trained slim model on photos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from entrypoint.engines.tf1 import model as models
 
 
 def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
-    """The detections on every photo of the records, in their order."""
+    """Yields the detections on every photo of the records, in their order."""
     with tf.Graph().as_default():
         model = models.build(config, is_training=False)
-        iterator = tf.data.make_initializable_iterator(validation_input.batches(model, records))
+        iterator = tf.data.make_initializable_iterator(
+            validation_input.batches(model, records, config.train_config.batch_size)
+        )
         keys, sizes, images, shapes = iterator.get_next()
         found = model.postprocess(model.predict(images, shapes), shapes)
         fetches = (keys, sizes, {name: found[name] for name in validation_input.FOUND})

@@ -1,4 +1,4 @@
-"""The trained slim model as a SavedModel, with the names that the other engine gives it."""
+"""Writes a trained slim model as a SavedModel, with the same names as the TF2 engine uses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from entrypoint.engines.shared import anchors
 from entrypoint.engines.tf1 import model as models
 
 SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-# The outputs of TFLite's operation, in its order.
+# The outputs of TFLite's operation, in the order of the operation.
 POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
-    """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
+    """Writes a SavedModel from uint8 photos [1, height, width, 3] of any size to upstream's detections."""
     with tf.Graph().as_default():
         photos = tf.placeholder(tf.uint8, [1, None, None, 3], name="input_tensor")
         model = models.build(config, is_training=False)
@@ -33,7 +33,7 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
 
 
 def write_function(source: Path, folder: Path) -> None:
-    """Writes a graph's SavedModel as one that is called like a function: `tf.saved_model.load(folder)(photos)`."""
+    """Converts a graph's SavedModel into a callable SavedModel: `tf.saved_model.load(folder)(photos)`."""
     with tf2.__internal__.eager_context.eager_mode():
         module = tf2.Module()
         module.graph = tf2.saved_model.load(str(source))
@@ -44,13 +44,13 @@ def write_function(source: Path, folder: Path) -> None:
 
 
 def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
-    """What a client gets: float32, with labels counted as in the label map, from 1."""
+    """Returns the outputs for clients as float32, with labels counted from 1 as in the label map."""
     found = {**found, "detection_classes": found["detection_classes"] + 1}
     return {name: tf.cast(value, tf.float32, name=name) for name, value in found.items() if value is not None}
 
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
-    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors; see the other engine's."""
+    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors, as tf2/exporter.py does."""
     module = export_tflite_graph_lib_tf2.SSDModule(config, None, MAX_DETECTIONS, use_regular_nms=True)
     with tf.Graph().as_default():
         photos = tf.placeholder(tf.float32, module.input_shape(), name="input")
@@ -59,7 +59,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
         raw = anchors.raw_outputs(config, predictions)
         with models.restored_session(checkpoint) as session:
             centers = session.run(anchors.to_centers(predictions["anchors"]))
-            # The operation is told the model's own scales.
+            # The operation divides by the model's own scales, so its boxes are not encoded with SCALES.
             encoded = {**raw, "box_encodings": predictions["box_encodings"]}
             found = detect(module.postprocess_implements_signature(), encoded, tf.constant(centers, name="anchors"))
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
@@ -67,7 +67,10 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
 
 
 def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:
-    """The operation that TFLite decodes boxes and drops doubles with, known to its converter by a function's mark."""
+    """Returns the outputs of TFLite's operation that decodes boxes and removes duplicates.
+
+    TFLite's converter recognises the operation by the function's `experimental_implements`.
+    """
 
     @tf.function(experimental_implements=implements)
     def post_process(box_encodings: Any, class_predictions: Any, anchors: Any) -> tuple[Any, ...]:

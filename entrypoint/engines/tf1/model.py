@@ -1,4 +1,4 @@
-"""A detection model of slim layers, in a graph, and the variables that a checkpoint fills."""
+"""Builds a detection model of slim layers in a graph, and restores checkpoints into its variables."""
 
 from __future__ import annotations
 
@@ -12,33 +12,41 @@ from entrypoint.system.errors import JobError, UserError
 
 
 def extractors() -> set[str]:
-    """The types of feature extractors that upstream has for this engine."""
+    """Returns the types of feature extractors that upstream has for this engine."""
     return set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
 
 
 def build(config: Any, *, is_training: bool) -> Any:
-    """The DetectionModel of a config; its variables come with its first `predict`.
+    """Returns the DetectionModel of a config. Its first `predict` creates its variables.
 
     Raises:
-        UserError: it cannot be built.
+        UserError: the model cannot be built.
     """
     try:
         return model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
+        raise UserError(f"the model in the pipeline.config cannot be built: {error}") from None
 
 
 def restored_session(prefix: Path) -> Any:
-    """A session of the default graph, with the weights of a checkpoint of this job; JobError where one is missing."""
+    """Returns a session of the default graph with the weights of a checkpoint of this job.
+
+    Raises:
+        JobError: a weight is missing in the checkpoint or has another shape.
+    """
     session = tf.Session()
-    # Tables of the input pipeline, if there are any.
+    # The input pipeline can contain tables.
     session.run(tf.tables_initializer())
     restore(session, tf.train.Saver(), prefix)
     return session
 
 
 def restore(session: Any, saver: Any, prefix: Path) -> None:
-    """Fills the variables of a saver; JobError where one of them is not in the checkpoint, or of another shape."""
+    """Fills the variables of a saver.
+
+    Raises:
+        JobError: a variable is missing in the checkpoint or has another shape.
+    """
     try:
         saver.restore(session, str(prefix))
     except (ValueError, tf.errors.OpError) as error:

@@ -1,4 +1,4 @@
-"""The engine of TF1 models, as the steps see it."""
+"""The engine of TF1 models, with the interface that the steps use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training step of a slim model: one graph of input, losses and gradient descent, run once a step."""
+"""Trains a slim model: one graph of input, losses and gradient descent, which runs once per step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("job")
 
 
 class Trainer:
-    """A model in training: the graph, and the session that holds its weights, its optimizer and the step it is at."""
+    """A model in training: its graph, and the session that holds its weights, its optimizer and its step."""
 
     def __init__(self, config: Any, seed: int) -> None:
         self.config = config
@@ -39,7 +39,7 @@ class Trainer:
         self.run_step = self.session.make_callable(self.row)
 
     def _build(self) -> None:
-        """Input, losses and gradient descent; `row` gives the losses and the learning rate of the step it runs."""
+        """Builds input, losses and gradient descent. `row` runs a step and returns its losses and its learning rate."""
         train = self.config.train_config
         self.global_step = tf.train.get_or_create_global_step()
         self.model = models.build(self.config, is_training=True)
@@ -48,12 +48,12 @@ class Trainer:
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
         losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
-        # What a checkpoint of the zoo can fill: neither the step nor what the optimizer adds.
+        # The variables that a zoo checkpoint can fill: the step and the optimizer's variables are not among them.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
         optimizer, (rate, *_) = optimizer_builder.build(train.optimizer, global_step=self.global_step)
         self.names = (*losses, "learning_rate")
         row = tf.stack([*losses.values(), tf.cast(rate, tf.float32)])
-        # They are read before the step changes what they are made of.
+        # The losses and the rate are read before the step changes the variables that they depend on.
         with tf.control_dependencies([row]):
             descent = descend(optimizer, losses[LOSS], train, self.global_step)
         with tf.control_dependencies([descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]):
@@ -61,14 +61,14 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """The number of steps done."""
+        """Returns the number of finished steps."""
         return int(self.session.run(self.global_step))
 
     def start_from(self, prefix: str) -> Restored:
-        """Fills the weights with a checkpoint of the zoo, of another number of classes as a rule, as far as they fit.
+        """Fills the weights that fit with a checkpoint of the zoo, which usually has another number of classes.
 
         Raises:
-            UserError: the checkpoint is not readable, or is one of another model.
+            UserError: the checkpoint is not readable, or belongs to another model.
         """
         kind = self.config.train_config.fine_tune_checkpoint_type
         with self.graph.as_default():
@@ -90,18 +90,18 @@ class Trainer:
         return result
 
     def restore(self, prefix: Path) -> None:
-        """Goes back to where `save` was called; JobError where a value is missing."""
+        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""
         models.restore(self.session, self.saver, prefix)
 
     def share(self, identity: str) -> None:
-        """Nothing: slim models train on one machine, which `build` sees to."""
+        """Does nothing: slim models train on one machine, and `build` refuses a cluster."""
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        """What this machine wants: there is no other."""
+        """Returns the arguments: there is only one machine."""
         return is_stopped, steps, is_due
 
     def train(self, steps: int) -> list[dict[str, float]]:
-        """Trains exactly so many steps; returns the losses and the learning rate of each."""
+        """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""
         values = np.stack([self.run_step() for _ in range(steps)])
         return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
 
@@ -111,12 +111,12 @@ class Trainer:
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
-    """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+    """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
-    `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
+    `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
 
     Raises:
-        UserError: it cannot be built, or several machines are to train it.
+        UserError: the model cannot be built, or TF_CONFIG is set.
     """
     refuse_cluster("tf1", settings)
     if len(gpus := machine.find_gpus().names) > 1:
@@ -128,7 +128,10 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
 
 
 def descend(optimizer: Any, loss: Any, train: Any, step: Any) -> Any:
-    """One step of gradient descent on what the config lets train; adds one to the step."""
+    """Returns an operation that runs one step of gradient descent and adds one to the step.
+
+    It changes only the variables that the train_config lets train.
+    """
     variables = gradients.to_train(tf.trainable_variables(), train)
     found = [gradient for gradient, _ in optimizer.compute_gradients(loss, variables)]
     return optimizer.apply_gradients(gradients.adjust(found, variables, train), global_step=step)

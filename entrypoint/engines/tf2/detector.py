@@ -1,4 +1,4 @@
-"""What a trained model finds on photos."""
+"""Runs a trained model on photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from entrypoint.engines.tf2 import model as models
 
 
 def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
-    """The detections on every photo of the records, in their order."""
+    """Yields the detections on every photo of the records, in their order."""
     model = models.load_trained(config, str(checkpoint))
 
     @tf.function(autograph=False)
@@ -22,6 +22,6 @@ def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Dete
         found = model.postprocess(model.predict(images, shapes), shapes)
         return {name: found[name] for name in validation_input.FOUND}
 
-    for keys, sizes, images, shapes in validation_input.batches(model, records):
+    for keys, sizes, images, shapes in validation_input.batches(model, records, config.train_config.batch_size):
         found = {name: value.numpy() for name, value in detect(images, shapes).items()}
         yield from validation_input.detections(keys.numpy(), sizes.numpy(), found)

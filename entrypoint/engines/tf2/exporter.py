@@ -1,4 +1,4 @@
-"""The trained model as a SavedModel, for servers and for converting to TFLite."""
+"""Writes a trained model as a SavedModel, for servers and for the conversion to TFLite."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from entrypoint.engines.tf2 import model as models
 
 
 class Exported(tf.Module):
-    """Functions and the variables they read, and nothing else.
+    """Only the functions and the variables that they read.
 
-    Saving the model itself would have Keras trace every one of its layers once more, which nobody loads.
+    If the model itself were saved, Keras would trace each of its layers again, and nobody loads these traces.
     """
 
     def __init__(self, functions: Mapping[str, Any], model: Any) -> None:
@@ -28,7 +28,7 @@ class Exported(tf.Module):
 
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
-    """Writes a SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
+    """Writes a SavedModel from uint8 photos [1, height, width, 3] of any size to upstream's detections."""
     model = models.load_trained(config, str(checkpoint))
     function = exporter_lib_v2.DetectionFromImageModule(model).__call__
     exported = Exported({"__call__": function}, model)
@@ -38,8 +38,8 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
     """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
 
-    Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` gives detection_boxes,
-    detection_classes (from 0), detection_scores and num_detections; `raw` gives what `anchors.raw_outputs` tells.
+    Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` returns detection_boxes,
+    detection_classes (from 0), detection_scores and num_detections; `raw` returns the result of `anchors.raw_outputs`.
     An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
     """
     model = models.load_trained(config, str(checkpoint))

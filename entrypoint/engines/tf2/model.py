@@ -1,4 +1,4 @@
-"""A detection model with its variables, and what is restored into it."""
+"""Builds a detection model with its variables, and restores checkpoints into it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from entrypoint.engines.shared import patches
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
 
-# Where a checkpoint of objects keeps which of its values belongs where.
+# The entry of an object-based checkpoint that maps its values to objects.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def extractors() -> set[str]:
-    """The types of feature extractors that upstream has for this engine."""
+    """Returns the types of feature extractors that upstream has for this engine."""
     return set().union(*model_builder.FEATURE_EXTRACTOR_MAPS)
 
 
 def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
-    """The DetectionModel of a config, with all of its variables, which are float32 under any of Keras's policies.
+    """Returns the DetectionModel of a config with all of its variables.
+
+    The variables are float32 under each of Keras's policies.
 
     Raises:
-        UserError: it cannot be built.
+        UserError: the model cannot be built.
     """
     tf.keras.mixed_precision.set_global_policy(policy)
     try:
         with patches.no_download():
             model = model_builder.build(config.model, is_training=is_training)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the pipeline.config describes no model that can be built: {error}") from None
+        raise UserError(f"the model in the pipeline.config cannot be built: {error}") from None
     patches.skip_autograph(model)
     patches.predict_in_float32(model)
     run_once(model)
@@ -40,20 +42,21 @@ def build(config: Any, *, is_training: bool, policy: str = "float32") -> Any:
 
 
 def run_once(model: Any) -> None:
-    """Runs the model on a grey photo: Keras makes a layer's variables when it is first called."""
+    """Runs the model on a grey photo, because Keras creates a layer's variables when the layer is first called."""
     patches.set_training(model, is_training=False)
     image, shapes = model.preprocess(tf.fill([1, 320, 320, 3], 128.0))
     model.postprocess(model.predict(image, shapes), shapes)
 
 
 def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
-    """Fills the model with a zoo checkpoint, of another number of classes as a rule; what does not fit stays random.
+    """Fills the model with a zoo checkpoint, which usually has another number of classes.
 
-    Of a detector upstream takes the feature extractor alone. Here every variable is taken that has the same place and
-    shape in both: a box is a box whatever its label, so the heads for boxes, their layers and the proposals stay.
+    Variables that do not fit stay random. Upstream restores only the feature extractor of a detector. This function
+    restores every variable that has the same place and shape in both models: boxes do not depend on labels, so the
+    heads for boxes, their layers and the proposals are restored too.
 
     Raises:
-        UserError: the checkpoint is not readable, or is one of another model.
+        UserError: the checkpoint is not readable, or belongs to another model.
     """
     variables = named_variables(model)
     whole = {"model": model} if checkpoint_type == "detection" else model.restore_from_objects(checkpoint_type)
@@ -70,13 +73,19 @@ def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
 
 
 def backbone_of(model: Any) -> set[str]:
-    """The names of the variables of a model's feature extractor, which upstream keeps under several names."""
+    """Returns the names of the variables of a model's feature extractor.
+
+    Upstream keeps the feature extractor in attributes of several names.
+    """
     parts = [part for name, part in vars(model).items() if name.startswith("_feature_extractor")]
     return {name for part in parts if isinstance(part, tf.Module) for name, _ in named_variables(part)}
 
 
 def fill(target: Any, prefix: str) -> set[int]:
-    """Gives variables the values that a checkpoint has at their places, where shapes are equal; their ids."""
+    """Fills each variable with the value at its place in a checkpoint, if the shapes are equal.
+
+    Returns the `id` of every variable that was filled.
+    """
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
@@ -90,14 +99,15 @@ def fill(target: Any, prefix: str) -> set[int]:
 
 
 def named_variables(model: Any) -> list[tuple[str, Any]]:
-    """Every variable of the layers of a model, or of a part of it, with its name, in the order of the names."""
-    # Keras's own `variables` misses those of layers that upstream keeps in plain containers; tf.Module's does not.
+    """Returns the names and the variables of the layers of a model, or of a part of it, sorted by name."""
+    # Keras's own `variables` misses the variables of layers that upstream keeps in plain containers. The property of
+    # tf.Module finds them.
     variables = tf.Module.variables.fget(model)
     return sorted(((each.name, each) for each in variables), key=lambda pair: pair[0])
 
 
 def load_trained(config: Any, prefix: str) -> Any:
-    """The model with the weights of a checkpoint of this job, ready to detect."""
+    """Returns the model with the weights of a checkpoint of this job, ready to detect."""
     model = build(config, is_training=False)
     restore_trained(model, prefix)
     patches.set_training(model, is_training=False)
@@ -105,10 +115,10 @@ def load_trained(config: Any, prefix: str) -> Any:
 
 
 def restore_trained(model: Any, prefix: str) -> None:
-    """Fills the model with a checkpoint of this job; JobError where one of its variables is not in it."""
+    """Fills the model with a checkpoint of this job; raises JobError if a variable is missing in the checkpoint."""
     try:
         status = tf.train.Checkpoint(model=model).read(prefix)
         status.expect_partial()
         status.assert_existing_objects_matched()
     except (AssertionError, tf.errors.OpError) as error:
-        raise JobError(f"the checkpoint {prefix} is not whole: {error}") from None
+        raise JobError(f"the checkpoint {prefix} is incomplete or damaged: {error}") from None

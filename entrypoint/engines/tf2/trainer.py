@@ -1,4 +1,4 @@
-"""The training step, and as many of them in a row as are asked for without a word between host and device."""
+"""Trains a Keras model. Steps run in a row without communication between host and device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from entrypoint.system.errors import JobError, UserError
 
 
 class Trainer:
-    """A model in training: its weights, its optimizer and the step it is at; on every replica of the strategy."""
+    """A model in training: its weights, its optimizer and its step, on every replica of the strategy."""
 
     def __init__(
         self, config: Any, seed: int, strategy: Any, policy: str = "float32", repeats: list[float] | None = None
@@ -36,25 +36,25 @@ class Trainer:
         with strategy.scope():
             self._make_variables()
         self.checkpoint = tf.train.Checkpoint(step=self.global_step, model=self.model, optimizer=self.optimizer)
-        # Upstream's exporters restore a save_counter, and TensorFlow makes it only when it is asked for.
+        # Upstream's exporters restore a save_counter, and TensorFlow creates it only when it is accessed.
         self.checkpoint.save_counter.assign(0)
         self.names: tuple[str, ...] = ()
         self.batches: Iterator[Any] | None = None
 
     def _make_variables(self) -> None:
-        """Makes weights, optimizer and step, the same on all replicas."""
+        """Creates weights, optimizer and step, with the same values on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
         self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
         self.optimizer, rate = build_optimizer(self.config.train_config.optimizer, self.global_step)
         self.learning_rate = rate if callable(rate) else lambda: rate
-        # Slots that are not made yet would not be restored.
+        # `restore` would not fill optimizer slots that do not exist yet.
         self.optimizer._create_all_weights(self.model.trainable_variables)
 
     @property
     def step(self) -> int:
-        """The number of steps done."""
+        """Returns the number of finished steps."""
         return int(self.global_step.numpy())
 
     def start_from(self, prefix: str) -> Restored:
@@ -62,7 +62,7 @@ class Trainer:
         return models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
 
     def restore(self, prefix: Path) -> None:
-        """Goes back to where `save` was called; JobError where a value is missing."""
+        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""
         try:
             self.checkpoint.restore(str(prefix)).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
@@ -73,19 +73,23 @@ class Trainer:
         self.checkpoint.write(str(prefix))
 
     def share(self, identity: str) -> None:
-        """Gives all machines the chief's weights, optimizer and step; JobError where one trains on something else."""
+        """Gives all machines the chief's weights, optimizer and step.
+
+        Raises:
+            JobError: `identity` differs between machines.
+        """
         if not distribution.is_cluster(self.strategy):
             return
         number = int(identity[:12], 16)
         if distribution.total(self.strategy, number) != number * self.strategy.num_replicas_in_sync:
-            raise JobError("the machines of the cluster differ in their photos or settings: all need the same")
+            raise JobError("the machines of the cluster have different photos or settings: give all of them the same")
         weights = [variable for _, variable in models.named_variables(self.model)]
         variables = [self.global_step, *weights, *self.optimizer.variables()]
         for variable, value in zip(variables, distribution.from_chief(self.strategy, variables), strict=True):
             variable.assign(value)
 
     def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        """Whether any machine is to stop, how many steps the chief does next, and whether it saves before."""
+        """Returns whether any machine must stop, the chief's next number of steps, and whether it saves before them."""
         if not distribution.is_cluster(self.strategy):
             return is_stopped, steps, is_due
         stopped = distribution.total(self.strategy, is_stopped) > 0
@@ -93,7 +97,7 @@ class Trainer:
         return stopped, int(chosen[0]), bool(chosen[1])
 
     def train(self, steps: int) -> list[dict[str, float]]:
-        """Trains exactly so many steps; returns the losses and the learning rate of each."""
+        """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""
         if self.batches is None:
             tf.random.set_seed(self.seed)
             with patches.repeated_reading(self.repeats):
@@ -103,7 +107,7 @@ class Trainer:
 
     @tf.function
     def run(self, batches: Iterator[Any], steps: Any) -> Any:
-        """Losses and learning rate of each step, in the order of `names`: float32, [steps, len(names)]."""
+        """Trains the steps; returns the values of `names` for each step, float32 [steps, len(names)]."""
         rows = tf.TensorArray(tf.float32, size=steps)
         for index in tf.range(steps):
             row = self.strategy.run(self._descend, args=next(batches))
@@ -113,7 +117,10 @@ class Trainer:
 
     @tf.autograph.experimental.do_not_convert
     def _descend(self, features: dict[str, Any], labels: dict[str, Any]) -> Any:
-        """One step of gradient descent on a replica's part of a batch; its losses and learning rate, float32."""
+        """Runs one step of gradient descent on a replica's part of a batch.
+
+        Returns the losses and the learning rate of the step as float32.
+        """
         train = self.config.train_config
         patches.set_training(self.model, is_training=True)
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
@@ -129,7 +136,7 @@ class Trainer:
 
 
 def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
-    """Returns upstream's optimizer of a config, with RMSProp as optimizer.proto describes it, and the learning rate."""
+    """Returns upstream's optimizer of a config and the learning rate. RMSProp follows optimizer.proto."""
     optimizer, (rate,) = optimizer_builder.build(config, global_step=step)
     if config.HasField("rms_prop_optimizer"):
         patches.correct_rmsprop(optimizer, config.rms_prop_optimizer)
@@ -137,9 +144,9 @@ def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
-    """A model to train, with random weights, and photos in an order that follows from the seed and the step.
+    """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
-    `repeats` says by label how often photos with it are shown in an epoch, None that each is shown once.
+    `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
     """
     refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
     strategy = distribution.strategy_for(settings.tf_config)
@@ -147,31 +154,31 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
 
 
 def refuse_few_files(config: Any, machines: int) -> None:
-    """UserError where machines would be left without photos: upstream deals out whole files of records."""
+    """Raises UserError if a machine would get no photos: upstream distributes whole record files to the machines."""
     patterns = config.train_input_reader.tf_record_input_reader.input_path
     files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
     if len(files) < machines:
         raise UserError(
-            f"TF_CONFIG names {machines} machines, and the photos for training are in {len(files)} files of records: "
-            "take no more machines than that"
+            f"TF_CONFIG names {machines} machines, but the photos for training are in {len(files)} record files: "
+            "use at most one machine for each file"
         )
 
 
 def refuse_uneven_batch(size: int, replicas: int) -> None:
-    """UserError where the photos of a batch cannot be dealt out evenly."""
+    """Raises UserError if the photos of a batch cannot be divided evenly among the replicas."""
     if size % replicas:
         fitting = max(1, round(size / replicas)) * replicas
         raise UserError(f"BATCH_SIZE={size} cannot be divided among {replicas} devices: set BATCH_SIZE={fitting}")
 
 
 def make_dataset(config: Any, model: Any, strategy: Any) -> Any:
-    """Upstream's input pipeline: augmented, resized, padded batches of (features, labels), without end."""
+    """Returns upstream's input pipeline: endless batches of (features, labels), augmented, resized and padded."""
 
     def make(context: Any) -> Any:
         dataset = inputs.train_input(
             config.train_config, config.train_input_reader, config.model, model=model, input_context=context
         )
-        # What has no end has no last batch of another size, for which replicas would have to ask each other.
+        # An endless dataset has no smaller last batch, so replicas need not ask each other whether it has come.
         return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(make)

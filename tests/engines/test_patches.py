@@ -1,0 +1,98 @@
+"""Each change to upstream's code at run time is still needed: a test that fails says that the change can go."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from object_detection.builders import dataset_builder, model_builder, optimizer_builder
+from object_detection.models.keras_models import mobilenet_v2
+from object_detection.protos import input_reader_pb2, optimizer_pb2
+
+from entrypoint.engines.shared import patches
+from entrypoint.zoo import catalogue, pipeline_config
+
+PHOTO = [1, 160, 160, 3]
+
+
+def build(name: str, *, is_training: bool = False) -> Any:
+    """A model as upstream builds it, without a change."""
+    config = pipeline_config.read(catalogue.PIPELINES / f"{name}.config")
+    return model_builder.build(config.model, is_training=is_training)
+
+
+@pytest.fixture
+def smoke() -> Iterator[Any]:
+    """The smoke model as upstream builds it; TensorFlow is afterwards as it was."""
+    yield build("smoke")
+    tf.keras.backend.set_learning_phase(0)
+    tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def predictions(model: Any) -> dict[str, Any]:
+    """What a model predicts for a photo of noise."""
+    noise = tf.random.stateless_uniform(PHOTO, (1, 2), 0, 255)
+    image, shapes = model.preprocess(noise)
+    found: dict[str, Any] = model.predict(image, shapes)
+    return found
+
+
+def test_upstream_still_cannot_repeat_records() -> None:
+    fields = [field.name for field in input_reader_pb2.InputReader.DESCRIPTOR.fields]
+    assert not [name for name in fields if "repeat" in name or "oversampl" in name]
+    assert next(iter(inspect.signature(dataset_builder.read_dataset).parameters)) == "file_read_func"
+
+
+def test_centernet_still_asks_for_weights_of_imagenet() -> None:
+    asked = []
+
+    def record(*_: Any, **options: Any) -> Any:
+        asked.append(options["weights"])
+        raise RuntimeError("built no further")
+
+    applications = mobilenet_v2.tf.keras.applications
+    with patches.replaced(applications, "MobileNetV2", record), pytest.raises(RuntimeError, match="built no further"):
+        build("centernet_mobilenetv2_fpn_512x512")
+    assert asked == ["imagenet"]
+    with patches.no_download():
+        build("centernet_mobilenetv2_fpn_512x512")
+
+
+def test_autograph_still_converts_models(smoke: Any) -> None:
+    # do_not_convert marks what it wraps.
+    assert not hasattr(smoke.predict, "autograph_info__")
+    patches.skip_autograph(smoke)
+    assert hasattr(smoke.predict, "autograph_info__")
+
+
+def test_mixed_precision_still_loses_digits_of_predictions(smoke: Any) -> None:
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = build("smoke")
+    assert predictions(model)["box_encodings"].dtype == tf.bfloat16
+    patches.predict_in_float32(model)
+    assert predictions(model)["box_encodings"].dtype == tf.float32
+    assert predictions(smoke)["box_encodings"].dtype == tf.float32
+
+
+def test_decay_of_rmsprop_still_lowers_the_learning_rate() -> None:
+    config = optimizer_pb2.Optimizer(use_moving_average=False)
+    config.rms_prop_optimizer.decay = 0.8
+    config.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 0.1
+    optimizer, _ = optimizer_builder.build(config)
+    assert float(optimizer.decay) == pytest.approx(0.8)
+    patches.correct_rmsprop(optimizer, config.rms_prop_optimizer)
+    assert [float(optimizer.decay), float(optimizer.rho)] == pytest.approx([0, 0.8])
+
+
+@pytest.mark.usefixtures("smoke")
+def test_layers_still_follow_the_learning_phase() -> None:
+    model = build("smoke", is_training=True)
+    assert model._is_training is True
+    found = []
+    for phase in (0, 1):
+        tf.keras.backend.set_learning_phase(phase)
+        found.append(predictions(model)["box_encodings"].numpy())
+    assert (found[0] != found[1]).any()
