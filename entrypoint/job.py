@@ -13,12 +13,11 @@ from typing import Any
 from entrypoint import workspace
 from entrypoint.data import annotations
 from entrypoint.engines import machine
-from entrypoint.results import replaced
 from entrypoint.results.export import formats
 from entrypoint.settings.schema import Settings
 from entrypoint.system import files, lease, signals, version
 from entrypoint.system.errors import UserError
-from entrypoint.training import pipeline
+from entrypoint.training import last_job, pipeline
 from entrypoint.workspace import Mark, Workspace
 
 logger = logging.getLogger("job")
@@ -178,7 +177,7 @@ def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
         # The output that the old mark describes is about to be replaced.
         workspace.remove_mark(step.name, work)
         if work.is_chief and not step.background:
-            replaced.retract(work)
+            last_job.retract(work)
     output = module_of(step).run(work)
     mark = Mark(digest, output, round(began, 3), round(max(0.0, time.time() - began), 3))
     workspace.write_mark(step.name, mark, work)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 
 @dataclass
@@ -36,7 +44,32 @@ class Server:
 
 
 @contextmanager
-def serve(content: bytes, *script: Answer, **options: Any) -> Iterator[Server]:
+def serve_tls(content: bytes, folder: Path) -> Iterator[Server]:
+    """Serves the content over https as `localhost`, with a certificate that it writes into the folder."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    with serve(content, tls=context) as server:
+        server.address = server.address.replace("http://127.0.0.1", "https://localhost")
+        yield server
+
+
+@contextmanager
+def serve(content: bytes, *script: Answer, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[Server]:
     """Serves the content under every path; each request takes the next answer of the script, then a whole one."""
     server = Server(content, list(script), **options)
 
@@ -51,6 +84,8 @@ def serve(content: bytes, *script: Answer, **options: Any) -> Iterator[Server]:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
     thread = Thread(target=http.serve_forever, daemon=True)
     thread.start()
     server.address = f"http://127.0.0.1:{http.server_port}"

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, run_job
+import entrypoint
+from entrypoint import __main__ as main_module
+from entrypoint.settings import services
+from tests import demo
+from tests.conftest import ROOT, environment, read_until, run_job, start_job
 
 
 def test_failure_prints_its_mark_once_and_no_success() -> None:
@@ -90,3 +97,34 @@ def test_training_zip_installs_without_modules_of_the_current_folder(tmp_path: P
     result = run_in(tmp_path / "bucket", "bash", tmp_path / "zip" / "install.sh")
     assert "CODE OF THE BUCKET" not in result.stdout
     assert (tmp_path / "zip" / ".venv" / "bin" / "python").exists()
+
+
+def test_failure_with_a_name_that_is_not_utf_8_prints_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = os.fsdecode(bytes(tmp_path / "gr") + b"\xfcn")
+    result = run_job(DATA_DIR=place, MODEL="smoke")
+    assert result.returncode == 2
+    assert "gr\\udcfcn is no folder" in result.stdout
+    assert result.stdout.endswith("CACLI-TRAINING-FAILED\n")
+    # The same where a service reads the failure.
+    monkeypatch.setattr(services, "ROOT", tmp_path)
+    (tmp_path / "opt/ml/output").mkdir(parents=True)
+    assert main_module.fail(f"{place} is no folder", 2) == 2
+    assert b"is no folder" in (tmp_path / "opt/ml/output/failure").read_bytes()
+
+
+def test_ctrl_c_in_check_is_no_traceback(tmp_path: Path) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=40)
+    process = start_job("check", DATA_DIR=tmp_path / "bucket", WORKERS=1)
+    read_until(process, lambda line: "labelled photos" in line)
+    process.send_signal(signal.SIGINT)
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, log
+    assert "Traceback" not in log
+
+
+def test_version_names_release_and_revision() -> None:
+    result = run_job("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(rf"{re.escape(entrypoint.__version__)} \(([0-9a-f]{{40}}(-dirty)?|unknown)\)\n", result.stdout)
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{entrypoint.__version__}"' in project

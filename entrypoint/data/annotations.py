@@ -27,6 +27,7 @@ from entrypoint.workspace import Workspace
 logger = logging.getLogger("job")
 
 MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
+LINK = "folder is a link, not followed, its photos are left out"
 DAMAGED = "file of annotations is damaged, skipped"
 UNLISTED = "photo in none of the bucket's splits, trained on"
 NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
@@ -140,10 +141,13 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     """
     refuse_missing_bucket(settings.data_dir)
     root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
-    listing = list_files(root, exclude)
+    links: list[str] = []
+    listing = bucket.listing(root, exclude if bucket.is_remote(root) else exclude.resolve(), links)
     files = Files(root, listing, settings.workers)
     source = reading.read(files, settings.data_format)
     findings = Findings()
+    for key in links:
+        findings.add(LINK, key)
     labelled = find_photos(source, files, findings)
     frames = measure_photos([key for key, each in labelled.items() if each.in_pixels and listing[key].size], files)
     images = []
@@ -157,14 +161,18 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     labels = order_labels(source.labels, images, findings)
     if not labels:
         raise UserError(
-            f"{source.place} has no usable box ({describe(findings)}): draw boxes on some photos, then start again"
+            f"{source.place} has no usable box ({describe(findings)}): {mend_for_no_box(findings)}, then start again"
         )
     return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys() - source.images.keys()))
 
 
-def list_files(root: Place, exclude: Place) -> dict[str, bucket.Entry]:
-    """The bucket's files; `exclude` and hidden folders are left out."""
-    return bucket.listing(root, exclude if bucket.is_remote(root) else exclude.resolve())
+def mend_for_no_box(findings: Findings) -> str:
+    """Returns what a user can do about a bucket without a usable box."""
+    if links := findings.kinds.get(LINK):
+        return f"put the photos themselves into the bucket instead of a link to their folder ({', '.join(links[:3])})"
+    if MISSING in findings.kinds:
+        return "put the photos into the bucket under the names that the annotations have"
+    return "draw boxes on some photos"
 
 
 def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:

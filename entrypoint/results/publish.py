@@ -10,9 +10,9 @@ import json
 from entrypoint import workspace
 from entrypoint.results import manifest
 from entrypoint.results.export import formats
-from entrypoint.results.replaced import replaced_files, retract
+from entrypoint.results.replaced import replaced_files
 from entrypoint.system import bucket, copying, files
-from entrypoint.training import checkpoints, events
+from entrypoint.training import checkpoints, events, last_job
 from entrypoint.workspace import Workspace
 
 
@@ -26,7 +26,7 @@ def run(work: Workspace) -> str:
     }
     for step, path in paths.items():
         workspace.existing(path, step)
-    retract(work)
+    last_job.retract(work)
     published = [copying.copy_file(path, work.results / path.name) for path in paths.values()]
     published += checkpoints.publish_all(work)
     for each in formats.load(work):

@@ -179,9 +179,14 @@ def remove(place: Place) -> None:
             place.unlink()
 
 
-def listing(root: Place, exclude: Place | None = None) -> dict[str, Entry]:
-    """Every file below the root by its key; without `exclude`, hidden folders, and what macOS puts beside files."""
-    found = list_remote(root, exclude) if is_remote(root) else retrying()(list_folder, root, exclude)
+def listing(root: Place, exclude: Place | None = None, links: list[str] | None = None) -> dict[str, Entry]:
+    """Returns every file below the root by its key, without hidden folders and the files that macOS adds.
+
+    `exclude` is a folder that is left out. Folders that are links are not followed, since they can lead anywhere; their
+    keys are added to `links`.
+    """
+    passed: list[str] = [] if links is None else links
+    found = list_remote(root, exclude) if is_remote(root) else retrying()(list_folder, root, exclude, passed)
     return {key: entry for key, entry in found.items() if not is_hidden(key)}
 
 
@@ -191,11 +196,13 @@ def is_hidden(key: str) -> bool:
     return name.startswith("._") or any(folder.startswith(".") or folder == "__MACOSX" for folder in folders)
 
 
-def list_folder(root: Path, exclude: Path | None) -> dict[str, Entry]:
-    """The files of a folder, by a walk through it; OSError where the walk breaks off, but for folders of others."""
+def list_folder(root: Path, exclude: Path | None, links: list[str]) -> dict[str, Entry]:
+    """Returns the files below a folder; raises OSError if a folder cannot be listed, except for folders of others."""
     found = {}
+    links.clear()
     for folder, folders, files in os.walk(root, onerror=pass_over):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) != exclude]
+        links += [os.path.relpath(path, root) for name in folders if os.path.islink(path := os.path.join(folder, name))]
         for name in files:
             path = os.path.join(folder, name)
             if status := status_of(path):

@@ -6,6 +6,7 @@ A field whose key in JSON is no Python name, such as `AP@0.5`, carries pydantic'
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,15 +36,17 @@ def parse(kind: type[T], content: bytes, place: Place) -> T:
         UserError: the content is damaged, or is not a document of this kind; the message names the place.
     """
     try:
-        document: T = TypeAdapter(kind).validate_json(content)
+        # Python's reader accepts the lone surrogates of file names that are not UTF-8; pydantic's own does not.
+        document: T = TypeAdapter(kind).validate_python(json.loads(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{place} is damaged, or another program wrote it ({where + ': ' if where else ''}{first['msg']}): remove "
-            "it, and make it again"
-        ) from None
-    return document
+        words = f"{where}: {first['msg']}" if where else first["msg"]
+    except (ValueError, RecursionError) as error:
+        words = str(error)
+    else:
+        return document
+    raise UserError(f"{place} is damaged, or another program wrote it ({words}): remove it, and make it again")
 
 
 def write(path: Path, document: Any) -> None:
@@ -53,4 +56,4 @@ def write(path: Path, document: Any) -> None:
 
 def to_plain(document: Any) -> Any:
     """Returns a document as the dictionaries, lists and values that its JSON has."""
-    return TypeAdapter(type(document)).dump_python(document, mode="json", by_alias=True)
+    return TypeAdapter(type(document)).dump_python(document, by_alias=True)

@@ -21,6 +21,7 @@ from entrypoint.system import bucket, documents, download, files
 from entrypoint.system.download import RefusedError, TransientError, WrongHashError
 from entrypoint.system.errors import JobError, UserError
 from entrypoint.system.redaction import redact
+from entrypoint.training import trust
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue
 
@@ -189,7 +190,10 @@ def download_archive(url: str, work: Workspace) -> Path:
                     f"{', or CHECKPOINT_SHA256 is that of another' if work.settings.checkpoint_sha256 else ''}"
                 ) from None
             logger.warning("%s; fetching it once more", error)
-    files.write_text(known, files.file_sha256(target) + "\n")
+    sha256 = files.file_sha256(target)
+    if not work.settings.checkpoint_sha256:
+        trust.refuse_changed(redact(url), sha256, work)
+    files.write_text(known, sha256 + "\n")
     return target
 
 

@@ -163,7 +163,7 @@ def test_results_in_the_bucket_are_never_data(tmp_path: Path) -> None:
         (b"", "is not JSON"),
         (b'{"annotations": {"a.png": [', "is not JSON"),
         (b"\xff\xfe\xfa", "is not UTF-8"),
-        (b"[]", "JSON list where an object is expected"),
+        (b"[]", "JSON list, but an object is expected"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"version": "1.0", "type": "classification", "annotations": {}}', "a detector needs boxes"),
         (b'{"labels": []}', "no `annotations` object"),
@@ -226,3 +226,19 @@ def test_number_of_five_thousand_digits_is_a_named_error(tmp_path: Path) -> None
 
 def test_annotated_photo_that_is_skipped_does_not_count_as_unlabelled(tmp_path: Path) -> None:
     assert read_one(tmp_path, {**BOX, "x2": 0.25}).unlabelled == 0
+
+
+def test_photos_in_a_folder_that_is_a_link_are_named_with_the_mend(tmp_path: Path) -> None:
+    write_bucket(tmp_path / "elsewhere", {}, ("a.png",))
+    write_bucket(tmp_path / "b", {"photos/a.png": [BOX]})
+    (tmp_path / "b" / "photos").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"put the photos themselves into the bucket instead of a link .*\(photos\)"):
+        read(tmp_path / "b")
+    write_bucket(tmp_path / "b", {"photos/a.png": [BOX], "good.png": [BOX]}, ("good.png",))
+    found = read(tmp_path / "b").findings.kinds
+    assert found["folder is a link, not followed, its photos are left out"] == ["photos"]
+
+
+def test_bucket_whose_photos_are_missing_is_named_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="put the photos into the bucket under the names that the annotations have"):
+        read(write_bucket(tmp_path / "b", {"a.png": [BOX]}))

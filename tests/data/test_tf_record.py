@@ -249,3 +249,20 @@ def test_photo_that_has_gone_is_unusable(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(images.UnusablePhotoError, match="cannot be read"):
         read_photo(tmp_path, "a.jpg")
+
+
+def test_photo_whose_name_is_not_utf_8_is_trained_on(work: Workspace) -> None:
+    name = os.fsdecode(b"gr\xfcn.png")
+    names = (name, *(f"{index}.png" for index in range(9)))
+    write_bucket(work.settings.data_dir, {key: [BOX] for key in names}, names)
+    manifest = run_steps(work)
+    assert sum(part.photos for part in manifest.splits.values()) == 10
+    assert {image.key for image in annotations.load(work).images} == set(names)
+
+
+def test_photo_whose_name_is_not_utf_8_is_skipped_by_name(work: Workspace) -> None:
+    name = os.fsdecode(b"gr\xfcn.png")
+    names = (name, *(f"{index}.png" for index in range(19)))
+    write_bucket(work.settings.data_dir, {key: [BOX] for key in names}, names)
+    (work.settings.data_dir / name).write_bytes(b"")
+    assert run_steps(work).skipped == {name: "file is empty"}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from entrypoint.results import replaced
+from entrypoint.training import last_job
 from entrypoint.workspace import Workspace
 
 
@@ -29,16 +30,20 @@ def test_files_of_a_replaced_job_are_remembered_and_none_outside_of_the_results(
         ["x"],
     ]
     (work.results / "job.json").write_text(json.dumps({"files": names}))
-    replaced.retract(work)
-    replaced.retract(work)
+    last_job.retract(work)
+    last_job.retract(work)
     assert not (work.results / "job.json").exists()
     assert replaced.replaced_files(work) == [work.results / "model_android" / "model.tflite"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"files": 5}', "no json"])
+LONG_NAME = json.dumps({"files": [f"model/{'x' * 5000}", "model/\0", "model/loop"]})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 5}', "no json", "[" * 100_000, LONG_NAME], ids=len)
 def test_manifest_that_is_none_is_retracted_too(work: Workspace, content: str) -> None:
-    work.results.mkdir()
+    (work.results / "model").mkdir(parents=True)
+    (work.results / "model" / "loop").symlink_to("loop")
     (work.results / "job.json").write_text(content)
-    replaced.retract(work)
+    last_job.retract(work)
     assert replaced.replaced_files(work) == []
     assert not (work.results / "job.json").exists()

@@ -1,3 +1,4 @@
+import itertools
 import re
 from pathlib import Path
 
@@ -72,3 +73,14 @@ def test_credentials_are_not_on_the_page(page: str) -> None:
 
 def test_undefined_metrics_are_told_rather_than_shown_as_zero(page: str) -> None:
     assert "nothing could be measured" in page
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (23, 12), (1000, 12)])
+def test_validation_photos_are_shown_evenly_out_of_all(work: Workspace, count: int, shown: int) -> None:
+    photos = tuple(evaluate.ShownDetections(f"{index}", (), (), ()) for index in range(count))
+    documents.write(work.detections, evaluate.DetectionsDocument(photos))
+    chosen = [int(each.key) for each in report.choose_validation(work)]
+    assert len(chosen) == shown
+    gaps = [later - earlier for earlier, later in itertools.pairwise(chosen)]
+    # The last one shown is as near to the end as the others are to each other.
+    assert not gaps or max([*gaps, count - chosen[-1]]) - min(gaps) <= 1

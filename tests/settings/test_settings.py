@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from entrypoint.settings import command_line, services, table
+from entrypoint.settings import command_line, schema, services, table
 from entrypoint.system.errors import UserError
 from tests.conftest import ROOT
 
@@ -127,3 +129,49 @@ def test_nothing_is_published_into_the_work(name: str, monkeypatch: pytest.Monke
     monkeypatch.setenv(name, str(tmp_path / "checkpoint"))
     with pytest.raises(UserError, match=f"WORK_DIR=.* and {name}=.* lie in one another"):
         command_line.load([])
+
+
+def numbers_in(annotation: Any, constraints: list[Any]) -> Iterator[set[str]]:
+    """The names of the constraints on each type of numbers in an annotation."""
+    if annotation in (int, float):
+        yield {type(each).__name__ for each in constraints}
+    inner = list(getattr(annotation, "__metadata__", ()))
+    own = [each for field in inner for each in getattr(field, "metadata", [field])]
+    for part in get_args(annotation):
+        yield from numbers_in(part, own or constraints)
+
+
+def test_every_number_is_bounded_on_both_sides() -> None:
+    fields = schema.Settings.model_fields
+    found = {name: list(numbers_in(field.annotation, field.metadata)) for name, field in fields.items()}
+    found = {name: types for name, types in found.items() if types}
+    assert {"num_steps", "batch_size", "learning_rate", "seed", "train_image_size", "workers"} <= found.keys()
+    for name, types in found.items():
+        for constraints in types:
+            assert constraints & {"Ge", "Gt"}, name
+            assert constraints & {"Le", "Lt"}, name
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300"])
+@pytest.mark.parametrize("name", ["LEARNING_RATE", "CHECKPOINT_SECONDS", "RETRY_SECONDS", "MAX_SKIPPED"])
+def test_number_without_end_is_refused_by_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name}="):
+        command_line.load([])
+
+
+@pytest.mark.parametrize("value", ["2147483648", str(2**32), "99999999999999999999"])
+def test_seed_that_training_could_not_resume_with_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="SEED="):
+        command_line.load(["--seed", value])
+
+
+def test_json_and_only_are_refused_where_they_mean_nothing() -> None:
+    for words in (["--json"], ["30", "--json"], ["train", "--json"]):
+        with pytest.raises(UserError, match="--json belongs to check and models"):
+            command_line.load(words)
+    for words in (["--only"], ["30", "--only"], ["check", "--only"]):
+        with pytest.raises(UserError, match="--only belongs to a step"):
+            command_line.load(words)
+    assert command_line.load(["check", "--json"]).as_json
+    assert command_line.load(["train", "--only"]).only

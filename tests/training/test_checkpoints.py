@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -240,3 +241,31 @@ def test_place_for_checkpoints_keeps_what_is_another_s(work: Workspace, tmp_path
     save_steps(work, 7, job="another")
     save_steps(work, 1, 2, 3)
     assert steps_in(tmp_path / "kept") == {"ckpt-0", "ckpt-0-notes", "ckpt-2", "ckpt-3", "ckpt-7"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": ["ckpt-6.index", "ckpt-6.data-00000-of-00001"]},
+        {"files": {}},
+        {"files": {"ckpt-6.index": "x"}},
+        {"files": {"ckpt-6.index": "x", "a/b": "x"}},
+        {"files": {"ckpt-6.index": "x", "../ckpt-6.data-00000-of-00001": "x"}},
+        {"files": {"ckpt-6.index": 5, "ckpt-6.data-00000-of-00001": None}},
+        {"step": 7},
+        {"history": "none"},
+        {"job": None},
+    ],
+    ids=str,
+)
+def test_manifest_of_another_form_is_damaged(
+    work: Workspace, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_steps(work, 5, 6)
+    for folder in checkpoints.folders(work):
+        path = folder / "ckpt-6.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert saved.step == 5
+    assert "ckpt-6.json is damaged and is not used" in caplog.text

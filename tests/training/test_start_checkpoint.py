@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -15,10 +16,10 @@ import pytest
 
 from entrypoint.system import download
 from entrypoint.system.errors import JobError, UserError
-from entrypoint.training import start_checkpoint
+from entrypoint.training import last_job, start_checkpoint
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
-from tests.server import Answer, serve
+from tests.server import Answer, serve, serve_tls
 
 ARCHIVE = "tf2/20200711/ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz"
 TOP = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
@@ -394,3 +395,48 @@ def test_credentials_of_an_address_are_in_no_message(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             start_checkpoint.run(workspace_for(tmp_path, zoo_url=address))
     assert "secret" not in str(caught.value)
+
+
+def finish(work: Workspace, start: start_checkpoint.Start) -> None:
+    """Leaves in RESULT_DIR what a finished job notes of its checkpoint."""
+    work.results.mkdir(exist_ok=True)
+    noted = {"archive": start.archive, "archive_sha256": start.archive_sha256}
+    work.manifest.write_text(json.dumps({"start": noted}))
+
+
+def test_archive_that_changed_since_the_last_job_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(pack(TF2)) as server, caplog.at_level(logging.INFO):
+        first = workspace_for(tmp_path, zoo_url=server.address)
+        start_checkpoint.run(first)
+        start = start_checkpoint.load(first)
+        assert start is not None
+        assert start.archive_sha256 == hashlib.sha256(server.content).hexdigest()
+        assert f"{start.archive} has SHA-256 {start.archive_sha256}; job.json will note it" in caplog.text
+        finish(first, start)
+        # On another machine, the same archive is accepted and another one is not, before and after job.json is removed.
+        again = workspace_for(tmp_path, zoo_url=server.address, work_dir=tmp_path / "again")
+        start_checkpoint.run(again)
+        server.content = pack({**TF2, f"{TOP}/pipeline.config": b"model { evil }"})
+        changed = hashlib.sha256(server.content).hexdigest()
+        other = workspace_for(tmp_path, zoo_url=server.address, work_dir=tmp_path / "other")
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"changed on its server.*CHECKPOINT_SHA256={changed}"):
+                start_checkpoint.run(other)
+            last_job.retract(other)
+        pinned = {"zoo_url": server.address, "checkpoint_sha256": changed, "work_dir": tmp_path / "pinned"}
+        start_checkpoint.run(workspace_for(tmp_path, **pinned))
+
+
+def test_https_is_tried_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_tls(b"archive", tmp_path) as server:
+        monkeypatch.setattr(download, "HTTPS_PORT", int(server.address.rpartition(":")[2]))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+        assert download.prefer_https("http://localhost/a.tar.gz?x=1") == f"{server.address}/a.tar.gz?x=1"
+        # A certificate that nobody signed is no reason to trust the host.
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        assert download.prefer_https("http://localhost/a.tar.gz") == "http://localhost/a.tar.gz"
+        assert "is not served over https" in caplog.text
+    assert download.prefer_https("http://localhost:80/a") == "http://localhost:80/a"
+    assert download.prefer_https("https://localhost/a") == "https://localhost/a"
