@@ -62,7 +62,13 @@ RUN export MPLCONFIGDIR=/tmp/matplotlib \
  && python -m compileall -q /opt/job/entrypoint && /opt/job/start.sh models > /dev/null \
  && python -c "import object_detection.model_lib_v2, object_detection.exporter_lib_v2, nets, PIL, tenacity" \
  && rm -rf /tmp/matplotlib
-LABEL org.opencontainers.image.title="detection training job" \
+# Which release this is: in --version, in job.json and in the labels. `make image` gives both.
+ARG REVISION=unknown
+ARG VERSION=unknown
+RUN printf '%s\n' "$REVISION" > /opt/job/entrypoint/REVISION
+LABEL org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.title="detection training job" \
       org.opencontainers.image.description="A bucket of labelled photos in, a trained object detector out" \
       org.opencontainers.image.licenses="Apache-2.0"
 # Any other user works too: nothing outside of DATA_DIR, RESULT_DIR and WORK_DIR is written. Services that make folders

@@ -1,8 +1,11 @@
-# make demo: train on a bucket drawn here and print where the report is. make test: every test that needs no Docker.
+# make demo: train on a bucket drawn here and print where the report is. make test: the tests for every change, without
+# Docker. make test-all: every test, in groups that can run side by side.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo test beam-test benchmark-conversion test-zoo test-upstream benchmark-parity benchmark-learning lint format sdists lock audit size image image-test training-zip jobs-test clean
+.PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-beam test-jobs test-image \
+  test-zoo test-upstream benchmark-conversion benchmark-parity benchmark-learning lint format sdists lock audit size image \
+  training-zip clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -52,11 +55,26 @@ demo: install
 	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 600
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
-test: install-dev
-	.venv/bin/python -m pytest --ignore tests/image --ignore tests/jobs --ignore tests/beam
+# A worker for each core. Tests of one file share what it trains, and stay together.
+PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadfile
+OTHER_GROUPS := $(addprefix --ignore tests/,end_to_end mounts jobs beam image)
 
-# The conversion as a pipeline of Apache Beam, which asks for an environment of its own.
-beam-test: install-dev .beam-venv/installed
+test: install-dev
+	$(PYTEST) $(OTHER_GROUPS)
+
+# Every test in its groups, each of which can run by itself.
+test-all: test test-properties test-end-to-end test-jobs test-beam test-image
+
+# Ten thousand random documents, of which `make test` tries a tenth.
+test-properties: install-dev
+	.venv/bin/python -m pytest tests/data/test_properties.py --hypothesis-profile=thorough
+
+# Whole jobs, also on filesystems that refuse what bucket mounts refuse.
+test-end-to-end: install-dev
+	$(PYTEST) tests/end_to_end tests/mounts
+
+# The conversion as a pipeline of Apache Beam, which needs an environment of its own.
+test-beam: install-dev .beam-venv/installed
 	.venv/bin/python -m pytest tests/beam
 
 .beam-venv/installed: requirements-beam.txt
@@ -99,11 +117,13 @@ PYTHON3_10 ?= python3.10
 # BuildKit without the buildx plugin is what Debian's own client has.
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
 IMAGE ?= detection-training-job
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
 image:
-	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) $(IMAGE_OPTIONS) .
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg REVISION='$(REVISION)' --build-arg VERSION='$(VERSION)' \
+	  $(IMAGE_OPTIONS) .
 
 # Builds the CPU image on a base that debootstrap makes, and runs it. Needs root, and Debian's docker.io, debootstrap.
-image-test: install-dev
+test-image: install-dev
 	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
 
 # What services get: jobs/NAME, with the names in it taken from the command line or the environment, and then NAME's
@@ -126,11 +146,17 @@ submit-watson-machine-learning:
 
 # The job for services that run no image: start.sh installs what it needs, then trains.
 training-zip: dist/training.zip
-dist/training.zip: start.sh LICENSE $(REQUIREMENTS) $(SDISTS) $(wildcard entrypoint/*.* entrypoint/*/*.py pipelines/*)
-	$(PYTHON) jobs/training_zip.py $(REQUIREMENTS) $@
+# Which packages and which revision a zip holds decides whether it is up to date, beside its files.
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
+dist/training-zip.txt: FORCE
+	@mkdir -p dist
+	@[[ "$$(cat $@ 2>/dev/null)" == "$(REQUIREMENTS) $(REVISION)" ]] || echo "$(REQUIREMENTS) $(REVISION)" > $@
+dist/training.zip: dist/training-zip.txt start.sh LICENSE jobs/install.sh jobs/training_zip.py $(REQUIREMENTS) $(SDISTS) \
+  $(shell find entrypoint pipelines -type f -not -path '*/__pycache__/*')
+	$(PYTHON) jobs/training_zip.py $(REQUIREMENTS) $@ '$(REVISION)'
 
 # The manifests against the schemas of their services, and what the services promise against the job.
-jobs-test: install-dev .jobs-venv/installed dist/training.zip
+test-jobs: install-dev .jobs-venv/installed dist/training.zip
 	.venv/bin/python -m pytest tests/jobs
 
 .jobs-venv/installed: jobs/requirements.txt
@@ -171,11 +197,26 @@ lock:
 	  requirements-tensorflow-gpu.in -o requirements-tensorflow-gpu.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) jobs/requirements.in -o jobs/requirements.txt
+	$(LOCK) docs/requirements.in -o docs/requirements.txt
 	$(LOCK) requirements-beam.in -o requirements-beam.txt $(EXCLUDED)
+
+# The documentation as a site, in dist/site. Its table of settings and its tree of files are made from the code.
+docs: docs-generate .docs-venv/installed
+	.docs-venv/bin/mkdocs build --quiet --strict
+	@echo "Site: $(CURDIR)/dist/site/index.html"
+
+docs-generate: install
+	.venv/bin/python -m docs.generate
+
+.docs-venv/installed: docs/requirements.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .docs-venv
+	.docs-venv/bin/python $(PIP_INSTALL) --require-hashes -r docs/requirements.txt
+	touch $@
 
 # The size of the environment and what fills it.
 size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .beam-venv .build-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo
+	rm -rf .venv .beam-venv .build-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo

@@ -57,7 +57,8 @@ def run(command: Command) -> int:
         return 0
     if command.name not in job.STEP_NAMES:
         raise UserError(
-            f"{command.name!r} is no step of the job; there are: {', '.join(job.STEP_NAMES)}, `check` and `models`"
+            f"{command.name!r} is not a step of the job; the steps are: {', '.join(job.STEP_NAMES)}; other commands "
+            "are `check` and `models`"
         )
     if command.only:
         job.run_alone(command.name, command.settings)

@@ -1,9 +1,9 @@
 """The conversion on many machines: `python -m entrypoint.beam --records_dir PLACE [--setting value ...] [Beam's own]`.
 
-An Apache Beam pipeline that reads the photos of DATA_DIR and leaves in RECORDS_DIR what the job takes instead of
-converting: the shards, their manifest and the checked annotations. Photos are converted by the function that the job's
-own step calls. Without an option of Beam's it runs on this machine; `--runner=DataflowRunner`, `FlinkRunner` and
-`SparkRunner` take theirs, and DATA_DIR and RECORDS_DIR must then be addresses that all machines reach.
+This Apache Beam pipeline reads the photos of DATA_DIR and writes into RECORDS_DIR the shards, their manifest and the
+checked annotations. The job uses these files and converts nothing itself. The pipeline calls the same function for a
+photo as the job's own step. Without options of Beam it runs on this machine. `--runner=DataflowRunner`, `FlinkRunner`
+and `SparkRunner` have further options, and then DATA_DIR and RECORDS_DIR must be addresses that all machines can reach.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ Parts = dict[str, list[LabelledImage]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Converts, and returns the exit code: 0 done, 2 the user's to mend, 1 anything else."""
+    """Converts the photos and returns the exit code: 0 done, 2 the user can mend it, 1 other errors."""
     logs.configure()
-    # Beam starts Python programs, which must not look for modules in the current folder: it can be the bucket.
+    # Beam starts Python programs. They must not look for modules in the current folder, which can be the bucket.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         values, options = command_line.load_with_others(arguments)
         run(values, options)
     except JobError as error:
-        logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        logger.error("%s", error)  # noqa: TRY400 - the message is complete without a traceback
         return error.exit_code
     except Exception as error:
         logger.error("%s", explain(error))  # noqa: TRY400
@@ -50,13 +50,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(values: Settings, options: list[str]) -> None:
-    """Writes RECORDS_DIR, the manifest last; `options` are Beam's.
+    """Writes the files of RECORDS_DIR, the manifest last. `options` are the options of Beam.
 
     Raises:
-        UserError: RECORDS_DIR is missing or in use, Beam is, or the bucket cannot be converted.
+        UserError: RECORDS_DIR is not set or not empty, Beam is not installed, or the bucket cannot be converted.
     """
     if values.records_dir is None:
-        raise UserError("RECORDS_DIR is missing: name the folder, or the address, that the records go to")
+        raise UserError("RECORDS_DIR is missing: set it to the folder, or the address, for the records")
     if bucket.matching(values.records_dir, "*"):
         raise UserError(f"RECORDS_DIR={values.records_dir} is not empty: name another place, or remove what is there")
     refuse_missing_beam()
@@ -81,18 +81,18 @@ def run(values: Settings, options: list[str]) -> None:
 
 
 def refuse_missing_beam() -> None:
-    """UserError where Apache Beam is not installed."""
+    """Raises UserError if Apache Beam is not installed."""
     try:
         import apache_beam  # noqa: F401
     except ImportError:
         raise UserError(
-            "Apache Beam is not installed here, the job needs it for nothing else: make an environment for it with "
+            "Apache Beam is not installed. Only this conversion needs it: make an environment for it with "
             "`pip install --no-deps --require-hashes -r requirements-beam.txt`"
         ) from None
 
 
 def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: Settings, options: list[str]) -> None:
-    """Runs the pipeline to its end: `*.tfrecord`, and what became of the photos, as lines of JSON."""
+    """Runs the pipeline to its end. It writes `*.tfrecord`, and the outcome for each photo as a line of JSON."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -107,7 +107,7 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
         for name, total in totals.items():
             if not total:
                 continue
-            # A graph that held the photos would be too large for some runners.
+            # If the graph held the list of photos, it would be too large for some runners.
             write(values, f"photos/{name}.jsonl", "".join(f"{to_line(image)}\n" for image in parts[name]))
             converted = (
                 pipeline
@@ -130,12 +130,12 @@ def convert_all(dataset: Dataset, parts: Parts, totals: dict[str, int], values: 
 
 
 def to_line(item: LabelledImage | Converted) -> str:
-    """A photo, or what became of it, as JSON without a line break."""
+    """Returns a photo, or the outcome of its conversion, as JSON without a line break."""
     return files.encoder().encode(item)
 
 
 def collect(values: Settings) -> Seen:
-    """What became of the photos, as the pipeline noted it."""
+    """Returns the outcomes that the pipeline has written for all photos."""
     from apache_beam.io.filesystems import FileSystems
 
     seen = Seen()
@@ -147,14 +147,14 @@ def collect(values: Settings) -> Seen:
 
 
 def to_converted(document: dict[str, Any]) -> Converted:
-    """What `to_line` wrote of a photo that was converted."""
+    """Returns the outcome that `to_line` has written for a photo."""
     photo = document["photo"]
     facts = images.Facts(**{**photo, "changes": tuple(photo["changes"])}) if photo else None
     return Converted(document["key"], None, document["skipped"], facts)
 
 
 def write(values: Settings, name: str, text: str) -> None:
-    """Writes a file of RECORDS_DIR by Beam's file systems, as the pipeline does."""
+    """Writes a file of RECORDS_DIR with Beam's file systems, as the pipeline does."""
     from apache_beam.io.filesystems import FileSystems
 
     with FileSystems.create(place(values, name), "application/json") as file:
@@ -162,7 +162,7 @@ def write(values: Settings, name: str, text: str) -> None:
 
 
 def place(values: Settings, name: str) -> str:
-    """Where a file of RECORDS_DIR is, in words that Beam takes."""
+    """Returns the path or address of a file of RECORDS_DIR in the form that Beam expects."""
     return f"{str(values.records_dir).rstrip('/')}/{name}"
 
 

@@ -1,6 +1,6 @@
-"""`check`: what the job would find in the bucket, before any GPU is paid for, and without TensorFlow.
+"""`check` reports what the job would find in the bucket, before a GPU is paid for, and without TensorFlow.
 
-It reads the annotations, reports what they hold, decodes every photo as the conversion does, and writes nothing.
+It reads the annotations, reports their content, decodes every photo as the conversion does, and writes nothing.
 """
 
 import json
@@ -15,7 +15,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, logs, parallel
 from entrypoint.zoo import input_size
 
-SHOWN = 20  # names of a kind of finding; `--json` has them all
+SHOWN = 20  # names of each kind of finding; `--json` prints all of them
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -43,7 +43,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
 
 def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]:
     """Returns counts of photos and boxes, and what was found in the annotations on which keys."""
-    # As in the job, photos are split first, so that a photo that cannot be read moves no other.
+    # As in the job, photos are split first. A photo that cannot be read does not change the split of the others.
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
     counts = {
         name: records.count([image for image in part if image.key not in seen.skipped], dataset.labels)
@@ -64,13 +64,13 @@ def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]
 
 
 def reasons_to_stop(dataset: Dataset, facts: dict[str, Any], seen: Seen, settings: Settings) -> list[str]:
-    """Returns why the job would stop before the training, if it would."""
+    """Returns the reasons for which the job would stop before the training; empty if it would not stop."""
     lost = tf_record.too_many_lost(dataset, len(seen.skipped), settings.max_skipped)
     return ([lost] if lost else []) + ([] if facts["photos"]["train"] else [tf_record.NO_PHOTO])
 
 
 def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
-    """Decodes every photo."""
+    """Decodes every photo; returns the facts and faults that were seen."""
     storage = input_size.storage(settings)
     shrink = storage.shrink if storage else images.keep_size
 
@@ -88,25 +88,25 @@ def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
 
 
 def as_text(facts: dict[str, Any]) -> str:
-    """What the annotations say, for a person."""
+    """Returns the content of the annotations as text for a person."""
     photos = facts["photos"]
     lines = [
         f"{photos['labelled']} labelled photos: {photos['train']} to train on, {photos['validation']} for validation, "
         f"{photos['empty']} of them without a box",
         f"{photos['without annotation']} photos of the bucket carry no annotation and are not used",
-        f"{len(facts['labels'])} labels, boxes to train on and for validation:",
+        f"{len(facts['labels'])} labels, with their boxes for training and for validation:",
         *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),
     ]
     return "\n".join(lines + as_lines(facts["found"]))
 
 
 def about_photos(found: DataQuality, stops: list[str], seen: Seen) -> str:
-    """Returns what reading the photos showed, for a person."""
+    """Returns the results of reading the photos as text for a person."""
     lines = as_lines(seen.kinds()) + quality.describe_sizes(found) + quality.describe_problems(found)
     lines += [f"the job would stop: {reason}" for reason in stops]
     return "\n".join(lines if stops else [*lines, "the job can start"])
 
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:
-    """A line for each kind of finding."""
+    """Returns a line for each kind of finding."""
     return [f"{kind}: {len(keys)} ({quality.listed(keys, SHOWN)})" for kind, keys in found.items()]

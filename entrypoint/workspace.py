@@ -128,7 +128,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a finished step leaves: digests of its input and of its output, when it began, and how long it took."""
+    """The record of a finished step: digests of its input and of its output, when it began, and how long it took."""
 
     input: str
     output: str
@@ -154,11 +154,11 @@ def claim(work: Workspace) -> Iterator[None]:
         raise UserError(f"WORK_DIR={root} cannot be made ({error.strerror}): name a folder to write to") from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise UserError(f"WORK_DIR={root} cannot be written to: name another folder")
-    # The default place lies where anybody can make folders, and what lies in ours is trusted.
+    # Anybody can make folders in the temporary directory, and the job trusts the content of WORK_DIR.
     if root.parent == Path(tempfile.gettempdir()) and root.stat().st_uid != os.getuid():
         raise UserError(f"WORK_DIR={root} belongs to user {root.stat().st_uid}: name another folder")
     if not (root / MARKER).exists() and any(root.iterdir()):
-        raise UserError(f"WORK_DIR={root} holds files that are none of this job's: name an empty or a new folder")
+        raise UserError(f"WORK_DIR={root} holds files that do not belong to this job: name an empty or a new folder")
     with (root / MARKER).open("a") as marker:
         try:
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)

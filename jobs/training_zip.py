@@ -1,4 +1,4 @@
-"""Packs training.zip: `python jobs/training_zip.py REQUIREMENTS OUT`. Equal files give equal bytes."""
+"""Packs training.zip: `python jobs/training_zip.py REQUIREMENTS OUT REVISION`. Equal files give equal bytes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,22 @@ def members(requirements: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(ROOT).as_posix(), path
 
 
-def write(requirements: Path, out: Path) -> None:
-    """Writes the archive."""
+def write(requirements: Path, out: Path, revision: str) -> None:
+    """Writes the archive, with the Git revision of its source in entrypoint/REVISION."""
     out.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in members(requirements):
-            member = zipfile.ZipInfo(name, EPOCH)
-            member.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
-            member.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(member, path.read_bytes())
+            add(archive, name, path.read_bytes())
+        add(archive, "entrypoint/REVISION", f"{revision}\n".encode())
+
+
+def add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Adds a file to the archive. Scripts are executable."""
+    member = zipfile.ZipInfo(name, EPOCH)
+    member.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
+    member.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(member, content)
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

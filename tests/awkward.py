@@ -1,4 +1,4 @@
-"""A bucket of every awkward photo, box and key at once; what is usable holds one object, drawn where its box is."""
+"""A bucket with every awkward photo, box and key. Each usable photo shows one object, which lies in its box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 SIZE = (120, 80)
 GROUND, OBJECT = (70, 80, 90), (230, 200, 40)
-# How a viewer turns a photo of each Exif orientation; the file is stored turned the other way (Exif 2.3, 4.6.4).
+# The transformation for storing a photo with each Exif orientation (Exif 2.3, 4.6.4). A viewer turns the photo back.
 STORED_BY = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,7 +27,7 @@ STORED_BY = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-# Format, mode and options of Pillow's encoders.
+# The format, mode and options for Pillow's encoders.
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plain.jpg": ("JPEG", "RGB", {"quality": 95}),
     "progressive.jpg": ("JPEG", "RGB", {"quality": 95, "progressive": True}),
@@ -50,20 +50,20 @@ FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plain.heic": ("HEIF", "RGB", {"quality": 100}),
     "alpha.heif": ("HEIF", "RGBA", {"quality": 100}),
 }
-# Corners that can be used after a repair, and what the repair is called.
+# The faults that the job repairs, and the kind of the finding.
 REPAIRED = {
     "inverted": "box with corners swapped, put in order",
     "strings": None,
     "twice": "box drawn twice, taken once",
 }
-# Annotations without a usable box, and what they are called.
+# Boxes that cannot be used, and the kind of the finding.
 UNUSABLE = {
     "zero": ("box without area, skipped", {"x": 0.5, "y": 0.5, "x2": 0.5, "y2": 0.9}),
     "outside": ("box outside of the photo, skipped", {"x": 1.5, "y": 0.5, "x2": 1.9, "y2": 0.9}),
     "nan": ("box with a corner missing or no number, skipped", {"x": float("nan"), "y": 0.5, "x2": 0.9, "y2": 0.9}),
     "missing": ("box with a corner missing or no number, skipped", {"x": 0.1, "y": 0.5, "x2": 0.9}),
 }
-# What is no photo, and the words for it.
+# Files that are not usable photos, and a part of the reason that is reported.
 BROKEN = {
     "empty.jpg": (b"", "file is empty"),
     "text.jpg": (b"this is no photo", "no photo, whatever its name"),
@@ -76,7 +76,10 @@ OUTSIDE_KEYS = ("../escape.jpg", "/etc/escape.jpg", "link.jpg")
 
 
 def draw(number: int, scale: int = 1) -> tuple[Image.Image, dict[str, float]]:
-    """A photo with an object of its own size and place, never in the middle, and its box in fractions."""
+    """Returns a photo with one object, and its box in fractions.
+
+    The size and place of the object depend on the number. It is never in the middle.
+    """
     width, height = SIZE[0] * scale, SIZE[1] * scale
     left, top = 8 + 7 * (number % 5), 6 + 5 * (number % 3)
     right, bottom = left + 30 + 3 * (number % 4), top + 20 + 2 * (number % 6)
@@ -102,7 +105,7 @@ def write(folder: Path) -> dict[str, dict[str, float]]:
     for name, (_, box) in UNUSABLE.items():
         image, corners = draw(len(annotations))
         image.save(folder / f"{name}.png")
-        # Beside a box that can be used.
+        # The photo also has a box that can be used.
         annotations[f"{name}.png"] = [{**box, "label": "thing"}, {**corners, "label": "thing"}]
         drawn[f"{name}.png"] = corners
     for name, content in broken_files():
@@ -123,14 +126,14 @@ def write(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def distort(name: str, corners: dict[str, float]) -> list[dict[str, Any]]:
-    """The box as it is written where one of REPAIRED is to be done to it."""
+    """Returns the box with one of the faults of REPAIRED."""
     if name == "inverted":
         return [{"x": corners["x2"], "y": corners["y2"], "x2": corners["x"], "y2": corners["y"]}]
     return [corners, corners] if name == "twice" else [{key: str(value) for key, value in corners.items()}]
 
 
 def photos() -> Iterator[tuple[str, bytes, dict[str, float]]]:
-    """Name, content and corners of each format, and of each orientation, small and large."""
+    """Yields name, content and corners of a photo of each format, and of small and large photos of each orientation."""
     number = 0
     for name, (kind, mode, options) in FORMATS.items():
         image, corners = draw(number)
@@ -138,7 +141,7 @@ def photos() -> Iterator[tuple[str, bytes, dict[str, float]]]:
         number += 1
     for orientation, transpose in STORED_BY.items():
         for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tiff"), ("HEIF", "heic")):
-            # The large ones are stored smaller.
+            # The job makes the large photos smaller.
             image, corners = draw(number, scale=8 if number % 2 else 1)
             exif = Image.Exif()
             exif[0x0112] = orientation
@@ -148,11 +151,11 @@ def photos() -> Iterator[tuple[str, bytes, dict[str, float]]]:
 
 
 def encode(image: Image.Image, kind: str, mode: str, options: dict[str, Any]) -> bytes:
-    """The photo in a format and mode."""
+    """Returns the photo encoded in a format and mode."""
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     elif mode == "P":
-        # Converting would dither with the colours of the web.
+        # `convert` would dither the photo to the palette of web colours.
         image = image.quantize(8)
     else:
         image = image.convert(mode)
@@ -160,8 +163,8 @@ def encode(image: Image.Image, kind: str, mode: str, options: dict[str, Any]) ->
         options = {**options, "append_images": [Image.new("P", image.size, 3)]}
     buffer = io.BytesIO()
     if kind == "HEIF":
-        # Not by Pillow's own call: an encoder that is known to it brings its own decoder, which is not the job's. It
-        # takes an Exif orientation for HEIC's own, which whatever decodes the photo undoes.
+        # Pillow's `save` needs a registered encoder, which would register its decoder too, and that is not the job's
+        # decoder. This encoder turns an Exif orientation into HEIC's own, which every decoder undoes.
         exif = options.get("exif", Image.Exif()).tobytes()
         pillow_heif.from_pillow(image).save(buffer, **{**options, "exif": exif, "chroma": 444})
     else:
@@ -170,7 +173,7 @@ def encode(image: Image.Image, kind: str, mode: str, options: dict[str, Any]) ->
 
 
 def broken_files() -> Iterator[tuple[str, bytes]]:
-    """Names and contents of what cannot be read."""
+    """Yields the names and contents of files that cannot be read."""
     jpeg = encode(draw(0, scale=4)[0], "JPEG", "RGB", {})
     noise = encode(
         Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 300, 3), np.uint8)), "PNG", "RGB", {}
@@ -185,7 +188,7 @@ def broken_files() -> Iterator[tuple[str, bytes]]:
 
 
 def png(width: int, height: int, rows: bytes) -> bytes:
-    """A PNG file of eight-bit RGB with these rows, whatever its header promises."""
+    """Returns a PNG file of eight-bit RGB with these rows. They need not fit the size in its header."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""What the tests share: buckets, settings, and the job as a process of its own."""
+"""Shared by the tests: buckets, settings, and the job as a separate process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from entrypoint.settings.schema import NAMES, Settings
@@ -27,16 +28,41 @@ STARTED: list[subprocess.Popen[str]] = []
 BOX = {"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": "cat"}
 
 
+# Random documents of each format of annotations. `make test-properties` tries ten thousand in all.
+hypothesis_settings.register_profile("default", max_examples=200)
+hypothesis_settings.register_profile("thorough", max_examples=2000)
+hypothesis_settings.load_profile("default")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escapes names that are not UTF-8 in what a test printed: pytest's workers could not send them."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a CI run if a test was skipped, because .ci/run installs everything that the tests need."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter and skipped and os.environ.get("CI") and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        names = ", ".join(sorted({str(report.nodeid) for report in skipped}))
+        reporter.write_line(f"CI skips no test, and these were skipped: {names}", red=True)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests are not those of the tests."""
+    """Removes the settings in the environment of the user who runs the tests."""
     for name in NAMES:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True)
 def _no_job_left() -> Iterator[None]:
-    """Of a test that failed, no job goes on beside the others."""
+    """Kills the jobs that a failed test has left, so that they do not run beside other tests."""
     yield
     while STARTED:
         process = STARTED.pop()
@@ -47,11 +73,11 @@ def _no_job_left() -> Iterator[None]:
 
 @pytest.fixture
 def handled_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT are handled in the test as in a job."""
+    """Handles SIGTERM and SIGINT in the test as in a job."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signals.raise_on_sigterm()
     yield
-    # Of what came in the test nothing is left.
+    # This forgets the signals that arrived in the test.
     signals.raise_on_sigterm()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -59,7 +85,7 @@ def handled_signals() -> Iterator[None]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Workspace:
-    """A workspace whose bucket, work and results are folders of the test."""
+    """Returns a workspace whose bucket, work and results are folders of the test."""
     (tmp_path / "bucket").mkdir()
     (tmp_path / "work").mkdir()
     return Workspace(make_settings(tmp_path))
@@ -67,20 +93,20 @@ def work(tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def demo_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty photos of the demo's, drawn once for all tests; nobody writes into it."""
+    """Returns a bucket of forty demo photos. It is drawn once for all tests, and no test may write into it."""
     folder = tmp_path_factory.mktemp("demo") / "bucket"
     demo.draw_bucket(folder, photos=40)
     return folder
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:
-    """Settings with all places below the folder."""
+    """Returns settings with all places below the folder."""
     places = {"data_dir": folder / "bucket", "work_dir": folder / "work", "result_dir": folder / "results"}
     return Settings(**{**places, **values})
 
 
 def write_bucket(folder: Path, annotations: Any, photos: tuple[str, ...] = (), **rest: Any) -> Path:
-    """Writes _annotations.json of version 1.0, and the named photos, all grey."""
+    """Writes _annotations.json of version 1.0, and a grey photo for each of the names."""
     folder.mkdir(exist_ok=True)
     document = {"version": "1.0", "type": "localization", "labels": [], "annotations": annotations, **rest}
     (folder / "_annotations.json").write_text(json.dumps(document))
@@ -92,7 +118,7 @@ def write_bucket(folder: Path, annotations: Any, photos: tuple[str, ...] = (), *
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """The environment of a job with these settings and no others."""
+    """Returns the environment of a job with only these settings."""
     clean = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
     return clean | {"PYTHONPATH": str(ROOT), **{name: str(value) for name, value in settings.items()}}
 
@@ -103,7 +129,7 @@ def run_job(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str
 
 
 def run_module(python: Path | str, module: str, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a program of the project to its end by that Python; standard error is part of standard output."""
+    """Runs a module of the project to its end with that Python; standard error is part of standard output."""
     return subprocess.run(
         [str(python), "-m", module, *arguments],
         env=environment(**settings),
@@ -116,7 +142,7 @@ def run_module(python: Path | str, module: str, *arguments: str, **settings: Any
 
 
 def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
-    """Starts the job and returns its process, which does not outlive the test."""
+    """Starts the job and returns its process, which is killed at the end of the test."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "entrypoint", *arguments],
         env=environment(**settings),
@@ -128,7 +154,7 @@ def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
     return process
 
 
-# Linux counts to a program's peak what the process that starts it had in memory: this one is small.
+# Linux counts the memory of the process that starts a program to the program's peak. This process is small.
 MEASURE = """
 import json, os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:])
@@ -138,7 +164,7 @@ print("", json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]), sep=
 
 
 def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, float]:
-    """Exit status, output and peak memory, in gigabytes, of a program."""
+    """Runs a program; returns its exit status, its output, and its peak memory in gigabytes."""
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, *command],
         env=env,
@@ -154,13 +180,16 @@ def run_measured(command: list[str], env: dict[str, str]) -> tuple[int, str, flo
 
 
 def is_at_step(line: str, least: int) -> bool:
-    """Whether a line of the log tells of that step or a later one; how many are trained between two lines varies."""
+    """Returns whether a line of the log reports that step or a later one. The steps between two lines vary."""
     found = re.search(r"tensorflow:loss = [\d.]+, step = (\d+)", line)
     return found is not None and int(found[1]) >= least
 
 
 def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]) -> str:
-    """What the process prints up to the first line that is reached; fails where it ends before, or within minutes."""
+    """Returns the output up to the first line for which `is_reached` is true.
+
+    Fails if the process ends before that line. The process is killed after ten minutes.
+    """
     assert process.stdout is not None
     lines = []
     limit = threading.Timer(600, process.kill)

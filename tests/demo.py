@@ -1,4 +1,4 @@
-"""Draws a small bucket: coloured shapes on textured backgrounds, some of the photos awkward, with their boxes."""
+"""Draws a small bucket: coloured shapes on textured backgrounds, with their boxes. Some of the photos are awkward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = {"square": (205, 60, 50), "disc": (45, 110, 205), "triangle": (235, 18
 SIZE = (320, 240)
 PHOTOS = 200
 ORIENTATION = 0x0112
-# How a viewer turns a photo of each EXIF orientation; the file is stored turned the other way.
+# The transformation for storing a photo with each EXIF orientation. A viewer turns the photo back.
 STORED_BY = {
     3: Image.Transpose.ROTATE_180,
     6: Image.Transpose.ROTATE_90,
@@ -33,7 +33,7 @@ def draw_bucket(folder: Path, photos: int = PHOTOS, seed: int = 7) -> None:
         image, boxes = draw_photo(rng, shapes=0 if index % 20 == 19 else rng.randint(1, 4))
         name = f"photo-{index:04d}.{'png' if index % 10 == 3 else 'jpg'}"
         save(image, folder / name, orientation=(1, 6, 3, 8)[index // 10 % 4] if index % 10 == 5 else 1)
-        # A photo marked as negative has a label without corners.
+        # A photo that is marked as negative has a label without corners.
         annotations[name] = boxes or [{"label": "Negative"}]
     make_awkward(annotations)
     document = {"version": "1.0", "type": "localization", "labels": list(COLOURS), "annotations": annotations}
@@ -41,7 +41,7 @@ def draw_bucket(folder: Path, photos: int = PHOTOS, seed: int = 7) -> None:
 
 
 def draw_photo(rng: random.Random, shapes: int) -> tuple[Image.Image, list[dict[str, Any]]]:
-    """A background with so many shapes on it that do not overlap, and their boxes."""
+    """Returns a background with `shapes` shapes on it that do not overlap, and their boxes."""
     image = draw_background(rng)
     boxes: list[dict[str, Any]] = []
     for _ in range(shapes):
@@ -56,7 +56,7 @@ def draw_photo(rng: random.Random, shapes: int) -> tuple[Image.Image, list[dict[
 
 
 def draw_background(rng: random.Random) -> Image.Image:
-    """Grey-brown waves and grain, another for each photo."""
+    """Returns grey-brown waves with grain, different for each photo."""
     noise = np.random.default_rng(rng.getrandbits(32))
     width, height = SIZE
     y, x = np.mgrid[0:height, 0:width]
@@ -68,7 +68,7 @@ def draw_background(rng: random.Random) -> Image.Image:
 
 
 def choose_corners(rng: random.Random) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a shape, in pixels."""
+    """Returns left, top, right and bottom of a shape, in pixels."""
     side = rng.randint(36, 90)
     stretch = rng.uniform(0.8, 1.25)
     width, height = int(side * stretch), int(side / stretch)
@@ -79,7 +79,7 @@ def choose_corners(rng: random.Random) -> tuple[int, int, int, int]:
 
 
 def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
-    """Whether two boxes have a pixel in common."""
+    """Returns whether two boxes have a pixel in common."""
     return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
 
 
@@ -97,7 +97,7 @@ def draw_shape(image: Image.Image, label: str, corners: tuple[int, int, int, int
 
 
 def normalise(box: dict[str, Any]) -> dict[str, Any]:
-    """A box as Cloud Annotations writes it."""
+    """Returns a box as Cloud Annotations writes it."""
     left, top, right, bottom = box["corners"]
     width, height = SIZE
     return {
@@ -110,7 +110,7 @@ def normalise(box: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(image: Image.Image, path: Path, orientation: int) -> None:
-    """Writes the photo as a camera held that way does: turned, with a note how to turn it back."""
+    """Writes the photo as a camera in that orientation does: turned, with the Exif tag that turns it back."""
     exif = Image.Exif()
     if orientation != 1:
         exif[ORIENTATION] = orientation
@@ -122,7 +122,7 @@ def save(image: Image.Image, path: Path, orientation: int) -> None:
 
 
 def make_awkward(annotations: dict[str, Any]) -> None:
-    """What people and programs do to annotations: corners swapped, boxes out of the frame, clicks without area."""
+    """Adds the faults of people and programs: swapped corners, boxes out of the frame, clicks without area."""
     keys = [key for key, boxes in annotations.items() if "x" in boxes[0]]
     for key in keys[::40]:
         box = annotations[key][0]
@@ -130,7 +130,7 @@ def make_awkward(annotations: dict[str, Any]) -> None:
     for key in keys[7::40]:
         annotations[key].append({"label": "disc", "x": 0.5, "y": 0.5, "x2": 0.5, "y2": 0.5})
     for key in keys[1::4]:
-        # At the border a hand slips beyond the photo; the part of the box within it stays the same.
+        # At the border of the photo a hand can slip beyond it. The part of the box within the photo stays the same.
         box = max(annotations[key], key=lambda each: each["y2"])
         if box["y2"] == 1:
             box["y2"] = 1.2

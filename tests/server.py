@@ -1,4 +1,4 @@
-"""A real HTTP server that serves one file, and misbehaves as it is told, request by request."""
+"""A real HTTP server that serves one file. A script decides for each request whether and how it misbehaves."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from cryptography.x509.oid import NameOID
 
 @dataclass
 class Answer:
-    """How to answer one request."""
+    """The answer to one request."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     send: float = 1.0  # the share of the body after which the connection is broken off
     ranges: bool = True  # whether Range is honoured
-    pause: float = 0.0  # seconds between each hundred bytes, of which the first fifty are sent
+    pause: float = 0.0  # seconds after each 100 bytes; only the first 5,000 bytes are sent
 
 
 @dataclass
 class Server:
-    """What is served, how, and what was asked for."""
+    """The content of a server, its script, and the requests that it received."""
 
     content: bytes
     script: list[Answer] = field(default_factory=list)
@@ -70,14 +70,14 @@ def serve_tls(content: bytes, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def serve(content: bytes, *script: Answer, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[Server]:
-    """Serves the content under every path; each request takes the next answer of the script, then a whole one."""
+    """Serves the content under every path. Each request gets the next answer of the script, or the whole content."""
     server = Server(content, list(script), **options)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer_request(self, server)
 
-        # Clients of S3 ask for the head first where they may not read.
+        # Clients of S3 send a HEAD request first if they may not read.
         do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *arguments: Any) -> None:
@@ -97,7 +97,7 @@ def serve(content: bytes, *script: Answer, tls: ssl.SSLContext | None = None, **
 
 
 def answer_request(handler: BaseHTTPRequestHandler, server: Server) -> None:
-    """Answers as Google Cloud Storage does, but for what the script changes."""
+    """Answers as Google Cloud Storage does, with the changes of the script."""
     wanted = handler.headers.get("Range")
     server.requests.append((handler.path, wanted))
     answer = server.script.pop(0) if server.script else Answer()

@@ -1,4 +1,4 @@
-"""Object stores for the tests: moto's S3 and an emulator of Google Cloud Storage, each a server of its own."""
+"""Object stores for the tests: moto's S3 and an emulator of Google Cloud Storage. Each is a separate server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S3_KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "secret-of-tes
 
 @contextmanager
 def s3(log: Path = Path(os.devnull)) -> Iterator[dict[str, str]]:
-    """A server of S3's interface, with a log of its requests; yields the variables by which clients find it."""
+    """Runs a server with the API of S3, which logs its requests; yields the variables by which clients find it."""
     (port,) = free_ports(1)
     program = str(Path(sys.executable).with_name("moto_server"))
     with running([program, "--host=127.0.0.1", f"--port={port}"], port, log):
@@ -29,7 +29,7 @@ def s3(log: Path = Path(os.devnull)) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def gcs() -> Iterator[dict[str, str]]:
-    """A server of Google Cloud Storage's interface; yields the variables by which clients find it."""
+    """Runs a server with the API of Google Cloud Storage; yields the variables by which clients find it."""
     (port,) = free_ports(1)
     program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
     with running([program, "start", "--in-memory", "--host=127.0.0.1", f"--port={port}"], port):
@@ -55,13 +55,13 @@ def running(command: list[str], port: int, log: Path = Path(os.devnull)) -> Iter
 
 
 def forget_clients() -> None:
-    """Fsspec keeps the clients that it made, which know other servers."""
+    """Clears fsspec's cache of clients, which would connect to the servers of other tests."""
     for name in ("s3", "gs"):
         fsspec.get_filesystem_class(name).clear_instance_cache()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports, each another, that nobody listens on."""
+    """Returns different ports that are free."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -70,7 +70,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens on the port."""
+    """Returns whether a server listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -34,7 +34,7 @@ def test_wrong_model_is_refused_with_the_nearest_before_any_work() -> None:
 def test_unknown_step_is_refused_with_those_that_there_are() -> None:
     result = run_job("evaluation")
     assert result.returncode == 2
-    assert "there are: annotations, label_map, tf_record" in result.stdout
+    assert "the steps are: annotations, label_map, tf_record" in result.stdout
 
 
 @pytest.mark.parametrize("arguments", [["models"], ["--help"], ["models", "--json"]])
@@ -103,13 +103,13 @@ def test_failure_with_a_name_that_is_not_utf_8_prints_its_mark(tmp_path: Path, m
     place = os.fsdecode(bytes(tmp_path / "gr") + b"\xfcn")
     result = run_job(DATA_DIR=place, MODEL="smoke")
     assert result.returncode == 2
-    assert "gr\\udcfcn is no folder" in result.stdout
+    assert "gr\\udcfcn is not a folder" in result.stdout
     assert result.stdout.endswith("CACLI-TRAINING-FAILED\n")
     # The same where a service reads the failure.
     monkeypatch.setattr(services, "ROOT", tmp_path)
     (tmp_path / "opt/ml/output").mkdir(parents=True)
-    assert main_module.fail(f"{place} is no folder", 2) == 2
-    assert b"is no folder" in (tmp_path / "opt/ml/output/failure").read_bytes()
+    assert main_module.fail(f"{place} is not a folder", 2) == 2
+    assert b"is not a folder" in (tmp_path / "opt/ml/output/failure").read_bytes()
 
 
 def test_ctrl_c_in_check_is_no_traceback(tmp_path: Path) -> None:

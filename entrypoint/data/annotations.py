@@ -1,4 +1,4 @@
-"""The bucket's annotations -> dataset.json: photos with normalised boxes, checked; what was repaired or skipped."""
+"""The bucket's annotations -> dataset.json: photos with checked, normalised boxes, and all repairs and losses."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ LINK = "folder is a link, not followed, its photos are left out"
 DAMAGED = "file of annotations is damaged, skipped"
 UNLISTED = "photo in none of the bucket's splits, trained on"
 NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
-HEAD = 1 << 16  # bytes: most photos tell their size and orientation in fewer
-SMALLEST = 1e-6  # of a side of the photo: less is no box any more in the records' float32
+HEAD = 1 << 16  # bytes: for most photos, fewer bytes contain the size and the orientation
+SMALLEST = 1e-6  # of a side of the photo: a smaller box has no area in the records' float32
 ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """A photo by its key in the bucket, and the boxes on it; none means that it shows no object."""
+    """A photo by its key in the bucket, and the boxes on it. A photo without boxes shows no object."""
 
     key: str
     boxes: tuple[Box, ...]
-    part: str | None = None  # "train" or "validation" where the bucket has a split of its own
+    part: str | None = None  # "train" or "validation" if the bucket has its own split
     bytes: int = field(default=0, compare=False)  # of the file
-    version: str = field(default="", compare=False)  # another one whenever the photo is another
+    version: str = field(default="", compare=False)  # changes whenever the photo changes
 
 
 @dataclass
 class Findings:
-    """What was repaired or skipped, and where: kind -> photos or labels it was found on."""
+    """All repairs and losses: kind -> the photos or labels concerned."""
 
     kinds: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, where: str) -> None:
-        """Notes one finding."""
+        """Adds one finding."""
         self.kinds.setdefault(kind, []).append(where)
 
 
@@ -69,7 +69,7 @@ class Dataset:
 
     @property
     def lost(self) -> list[str]:
-        """The keys of photos that are named and not in the bucket, and of annotations of one that cannot be read."""
+        """The names of photos that are not in the bucket, and of files of annotations that cannot be read."""
         return [key for kind in (MISSING, OUTSIDE, DAMAGED) for key in self.findings.kinds.get(kind, [])]
 
 
@@ -77,7 +77,7 @@ def run(work: Workspace) -> str:
     """Reads and checks the annotations and writes dataset.json, or fetches it; returns a digest of it.
 
     Raises:
-        UserError: there is nothing to train on, or RECORDS_DIR holds no records.
+        UserError: there is no box to train on, or RECORDS_DIR holds no records.
     """
     if work.settings.records_dir:
         bucket.fetch(refuse_missing_records(work.settings.records_dir) / "dataset.json", work.dataset)
@@ -88,7 +88,7 @@ def run(work: Workspace) -> str:
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if any(image.part for image in dataset.images):
-        logger.info("the bucket's own split is kept, VALIDATION_FRACTION is not used")
+        logger.info("the bucket's own split is kept, and VALIDATION_FRACTION is not used")
     if dataset.unlabelled:
         logger.info("%d photos of the bucket carry no annotation and are not used", dataset.unlabelled)
     for kind, where in dataset.findings.kinds.items():
@@ -97,7 +97,7 @@ def run(work: Workspace) -> str:
 
 
 def identify(dataset: Dataset) -> str:
-    """A digest of what is labelled how, whatever the photos are like."""
+    """Returns a digest of labels and boxes, which does not depend on the content of the photos."""
     plain = [dataclasses.replace(image, bytes=0, version="") for image in dataset.images]
     return files.digest(dataclasses.replace(dataset, images=plain))
 
@@ -115,29 +115,29 @@ def load(work: Workspace) -> Dataset:
         return Dataset(document["labels"], document["images"], findings, document["unlabelled"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error!r}): remove it, or the RECORDS_DIR it is from, and start again"
+            f"{path} is damaged ({error!r}): remove it, or the RECORDS_DIR that it comes from, and start again"
         ) from None
 
 
 def of_json(text: str) -> LabelledImage:
-    """A photo as JSON has it."""
+    """Returns a photo from its JSON."""
     image: LabelledImage = json.loads(text, object_hook=to_object)
     return image
 
 
 def to_object(item: dict[str, Any]) -> Any:
-    """A photo or a box out of an object of JSON, as soon as it is read; other objects stay as they are."""
+    """Converts an object of JSON to a photo or a box as soon as it is read; other objects stay unchanged."""
     if "xmin" in item:
-        # One text for a label, however many boxes have it.
+        # All boxes of a label share one string.
         return Box(**{**item, "label": sys.intern(item["label"])})
     return LabelledImage(**{**item, "boxes": tuple(item["boxes"])}) if "boxes" in item else item
 
 
 def read_bucket(settings: Settings, exclude: Place) -> Dataset:
-    """The dataset of the bucket DATA_DIR; `exclude` is a folder in it that holds no data of the user's.
+    """Returns the dataset of the bucket DATA_DIR. `exclude` is a folder in it that holds no data of the user.
 
     Raises:
-        UserError: there are no annotations in a known format, or no box in them that can be used.
+        UserError: there are no annotations in a known format, or they hold no box that can be used.
     """
     refuse_missing_bucket(settings.data_dir)
     root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
@@ -176,7 +176,7 @@ def mend_for_no_box(findings: Findings) -> str:
 
 
 def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:
-    """What was drawn, by the keys of photos that are there, in the order of the keys."""
+    """Returns the annotations by the keys of photos that exist, in the order of the keys."""
     for name in source.missing:
         findings.add(MISSING, name)
     for name in source.unreadable:
@@ -188,7 +188,7 @@ def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, L
     for key, labelled in sorted(source.images.items()):
         photo = resolve(key, files, findings)
         if photo is not None and photo in found:
-            # Two names of one photo, of which one is escaped.
+            # The annotations have two names for one photo, and one of them is escaped.
             found[photo].annotations.extend(labelled.annotations)
         elif photo is not None:
             found[photo] = labelled
@@ -196,9 +196,9 @@ def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, L
 
 
 def keep_own_split(labelled: dict[str, Labelled], findings: Findings) -> dict[str, Labelled]:
-    """The photos with the split that the bucket has; where it has none, or one of few photos alone, nobody's split.
+    """Returns the photos with the bucket's own split if it covers at least half of them, otherwise without a split.
 
-    Photos for a test are left out where there are others for validation, and are those for validation else.
+    Test photos are left out if there are validation photos; otherwise they become the validation photos.
     """
     count = Counter(each.part for each in labelled.values())
     if not {"train"} < count.keys() - {None}:
@@ -218,12 +218,12 @@ def keep_own_split(labelled: dict[str, Labelled], findings: Findings) -> dict[st
 
 
 def with_parts(labelled: dict[str, Labelled], parts: Mapping[str | None, str | None]) -> dict[str, Labelled]:
-    """The photos with other names for their parts."""
+    """Returns the photos with new names for their parts."""
     return {key: dataclasses.replace(each, part=parts[each.part]) for key, each in labelled.items()}
 
 
 def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
-    """Size and orientation of photos, as far as their headers can be read."""
+    """Returns size and orientation of each photo whose header can be read."""
 
     def measure(key: str) -> tuple[str, images.Frame | None]:
         try:
@@ -231,7 +231,7 @@ def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
         except OSError as error:
             if error.errno not in bucket.FINAL:
                 raise
-            # The conversion says why it cannot be read, and counts it.
+            # The conversion reports why the photo cannot be read, and counts it.
             return key, None
 
     found = parallel.map_in_order(measure, keys, files.workers)
@@ -239,14 +239,14 @@ def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
 
 
 def measure_photo(place: Place) -> images.Frame | None:
-    """Size and orientation of a photo, by its first bytes where they tell; None for what is none, OSError named."""
+    """Returns size and orientation of a photo, or None if it is not a photo. Reads only its first bytes if possible."""
     head = bucket.read_head(place, HEAD)
     frame = images.read_frame(head)
     return images.read_frame(bucket.read(place)) if frame is None and len(head) == HEAD else frame
 
 
 def refuse_missing_bucket(root: Place) -> None:
-    """UserError where DATA_DIR is not there, or may not be read."""
+    """Raises UserError if DATA_DIR does not exist, or may not be read."""
     try:
         is_there = bucket.is_folder(root)
     except PermissionError as error:
@@ -255,21 +255,21 @@ def refuse_missing_bucket(root: Place) -> None:
     if not is_there and bucket.is_remote(root):
         raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
     if not is_there:
-        raise UserError(f"DATA_DIR={root} is no folder: mount the bucket there, or name where it is mounted")
+        raise UserError(f"DATA_DIR={root} is not a folder: mount the bucket there, or name the folder of its mount")
 
 
 def refuse_missing_records(place: Place) -> Place:
-    """RECORDS_DIR; UserError where nothing was converted into it, or not to the end."""
+    """Returns RECORDS_DIR; raises UserError if it holds no finished conversion."""
     if not bucket.matching(place, "manifest.json"):
         raise UserError(
             f"RECORDS_DIR={place} has no manifest.json: name the folder that `python -m entrypoint.beam` wrote, and "
-            "see that it came to its end"
+            "make sure that it has finished"
         )
     return place
 
 
 def resolve(key: str, files: Files, findings: Findings) -> str | None:
-    """The key of a photo that is there; None, and a finding, where it is missing or outside of the bucket."""
+    """Returns the key of an existing photo; None, after adding a finding, if it is missing or outside of the bucket."""
     for candidate in (key, html.unescape(key)):
         if candidate in files.photos and is_inside(files.root, candidate):
             return candidate
@@ -283,18 +283,19 @@ def resolve(key: str, files: Files, findings: Findings) -> str | None:
 
 
 def is_inside(root: Place, key: str) -> bool:
-    """Whether a photo lies in the bucket; a symbolic link can lead out of it."""
+    """Returns whether a photo lies in the bucket; a symbolic link can lead out of it."""
     return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
 
 
 def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
-    """The photo with its usable boxes; nothing where all of its boxes are unusable, since it is no negative then."""
+    """Returns the photo with its usable boxes; an empty list if all are unusable, because it is not a negative then."""
     part = labelled.part
     drawn = [each for each in labelled.annotations if each is not NoBox.NEGATIVE]
     size = labelled.size or (frame.size if frame else None)
     if labelled.in_pixels:
         if size is None:
-            # No size, no fractions; the conversion skips a photo whose header cannot be read, and says why.
+            # Without the size, pixels cannot become fractions. The conversion skips a photo whose header cannot be
+            # read, and reports why.
             return [LabelledImage(key, (), part)]
         drawn = [each.to_fractions(*size) if isinstance(each, Drawn) else each for each in drawn]
     boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
@@ -312,7 +313,7 @@ def read_image(key: str, labelled: Labelled, frame: images.Frame | None, finding
 def fit_to_frame(
     key: str, boxes: tuple[Box, ...], size: tuple[int, int], frame: images.Frame, findings: Findings
 ) -> tuple[Box, ...]:
-    """The boxes on the upright photo; `size` is that of the picture they were drawn on, by the annotations' word."""
+    """Returns the boxes on the upright photo. `size` is the size that the photo has according to the annotations."""
     upright = frame.size
     if size == upright:
         return boxes
@@ -325,7 +326,7 @@ def fit_to_frame(
 
 
 def read_box(key: str, annotation: Drawn | NoBox, findings: Findings) -> Box | None:
-    """Returns the box, in order and within the photo, or None; a fault becomes a finding."""
+    """Returns the box, in order and within the photo, or None. A fault becomes a finding."""
     if isinstance(annotation, NoBox):
         is_crowd = annotation is NoBox.CROWD
         findings.add("region of a crowd, skipped" if is_crowd else "annotation is no box, skipped", key)
@@ -346,7 +347,7 @@ def read_box(key: str, annotation: Drawn | NoBox, findings: Findings) -> Box | N
 
 
 def repair_box(key: str, label: str, corners: list[float], findings: Findings) -> Box | None:
-    """Puts corners in order, cuts them to the photo and drops what has no area left."""
+    """Puts corners in order and cuts them to the photo. Returns None if no area is left."""
     x, y, x2, y2 = corners
     xmin, xmax, ymin, ymax = min(x, x2), max(x, x2), min(y, y2), max(y, y2)
     if xmax - xmin < SMALLEST or ymax - ymin < SMALLEST:
@@ -364,7 +365,7 @@ def repair_box(key: str, label: str, corners: list[float], findings: Findings) -
 
 
 def order_labels(declared: list[str], images: list[LabelledImage], findings: Findings) -> list[str]:
-    """The labels that boxes use: first those that the file lists, in its order, then the others by name."""
+    """Returns the labels that boxes use: first those that the file lists, in its order, then the others by name."""
     declared = [label.strip() for label in declared]
     used = {box.label for image in images for box in image.boxes}
     ordered = [label for label in dict.fromkeys([*declared, *sorted(used)]) if label in used]
@@ -377,7 +378,7 @@ def order_labels(declared: list[str], images: list[LabelledImage], findings: Fin
 
 
 def same_but_for_case(labels: list[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of labels that a reader would take for one."""
+    """Yields pairs of labels that differ only in case or white space."""
     seen: dict[str, str] = {}
     for label in labels:
         folded = " ".join(label.casefold().split())
@@ -387,5 +388,5 @@ def same_but_for_case(labels: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def describe(findings: Findings) -> str:
-    """The findings with their counts, in one line."""
+    """Returns the findings with their counts, in one line."""
     return "; ".join(f"{kind}: {len(where)}" for kind, where in findings.kinds.items()) or "no annotations at all"

@@ -1,7 +1,7 @@
 """Photos and boxes -> sharded TFRecords of tf.train.Example, for training and for validation.
 
-The records are a function of the bucket and the settings alone: the same bytes whatever the machine, the hash seed
-and the number of workers.
+The records depend only on the bucket and the settings: the machine, the hash seed and the number of workers do not
+change a byte of them.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ from entrypoint.zoo import input_size
 
 logger = logging.getLogger("job")
 
-# TensorFlow's performance guide advises shards of 100 to 200 MB; as many as READERS are read at a time.
+# TensorFlow's performance guide advises shards of 100 to 200 MB. READERS shards are read at a time.
 SHARD_BYTES = 150_000_000
 READERS = 8
 WRITERS = 4  # shards that are written at a time
-MANY_LOST = 100
+MANY_LOST = 100  # photos
 NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION_FRACTION"
 
 
@@ -64,9 +64,9 @@ def outputs(work: Workspace) -> list[Path]:
 
 
 def fingerprint(work: Workspace) -> str:
-    """Returns a digest of the photos' sizes and times, and of how small they are stored.
+    """Returns a digest of the photos' sizes and versions, and of the size at which they are stored.
 
-    Models of one input size can share the records.
+    Models with the same input size can share the records.
     """
     if work.settings.records_dir:
         return hashlib.sha256(bucket.read(records.manifest_in(work.settings.records_dir))).hexdigest()
@@ -78,7 +78,7 @@ def fetch(place: Place, work: Workspace) -> str:
     """Copies the records that Beam wrote to local disk; returns a digest of their manifest.
 
     Raises:
-        UserError: the manifest is damaged, or names files that are no records.
+        UserError: the manifest is damaged, or names files that are not records.
     """
     manifest = documents.read(RecordsManifest, records.manifest_in(place))
     storage = input_size.storage(work.settings)
@@ -114,7 +114,7 @@ def describe(
     shards: dict[str, tuple[Shard, ...]],
     settings: Settings,
 ) -> RecordsManifest:
-    """Returns the manifest of records that were written."""
+    """Returns the manifest of the records that were written."""
     used = {name: [image for image in part if image.key in seen.facts] for name, part in parts.items()}
     counts = {name: records.count(used[name], dataset.labels) for name in SPLITS}
     return RecordsManifest(
@@ -129,7 +129,7 @@ def describe(
 
 
 def log_counts(manifest: RecordsManifest) -> None:
-    """Logs how many photos there are, and what is wrong with the data."""
+    """Logs the numbers of photos and boxes, and the problems of the data."""
     for name in SPLITS:
         part = manifest.splits[name]
         logger.info("%s: %d photos, %d boxes in %d shards", name, part.photos, part.boxes, len(part.shards))
@@ -138,7 +138,7 @@ def log_counts(manifest: RecordsManifest) -> None:
 
 
 def judge(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, max_skipped: float) -> None:
-    """Logs every photo that cannot be read; UserError where they are too many, or none is left to train on."""
+    """Logs every photo that cannot be read; raises UserError if they are too many, or no photo is left to train on."""
     for key, reason in sorted(seen.skipped.items()):
         logger.warning("%s skipped: %s", key, reason)
     refuse_losses(dataset, seen.skipped, max_skipped)
@@ -147,15 +147,17 @@ def judge(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, m
 
 
 def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> None:
-    """UserError where more photos are missing or unreadable than MAX_SKIPPED allows."""
+    """Raises UserError if more photos are missing or unreadable than MAX_SKIPPED allows."""
     told = too_many_lost(dataset, len(skipped), max_skipped)
     if told:
-        key, reason = min((skipped | dict.fromkeys(dataset.lost, "not in the bucket, or its annotations")).items())
+        key, reason = min(
+            (skipped | dict.fromkeys(dataset.lost, "not in the bucket, or its annotations cannot be read")).items()
+        )
         raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
 
 
 def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | None:
-    """That more photos are missing or unreadable than MAX_SKIPPED allows, or None."""
+    """Returns a message if more photos are missing or unreadable than MAX_SKIPPED allows, otherwise None."""
     lost, photos = len(dataset.lost) + skipped, len(dataset.images) + len(dataset.lost)
     if lost <= max_skipped * photos:
         return None
@@ -163,7 +165,7 @@ def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | N
 
 
 class RecordWriter:
-    """Writes the shards of a split, several at a time, and keeps what was seen."""
+    """Writes the shards of a split, several at a time, and collects the facts and faults of the photos."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         self.dataset = dataset
@@ -179,7 +181,7 @@ class RecordWriter:
         self.seen = Seen()
 
     def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> tuple[Shard, ...]:
-        """Writes `name`-00000-of-0000N.tfrecord, the photos in the given order, cut into N runs of equal length.
+        """Writes `name`-00000-of-0000N.tfrecord: the photos in the given order, cut into N runs of equal length.
 
         Returns the shards.
         """
@@ -193,25 +195,26 @@ class RecordWriter:
             ]
             for each in logs.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
                 self.seen.add(each)
-                # A few are all told at the end; of many the rest need not be read, which can take hours.
+                # A few lost photos are all reported at the end. Many are checked at once, because reading the other
+                # photos can take hours.
                 if each.skipped and len(self.seen.skipped) > MANY_LOST:
                     refuse_losses(self.dataset, self.seen.skipped, self.max_skipped)
         return tuple(Shard(shard.path.name, shard.sha256) for shard in shards)
 
     def converted(self, photos: list[LabelledImage], pool: Executor) -> Iterator[Converted]:
-        """The photos as examples, few enough of them in memory for all shards that are written at a time."""
+        """Yields the photos as examples. WRITERS shards are written at a time, so each has few examples in memory."""
         return parallel.map_in_order(self.convert, photos, max(1, self.workers // WRITERS), pool)
 
 
 class ShardWriter:
-    """A file of records."""
+    """Writes one file of records."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sha256 = ""
 
     def write(self, photos: Iterator[Converted]) -> Iterator[Converted]:
-        """Writes the examples that there are; what became of each photo, without the example itself."""
+        """Writes the examples; yields the outcome for each photo, without the example itself."""
         import tensorflow as tf
 
         with tf.io.TFRecordWriter(str(self.path)) as file:
@@ -223,13 +226,14 @@ class ShardWriter:
 
 
 def shards_for(photos: list[LabelledImage]) -> int:
-    """How many shards the photos go into."""
+    """Returns the number of shards for the photos."""
     return shard_count(sum(image.bytes for image in photos), len(photos))
 
 
 def shard_count(size: int, photos: int) -> int:
-    """Shards for photos of so many bytes, of 100 to 200 MB where they are stored as they are, and smaller where not.
+    """Returns the number of shards for photos with `size` bytes in total.
 
-    As many as are read at a time, but none without a photo.
+    Shards have 100 to 200 MB if the photos are stored unchanged, and less otherwise. There are at least READERS shards,
+    because READERS shards are read at a time, but never more shards than photos.
     """
     return min(photos, max(READERS, round(size / SHARD_BYTES)))

@@ -1,4 +1,4 @@
-"""job.json: what the job was, written last into RESULT_DIR. It marks a finished job."""
+"""job.json: the description of a job, which is written last into RESULT_DIR. It marks a finished job."""
 
 import contextlib
 import importlib.metadata
@@ -33,7 +33,7 @@ def describe(work: Workspace) -> dict[str, Any]:
 
 
 def describe_data(work: Workspace) -> dict[str, Any]:
-    """Returns counts of the data, and what was repaired or skipped: how often, and the first few places."""
+    """Returns counts of the data, and what was repaired or skipped, with the count and the first few places."""
     dataset, manifest = annotations.load(work), records.load(work)
     kinds = dataset.findings.kinds | manifest.kinds()
     splits: dict[str, dict[str, Any]] = documents.to_plain(manifest)["splits"]

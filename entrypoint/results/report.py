@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about what was trained on what, how well it went, and what it finds."""
+"""report.html: one self-contained page about the data, the training, the metrics and the model's detections."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ from entrypoint.workspace import Workspace
 PHOTOS = 12
 WORST = 3  # photos of each kind of finding
 THUMBNAIL = 480  # pixels, the longer side
-# Okabe and Ito's colours (2008), which people with any colour vision tell apart.
+# Okabe and Ito's colours (2008), which people with any colour vision can distinguish.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -40,7 +40,7 @@ def run(work: Workspace) -> str:
     history = checkpoints.history_of(train.last_checkpoint(work))
     shown, worst = choose_validation(work), choose_worst(dataset, recorded.quality)
     photos = fetch_photos({each.key for each in shown} | {key for key, _ in worst}, work)
-    # The marks of this step and of publishing would be an earlier run's.
+    # Marks of this step and of `publish` are those of an earlier run.
     marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
     page = template().render(
         model=work.settings.model,
@@ -66,7 +66,7 @@ def run(work: Workspace) -> str:
 
 
 def template() -> jinja2.Template:
-    """The page's template; everything that is filled in is escaped."""
+    """Returns the page's template. It escapes every value except the charts, which this module draws."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -101,7 +101,7 @@ def finding_rows(dataset: Dataset, manifest: RecordsManifest) -> list[tuple[str,
 
 
 def draw_loss(history: list[dict[str, float]]) -> str:
-    """The loss by step, with its running mean, as SVG."""
+    """Returns the loss by step, with its running mean, as SVG."""
     if not history:
         return ""
     steps, losses = [point["step"] for point in history], [point[LOSS] for point in history]
@@ -116,7 +116,7 @@ def draw_loss(history: list[dict[str, float]]) -> str:
 
 
 def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
-    """The exponential running mean, starting at the first value."""
+    """Returns the exponential running mean, which starts at the first value."""
     means: list[float] = []
     for value in values:
         means.append(value if not means else means[-1] + weight * (value - means[-1]))
@@ -124,24 +124,24 @@ def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
 
 
 def draw_map(metrics: Metrics) -> str:
-    """Returns mAP at each IoU threshold of COCO, as SVG: the later it falls, the tighter the boxes sit."""
+    """Returns mAP at each IoU threshold of COCO, as SVG. The later the curve falls, the tighter the boxes fit."""
     points = [(threshold, value) for threshold, value in metrics.per_iou if value is not None]
     if not points:
         return ""
 
     def plot(axes: Any) -> None:
         axes.plot(*zip(*points, strict=True), color="#d55e00", marker="o", linewidth=1.8)
-        axes.set(xlabel="IoU that counts as found", ylabel="mAP", ylim=(0, 1.02))
+        axes.set(xlabel="IoU threshold", ylabel="mAP", ylim=(0, 1.02))
 
     return draw(plot)
 
 
 def draw(plot: Callable[[Any], None]) -> str:
-    """A small chart as an SVG element, without the XML header that HTML does not take."""
+    """Returns a small chart as an SVG element, without the XML header, which HTML does not allow."""
     import matplotlib
 
     matplotlib.use("Agg")
-    # Names of elements and dates would otherwise change from run to run.
+    # Otherwise the ids of elements and the date change from run to run.
     matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "font.family": "sans-serif"})
     from matplotlib import pyplot
 
@@ -156,14 +156,14 @@ def draw(plot: Callable[[Any], None]) -> str:
 
 
 def choose_validation(work: Workspace) -> list[ShownDetections]:
-    """Returns validation photos with what was found on them, evenly out of all."""
+    """Returns validation photos with their detections, evenly spaced among all of them."""
     found = evaluate.load_detections(work)
     count = min(PHOTOS, len(found))
     return [found[index * len(found) // count] for index in range(count)]
 
 
 def choose_worst(dataset: Dataset, facts: DataQuality) -> list[tuple[str, str]]:
-    """Returns a few photos and what was found on them: copies across the split, boxes too small, repairs."""
+    """Returns a few photos, each with its problem: a copy across the split, boxes that are too small, or a repair."""
     small = facts.small_boxes
     wanted = [(key, f"nearly the same as {other}") for key, other in facts.duplicates[:WORST]]
     wanted += [
@@ -177,9 +177,9 @@ def choose_worst(dataset: Dataset, facts: DataQuality) -> list[tuple[str, str]]:
 
 
 def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
-    """The photos as they are trained on, by their keys; those that cannot be read any more are left out.
+    """Returns photos as they are trained on, by their keys. Photos that cannot be read any more are left out.
 
-    What they would illustrate is done: no model is lost because a credential has run out since.
+    The model is trained by then, and must not be lost because a credential has expired since.
     """
     if work.settings.records_dir:
         return dict(out_of_records(keys, work))
@@ -195,11 +195,11 @@ def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
 
 
 def out_of_records(keys: set[str], work: Workspace) -> Iterator[tuple[str, bytes]]:
-    """The same out of the records, for a job that was given them and no bucket."""
+    """Yields the same photos from the records, for a job that was given records and no bucket."""
     import tensorflow as tf
 
     for path in sorted(work.records.glob("*.tfrecord")):
-        # Unlike a dataset it needs no session, whatever mode the engine has put TensorFlow into.
+        # Unlike a tf.data.Dataset, this iterator needs no session, in either mode of TensorFlow.
         for serialized in tf.compat.v1.io.tf_record_iterator(str(path)):
             features = tf.train.Example.FromString(serialized).features.feature
             key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
@@ -208,7 +208,7 @@ def out_of_records(keys: set[str], work: Workspace) -> Iterator[tuple[str, bytes
 
 
 def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
-    """Photos to look at, with why."""
+    """Returns the photos to look at, each with its problem."""
     by_key = {image.key: image for image in dataset.images}
     return [
         photo_card(by_key[key], dataset, photos[key]) | {"why": why, "found": []}
@@ -218,7 +218,7 @@ def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[st
 
 
 def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
-    """Returns validation photos with true and found boxes."""
+    """Returns validation photos with the annotated boxes and the detections."""
     by_key = {image.key: image for image in dataset.images}
     cards = []
     for each in chosen:
@@ -236,7 +236,7 @@ def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: di
 
 
 def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
-    """Returns a photo with the boxes that were drawn, in its own pixels."""
+    """Returns a photo with its annotated boxes, in its own pixels."""
     with Image.open(io.BytesIO(encoded)) as photo:
         size = {"width": photo.width, "height": photo.height}
         source = thumbnail(photo)
@@ -257,12 +257,12 @@ def rectangle(box: Box, size: dict[str, Any], dataset: Dataset) -> dict[str, Any
 
 
 def colour_of(label: str, dataset: Dataset) -> str:
-    """The colour of a label, the same all over the page."""
+    """Returns the colour of a label, the same everywhere on the page."""
     return COLOURS[dataset.labels.index(label) % len(COLOURS)]
 
 
 def thumbnail(photo: Image.Image) -> str:
-    """A small JPEG of a photo as a data address."""
+    """Returns a small JPEG of a photo as a data URL."""
     small = photo.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()

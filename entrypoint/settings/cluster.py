@@ -1,4 +1,4 @@
-"""Several machines that train one model: what TensorFlow's TF_CONFIG says of them."""
+"""A cluster of machines that train one model together, as TensorFlow's TF_CONFIG describes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TYPES = ("chief", "worker")
 
 
 class Task(BaseModel):
-    """Which member of the cluster this process is."""
+    """The member of the cluster that this process is."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -17,7 +17,7 @@ class Task(BaseModel):
 
 
 class Cluster(BaseModel):
-    """The members' addresses by type, and which of them this process is."""
+    """The addresses of the members by type, and the member that this process is."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,12 +26,15 @@ class Cluster(BaseModel):
 
     @model_validator(mode="after")
     def refuse_foreign_tasks(self) -> Cluster:
-        """Every member trains in step with the others: there are no parameter servers and no evaluators."""
+        """Raises ValueError if a task is not a chief or a worker, or if this process is not a member.
+
+        Every member trains in step with the others: there are no parameter servers and no evaluators.
+        """
         for name in (*(name for name, members in self.cluster.items() if members), self.task.type):
             if name not in TYPES:
-                raise ValueError(f"a task of type {name!r}; members are of type {' or '.join(TYPES)} alone")
+                raise ValueError(f"the type of a task is {name!r}; it must be {' or '.join(TYPES)}")
         if not 0 <= self.task.index < len(self.cluster.get(self.task.type, [])):
-            raise ValueError(f"{self.task.type} {self.task.index} is none of the cluster's members")
+            raise ValueError(f"{self.task.type} {self.task.index} is not a member of the cluster")
         return self
 
     def __hash__(self) -> int:
@@ -44,11 +47,11 @@ class Cluster(BaseModel):
 
     @property
     def rank(self) -> int:
-        """This member's place in the order chief, worker 0, worker 1, ..."""
+        """The position of this member in the order chief, worker 0, worker 1, ..."""
         before = len(self.cluster.get("chief", [])) if self.task.type == "worker" else 0
         return before + self.task.index
 
     @property
     def is_chief(self) -> bool:
-        """Whether this member is the one that evaluates, exports and publishes."""
+        """Whether this member evaluates, exports and publishes."""
         return self.rank == 0

@@ -1,4 +1,4 @@
-"""The command line: a command, or a number of steps, and settings; and every fault of the settings by name."""
+"""The command line: a command or a number of steps, and settings. Errors name the setting and its value."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ JSON_COMMANDS = ("check", "models")
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line asks for; no name means the whole job."""
+    """A command line after parsing. No name means the whole job."""
 
     name: str | None
     settings: Settings
     as_json: bool = False
-    only: bool = False  # a step without the steps that it needs
+    only: bool = False  # runs the step without the steps that it needs
 
 
 def load(arguments: Sequence[str]) -> Command:
-    """Reads `[COMMAND | NUM_STEPS] [--setting value ...]`; --batch-size, --batch_size and --BATCH_SIZE are one.
+    """Parses `[COMMAND | NUM_STEPS] [--setting value ...]`. --batch-size, --batch_size and --BATCH_SIZE are one flag.
 
     Raises:
-        UserError: a setting or a word is wrong; the message names it, and the nearest right one.
+        UserError: a setting or a word is wrong; the message names it, and the nearest setting.
     """
     known, unknown = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
     if known.version:
@@ -45,7 +45,7 @@ def load(arguments: Sequence[str]) -> Command:
         flag = word.partition("=")[0]
         if not flag.startswith("--"):
             raise UserError(f"{flag!r} is one word too many: start.sh [NUM_STEPS | STEP] [--setting value ...]")
-        raise UserError(f"{flag} is no setting of this job.{suggestion(flag.lstrip('-'))}")
+        raise UserError(f"{flag} is not a setting of this job.{suggestion(flag.lstrip('-'))}")
     flags = given(known)
     name: str | None = known.command
     if name is not None and name.lstrip("-").isdigit():
@@ -55,12 +55,12 @@ def load(arguments: Sequence[str]) -> Command:
     if known.json and name not in JSON_COMMANDS:
         raise UserError(f"--json belongs to {' and '.join(JSON_COMMANDS)}: remove it, or name one of them")
     if known.only and (name is None or name in JSON_COMMANDS):
-        raise UserError("--only belongs to a step, which it runs without the steps that it needs: name one")
+        raise UserError("--only belongs to a step, which it runs without the steps that it needs: name a step")
     return Command(name, checked(flags), as_json=known.json, only=known.only)
 
 
 def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
-    """The settings, and the words of the command line that are none of them, for another program."""
+    """Returns the settings, and the words of the command line that belong to another program."""
     known, others = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
     if known.command is not None:
         raise UserError(f"{known.command!r} is one word too many: python -m entrypoint.beam [--setting value ...]")
@@ -68,17 +68,17 @@ def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
 
 
 def given(known: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives."""
+    """Returns the settings that the command line gives."""
     return {name: value for name in NAMES if (value := getattr(known, name)) is not None}
 
 
 def checked(flags: dict[str, Any]) -> Settings:
-    """The settings, from flags before the environment; UserError names what is wrong with them."""
+    """Returns the settings. Flags come before the environment. Raises UserError if a setting is wrong."""
     refuse_misspelt_environment(os.environ)
     try:
         values = Settings(**flags)
     except ValidationError as error:
-        # What is made out of a value that is refused is no error of its own.
+        # A default that depends on a refused value is not a separate error.
         found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
         raise UserError("\n".join(explain(item) for item in found)) from None
     services.refuse_unclear_channels(values.model_fields_set)
@@ -86,33 +86,33 @@ def checked(flags: dict[str, Any]) -> Settings:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; it gives strings, which Settings converts and checks."""
+    """Returns the parser of the command line. Its values are strings, which Settings converts and checks."""
     parser = Parser(
         prog="start.sh",
         description="Trains an object detector on the photos in DATA_DIR.",
-        epilog="Every setting can also come from an environment variable of its name in capitals.",
+        epilog="Every setting can also be given by an environment variable with its name in capitals.",
         allow_abbrev=False,
         argument_default=None,
     )
-    parser.add_argument("command", nargs="?", help="number of steps, a single step of the job, `check` or `models`")
+    parser.add_argument("command", nargs="?", help="number of training steps, name of a step, `check` or `models`")
     for name, field in Settings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
-    parser.add_argument("--json", action="store_true", help="with `check` and `models`: for programs")
-    parser.add_argument("--only", action="store_true", help="with a step: without the steps that it needs")
+    parser.add_argument("--json", action="store_true", help="with `check` and `models`: print JSON for programs")
+    parser.add_argument("--only", action="store_true", help="with a step: run it without the steps that it needs")
     parser.add_argument("--version", action="store_true", help="print release and revision of this program")
     return parser
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserError where argparse would print and exit."""
+    """An ArgumentParser that raises UserError. argparse itself would print the error and exit."""
 
     def error(self, message: str) -> Any:
-        """Raises what argparse found wrong."""
+        """Raises UserError with argparse's message."""
         raise UserError(f"command line: {message}; `--help` lists the settings")
 
 
 def normalise_flag(word: str) -> str:
-    """`--Batch-Size=4` as `--batch_size=4`; other words as they are."""
+    """Returns `--Batch-Size=4` as `--batch_size=4`, and a word that is not a flag unchanged."""
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
@@ -120,34 +120,34 @@ def normalise_flag(word: str) -> str:
 
 
 def refuse_misspelt_environment(environment: Mapping[str, str]) -> None:
-    """UserError where a variable is all but the name of a setting: what it was meant to set would keep its default.
+    """Raises UserError if the name of a variable is almost that of a setting, which would keep its default.
 
-    An environment is full of names that are none of ours, so only long names are compared, and strictly.
+    An environment is full of names of other programs, so only long names are compared, and strictly.
     """
     for variable in environment:
         name = variable.lower()
         close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.9)
         if name not in NAMES and close and len(name) >= 8:
-            raise UserError(f"the environment variable {variable} is no setting of this job. {nearest(close[0])}")
+            raise UserError(f"the environment variable {variable} is not a setting of this job. {nearest(close[0])}")
 
 
 def suggestion(name: str) -> str:
-    """A sentence with the nearest setting, or one that says where the settings are listed."""
+    """Returns a sentence with the nearest setting, or a sentence that names `--help` if no setting is near."""
     close = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=1, cutoff=0.5)
     return f" {nearest(close[0])}" if close else " `--help` lists the settings."
 
 
 def nearest(name: str) -> str:
-    """The sentence that proposes a setting."""
+    """Returns the sentence that proposes a setting."""
     return f"The nearest is {name.upper()}."
 
 
 def explain(error: Any) -> str:
-    """One line for one of pydantic's errors: setting, value, what is expected."""
+    """Returns one line for one of pydantic's errors: the setting, its value, and the expected values."""
     if not error["loc"]:
         return str(error["msg"].removeprefix("Value error, "))
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{name} in /{services.HYPERPARAMETERS} is no setting of this job.{suggestion(name)}"
-    allowed = f" (of {', '.join(get_args(Export))})" if name == "exports" else ""
+        return f"{name} in /{services.HYPERPARAMETERS} is not a setting of this job.{suggestion(name)}"
+    allowed = f" (choose from {', '.join(get_args(Export))})" if name == "exports" else ""
     return f"{name.upper()}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}{allowed}"

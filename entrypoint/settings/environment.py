@@ -1,4 +1,4 @@
-"""What the libraries read from the environment when they are imported."""
+"""The environment variables that libraries read when they are imported."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from entrypoint.settings.schema import Settings
 
 
 def prepare(values: Settings) -> None:
-    """What libraries read from the environment when they are imported; what the user set stays."""
-    # Keras 2, for which the Object Detection API is written.
+    """Sets the variables that libraries read when they are imported. The user's own values are kept.
+
+    CUDA_VISIBLE_DEVICES is the exception: DEVICE=cpu replaces its value.
+    """
+    # The Object Detection API is written for Keras 2.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # Errors alone: the rest is about how TensorFlow was built.
-    # Of a cluster, it calls every machine that has ended its part a crashed one; what did fail is raised as an error.
+    # TensorFlow logs only errors: its other messages are about how it was built. In a cluster it logs not even errors,
+    # because it reports every machine that has finished its part as crashed. Real failures are raised as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if values.tf_config else "2")
     if values.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    # Matplotlib keeps its fonts' list below HOME, which a container may lack.
+    # Matplotlib keeps its list of fonts below HOME, which a container may lack.
     os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))

@@ -1,8 +1,9 @@
-"""What training services promise a container, read as this job's settings: one table from theirs to ours.
+"""The files, folders and variables that training services promise a container, translated to this job's settings.
 
 The sources are each service's own documentation of custom containers: SageMaker's "How Amazon SageMaker AI Provides
 Training Information", Vertex AI's "Code requirements" of custom training, Azure ML's command jobs, Kubernetes's
-"Determine the Reason for Pod Failure". Watson Machine Learning's variables and Kubeflow's TF_CONFIG are ours by name.
+"Determine the Reason for Pod Failure". The variables of Watson Machine Learning and Kubeflow's TF_CONFIG have the names
+of this job's settings.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from typing import Any
 
 from entrypoint.system.errors import UserError
 
-# Where the services' fixed paths begin.
+# The root of the services' fixed paths.
 ROOT = Path("/")
 HYPERPARAMETERS = "opt/ml/input/config/hyperparameters.json"
 CHANNELS = "opt/ml/input/config/inputdataconfig.json"
 RESOURCES = "opt/ml/input/config/resourceconfig.json"
-# Preferred, in this order, where there are several channels.
+# The channels that are preferred if there are several, in this order.
 DATA_CHANNELS = ("training", "train", "data")
-PORT = 2222  # any free one would do: containers of a training job reach each other on all
+PORT = 2222  # any free port works: the containers of a training job reach each other on all ports
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a service put around the job."""
+    """The environment and the files that a service gives the job."""
 
     environment: Mapping[str, str]
     root: Path
 
     def document(self, path: str) -> dict[str, Any]:
-        """A JSON object in a file; an empty one where there is no file."""
+        """Returns the JSON object in a file, or an empty object without a file; raises UserError if it is not JSON."""
         try:
             content = json.loads((self.root / path).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -44,7 +45,7 @@ class Container:
         return content if isinstance(content, dict) else {}
 
     def address(self, name: str) -> str | None:
-        """The address in a variable, as a path of Vertex AI's mount below /gcs where that is there."""
+        """Returns the address in a variable, as a path below Vertex AI's mount /gcs if the bucket is there, or None."""
         value = self.environment.get(name, "").rstrip("/")
         bucket, _, key = value.removeprefix("gs://").partition("/")
         if value.startswith("gs://") and (self.root / "gcs" / bucket).is_dir():
@@ -59,49 +60,49 @@ class Promise:
     service: str
     theirs: str
     ours: str
-    read: Callable[[Container], Any]  # None where the service does not keep it
+    read: Callable[[Container], Any]  # returns None if the service does not keep the promise
 
 
 def channel(container: Container) -> str | None:
-    """SageMaker's only channel, or the one that is named like data."""
+    """Returns the folder of SageMaker's only channel, or of the first of DATA_CHANNELS; None if there is neither."""
     names = list(container.document(CHANNELS))
     chosen = names[0] if len(names) == 1 else next((name for name in DATA_CHANNELS if name in names), None)
     return str(container.root / "opt/ml/input/data" / chosen) if chosen else None
 
 
 def refuse_unclear_channels(given: set[str]) -> None:
-    """UserError where SageMaker has several channels, and neither a name nor DATA_DIR tells where the photos are."""
+    """Raises UserError if neither the names of SageMaker's channels nor DATA_DIR show which channel has the photos."""
     names = list(Container({}, ROOT).document(CHANNELS))
     if names and "data_dir" not in given:
         raise UserError(
-            f"the channels {', '.join(names)}: none is called {' or '.join(DATA_CHANNELS)}; name the one with the "
-            "photos in the hyperparameter data_dir, as /opt/ml/input/data/CHANNEL"
+            f"SageMaker's channels are {', '.join(names)}, and no channel is called {' or '.join(DATA_CHANNELS)}: "
+            "set the hyperparameter data_dir to /opt/ml/input/data/CHANNEL for the channel with the photos"
         )
 
 
 def folder(path: str) -> Callable[[Container], str | None]:
-    """Reads a folder that the service makes before it starts the container."""
+    """Returns a reader of a folder that the service makes before it starts the container."""
     return lambda container: str(container.root / path) if (container.root / path).is_dir() else None
 
 
 def variable(name: str) -> Callable[[Container], str | None]:
-    """Reads an address out of a variable."""
+    """Returns a reader of the address in a variable."""
     return lambda container: container.address(name)
 
 
 def base_directory(container: Container) -> str | None:
-    """Vertex AI's base output directory: its AIP_MODEL_DIR is the folder `model` there, as ours is in RESULT_DIR."""
+    """Returns Vertex AI's base output directory. AIP_MODEL_DIR is its folder `model`, as in RESULT_DIR."""
     place = container.address("AIP_MODEL_DIR")
     return place.removesuffix("/model") if place else None
 
 
 def working_folder(name: str) -> Callable[[Container], str | None]:
-    """Reads a folder of Azure ML's that is uploaded out of the working directory."""
+    """Returns a reader of a folder in the working directory that Azure ML uploads."""
     return lambda container: str(Path(name).absolute()) if "AZUREML_RUN_ID" in container.environment else None
 
 
 def hosts(container: Container) -> dict[str, Any] | None:
-    """SageMaker's hosts as TensorFlow's TF_CONFIG; None where there is only one."""
+    """Returns SageMaker's hosts as TensorFlow's TF_CONFIG, or None if there is only one host."""
     resources = container.document(RESOURCES)
     names = sorted(resources.get("hosts", []))
     if len(names) < 2:
@@ -111,7 +112,10 @@ def hosts(container: Container) -> dict[str, Any] | None:
 
 
 def worker_pools(container: Container) -> dict[str, Any] | None:
-    """Vertex AI's CLUSTER_SPEC as TF_CONFIG: its first pool is the chief, the second holds the workers."""
+    """Returns Vertex AI's CLUSTER_SPEC as TF_CONFIG: its first pool is the chief, its second pool holds the workers.
+
+    Returns None if TF_CONFIG is set, if CLUSTER_SPEC is not set, or if there is only one machine.
+    """
     if "TF_CONFIG" in container.environment or "CLUSTER_SPEC" not in container.environment:
         return None
     spec = json.loads(container.environment["CLUSTER_SPEC"])
@@ -134,12 +138,13 @@ PROMISES = (
     Promise("Azure ML", "./outputs", "result_dir", working_folder("outputs")),
     Promise("Azure ML", "./logs", "tensorboard_dir", working_folder("logs")),
 )
-# Where a service reads why a job failed, and how much of it: characters for SageMaker, bytes for Kubernetes.
+# The files from which a service reads why a job failed, and how much it reads: characters for SageMaker, bytes for
+# Kubernetes.
 FAILURES = (("opt/ml/output", "failure", 1024), ("dev/termination-log", "", 4096))
 
 
 def offered(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that the service of this container decides, if any; its own file of settings comes first."""
+    """Returns the settings that the service of this container decides. SageMaker's hyperparameters come first."""
     container = Container(environment, ROOT)
     given = settings_in(container.document(HYPERPARAMETERS))
     found = {promise.ours: value for promise in PROMISES if (value := keep(promise, container)) is not None}
@@ -147,7 +152,7 @@ def offered(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def keep(promise: Promise, container: Container) -> Any:
-    """What the service gives for a promise; UserError where it is not what the service documents."""
+    """Returns the value of a promise; raises UserError if it is not in the form that the service documents."""
     try:
         return promise.read(container)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -155,22 +160,22 @@ def keep(promise: Promise, container: Container) -> Any:
 
 
 def settings_in(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """SageMaker's hyperparameters without those of its own tools, in our spelling."""
+    """Returns SageMaker's hyperparameters in this job's spelling, without those of SageMaker's own tools."""
     own = ("sagemaker_", "_tuning_objective_metric")
     ours = {name: value for name, value in hyperparameters.items() if not name.startswith(own)}
     return {name.replace("-", "_").lower(): value for name, value in ours.items()}
 
 
 def tell_failure(message: str) -> None:
-    """Writes why the job failed to where a service shows it to the user."""
+    """Writes why the job failed into the files that a service shows to the user."""
     for path, limit in failure_files():
-        # The message itself is in the log, whatever becomes of its copy.
+        # The message is in the log too, so the job does not need this copy of it.
         with contextlib.suppress(OSError):
             path.write_bytes(message.encode(errors="backslashreplace")[:limit].decode(errors="ignore").encode())
 
 
 def forget_failure() -> None:
-    """Takes back what was told of a failure that did not come."""
+    """Empties the files of `tell_failure`: a warning about a failure is in them, and the failure did not happen."""
     for path, _ in failure_files():
         with contextlib.suppress(OSError):
             if path.stat().st_size:
@@ -178,8 +183,8 @@ def forget_failure() -> None:
 
 
 def failure_files() -> Iterator[tuple[Path, int]]:
-    """The files in which the service of this container looks for a failure, and how much of them it reads."""
+    """Yields the files in which the service of this container looks for a failure, and how much of each it reads."""
     for place, name, limit in FAILURES:
         if (ROOT / place).exists():
-            # Without a name the place is the file itself.
+            # If the name is empty, the place itself is the file.
             yield ROOT / place / name, limit

@@ -1,4 +1,4 @@
-"""The settings as a Markdown table, for the documentation: `python -m entrypoint.settings.table`."""
+"""Prints the settings as a Markdown table for the documentation: `python -m entrypoint.settings.table`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from entrypoint.settings.schema import Settings
 
 
 def markdown_table() -> str:
-    """The settings as a Markdown table, for the README."""
+    """Returns the settings as a Markdown table, for the documentation."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.default if field.default_factory is None else None

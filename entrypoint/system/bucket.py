@@ -1,4 +1,4 @@
-"""Where photos come from and results go: a folder, or the address of a bucket, which fsspec reads without a mount."""
+"""Folders and buckets, the places of photos and results. fsspec reads and writes a bucket without a mount."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from entrypoint.system import logs
 
 logger = logging.getLogger("job")
 
-# A folder or a file, here or in a bucket: what upath makes of an address has pathlib's methods, and is used by them.
+# A folder or a file, local or in a bucket. The UPath of an address has pathlib's methods, and is used through them.
 Place = Path
-# IBM's Cloud Object Storage speaks S3, at an endpoint of its own.
+# IBM's Cloud Object Storage has the API of S3, at its own endpoint.
 PROTOCOLS = {"s3": "s3", "cos": "s3", "gs": "gs"}
 ATTEMPTS = 6
-# No other attempt mends these: no space, no quota, no permission, a read-only or missing place.
+# No retry mends these errors: no space, no quota, no permission, a read-only or missing place.
 FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 MEND = (
@@ -37,45 +37,45 @@ MEND = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file as a listing tells of it."""
+    """A file in a listing."""
 
     size: int  # bytes
-    version: str  # another one whenever the content is another
+    version: str  # changes whenever the content changes
 
 
 def parse(text: str | Path) -> Place:
-    """The place that a path or an address names; ValueError for an address of another kind."""
+    """Returns the place of a path or an address; raises ValueError for an unknown scheme or a missing bucket name."""
     scheme, separator, rest = str(text).partition("://")
     if not separator:
         return Path(text).absolute()
     if scheme not in PROTOCOLS:
         raise ValueError(f"neither a folder nor one of {', '.join(f'{each}://' for each in PROTOCOLS)}")
     if not urlsplit(str(text)).netloc:
-        raise ValueError("an address without the name of a bucket")
-    # What lies in a bucket changes while a job runs.
+        raise ValueError("the address does not contain the name of a bucket")
+    # The content of a bucket can change while a job runs, so listings are not cached.
     return cast(Place, UPath(f"{PROTOCOLS[scheme]}://{rest.rstrip('/')}", use_listings_cache=False))
 
 
 def is_remote(place: Place) -> bool:
-    """Whether the place is the address of a bucket."""
+    """Returns whether the place is the address of a bucket."""
     return not isinstance(place, Path)
 
 
 @contextmanager
 def named_errors(place: Place) -> Iterator[None]:
-    """Raises OSError with the place in it for all that a bucket's client raises; each client has errors of its own."""
+    """Turns the errors of a bucket's client, which differ from client to client, into OSErrors that name the place."""
     try:
         yield
     except Exception as error:
         if not is_remote(place):
             raise
         number = getattr(error, "errno", None) or number_of(error)
-        # Python makes the subclass of the number.
+        # Python chooses the subclass of OSError by the number.
         raise OSError(number, str(error) or type(error).__name__, str(place)) from error
 
 
 def number_of(error: Exception) -> int:
-    """The errno that comes nearest to a client's error: s3fs has Python's classes, gcsfs HTTP's codes and words."""
+    """Returns the errno nearest to a client's error: s3fs has Python's classes, gcsfs has HTTP's codes and texts."""
     is_refused = str(getattr(error, "code", "")) in ("401", "403") or str(error).startswith("Forbidden")
     if is_refused or isinstance(error, PermissionError) or re.search("Credentials|RefreshError", type(error).__name__):
         return errno.EACCES
@@ -87,7 +87,7 @@ def number_of(error: Exception) -> int:
 
 
 def retrying() -> Retrying:
-    """ATTEMPTS over half a minute, for errors that pass."""
+    """Returns a retry policy for errors that can pass: ATTEMPTS attempts over half a minute."""
     return Retrying(
         retry=retry_if_exception(is_transient),
         wait=wait_exponential_jitter(initial=1, max=15),
@@ -98,21 +98,22 @@ def retrying() -> Retrying:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error can pass."""
+    """Returns whether an error can pass, so that a retry makes sense."""
     return isinstance(error, OSError) and error.errno not in FINAL
 
 
 def read(place: Place) -> bytes:
-    """The content of a file, tried again where that can help; OSError names the place."""
+    """Returns the content of a file. Errors that can pass are retried; an OSError names the place."""
     if not is_remote(place):
         return retrying()(place.read_bytes)
-    # S3's client would ask for the size first, to fetch a large file in parts; many files are in flight here anyway.
+    # By default S3's client asks for the size first, to fetch a large file in parts. The job fetches many files at a
+    # time anyway.
     options = {"max_concurrency": 1} if scheme_of(place) == "s3" else {}
     return bytes(asked(place, "cat_file", **options))
 
 
 def read_head(place: Place, size: int) -> bytes:
-    """The first bytes of a file, tried again where that can help; OSError names the place."""
+    """Returns the first `size` bytes of a file. Errors that can pass are retried; an OSError names the place."""
     if is_remote(place):
         return bytes(asked(place, "cat_file", start=0, end=size))
 
@@ -124,7 +125,7 @@ def read_head(place: Place, size: int) -> bytes:
 
 
 def asked(place: Place, method: str, **options: Any) -> Any:
-    """What fsspec's method of that name says of an address, tried again where that helps; OSError names the place."""
+    """Calls fsspec's method of that name for an address. Retries errors that can pass; an OSError names the place."""
 
     def ask() -> Any:
         with named_errors(place):
@@ -134,7 +135,7 @@ def asked(place: Place, method: str, **options: Any) -> Any:
 
 
 def fetch(place: Place, target: Path) -> None:
-    """Copies a file to local disk, whole or not at all."""
+    """Copies a file to local disk, completely or not at all."""
     part = target.with_name(f"{target.name}.part")
     for attempt in retrying():
         with attempt, part.open("wb") as file:
@@ -144,19 +145,22 @@ def fetch(place: Place, target: Path) -> None:
 
 
 def blocks(place: Place) -> Iterator[bytes]:
-    """The content of a file, a megabyte at a time; OSError names the place."""
+    """Yields the content of a file, a megabyte at a time; an OSError names the place."""
     with named_errors(place), place.open("rb") as source:
         while block := source.read(1 << 20):
             yield block
 
 
 def is_folder(place: Place) -> bool:
-    """Whether the folder exists, or the bucket has anything below the address."""
+    """Returns whether the folder exists, or, for an address, whether the bucket has anything below it."""
     return bool(names_below(place)) if is_remote(place) else place.is_dir()
 
 
 def names_below(place: Place) -> list[str]:
-    """The names right below an address, none where nothing is there; unlike fsspec's own answers, an outage is none."""
+    """Returns the names directly below an address, or an empty list if nothing is there.
+
+    An outage raises OSError. fsspec's `isdir` would return False.
+    """
     try:
         return [str(name).rpartition("/")[2] for name in asked(place, "ls", detail=False)]
     except FileNotFoundError:
@@ -164,16 +168,19 @@ def names_below(place: Place) -> list[str]:
 
 
 def matching(folder: Place, pattern: str) -> list[Place]:
-    """The files of a folder, which need not be there, that fit a pattern of names; the folder's name is none itself."""
+    """Returns the files of a folder whose names match a pattern, or an empty list if the folder is missing.
+
+    Characters such as `*` have no meaning in the name of the folder itself.
+    """
     names = names_below(folder) if is_remote(folder) else [path.name for path in folder.glob("*")]
     return [folder / name for name in names if fnmatch(name, pattern)]
 
 
 def remove(place: Place) -> None:
-    """Deletes a file that may be gone already."""
+    """Deletes a file, which may be gone already."""
     with named_errors(place), suppress(FileNotFoundError):
         if is_remote(place):
-            # Deleting by pathlib's word would take the key for a pattern.
+            # UPath's `unlink` would treat the key as a pattern.
             filesystem(place).rm_file(path_in(place))
         else:
             place.unlink()
@@ -191,13 +198,13 @@ def listing(root: Place, exclude: Place | None = None, links: list[str] | None =
 
 
 def is_hidden(key: str) -> bool:
-    """Whether a file is a program's own: in a hidden folder, or macOS's second half of a file."""
+    """Returns whether a program made the file for itself: it lies in a hidden folder, or macOS added it."""
     *folders, name = key.split("/")
     return name.startswith("._") or any(folder.startswith(".") or folder == "__MACOSX" for folder in folders)
 
 
 def list_folder(root: Path, exclude: Path | None, links: list[str]) -> dict[str, Entry]:
-    """Returns the files below a folder; raises OSError if a folder cannot be listed, except for folders of others."""
+    """Returns the files below a folder. Raises OSError if a folder cannot be listed, unless permission is denied."""
     found = {}
     links.clear()
     for folder, folders, files in os.walk(root, onerror=pass_over):
@@ -211,7 +218,7 @@ def list_folder(root: Path, exclude: Path | None, links: list[str]) -> dict[str,
 
 
 def status_of(path: str) -> os.stat_result | None:
-    """Size and times of a file; None for a link that leads nowhere, or in a circle."""
+    """Returns size and times of a file, or None for a link that leads nowhere or in a circle."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -221,17 +228,17 @@ def status_of(path: str) -> os.stat_result | None:
 
 
 def pass_over(error: OSError) -> None:
-    """Logs that a folder may not be read, as `lost+found` of a volume; raises where it cannot, as on a broken mount."""
+    """Logs a folder that may not be read, such as `lost+found`; raises other errors, such as that of a broken mount."""
     if not isinstance(error, PermissionError):
         raise error
     logger.warning("%s may not be read (%s) and is left out", error.filename, error.strerror)
 
 
 def list_remote(root: Place, exclude: Place | None) -> dict[str, Entry]:
-    """The files below an address, by the bucket's own listing, a thousand keys a request."""
+    """Returns the files below an address from the bucket's own listing, a thousand keys per request."""
     prefix = folder_of(root)
     left_out = folder_of(exclude) if exclude is not None and is_remote(exclude) else prefix
-    # Results beside the photos are a folder of many; photos below the results are photos.
+    # Results that lie below the photos are left out. If the photos lie below the results, all of them are read.
     is_below = left_out.startswith(prefix) and left_out != prefix
     found = {}
     for name, facts in asked(root, "find", detail=True).items():
@@ -242,20 +249,20 @@ def list_remote(root: Place, exclude: Place | None) -> dict[str, Entry]:
 
 
 def folder_of(place: Place) -> str:
-    """An address as the beginning of the names of what lies below it."""
+    """Returns the prefix that the names of all files below an address have."""
     return f"{path_in(place).rstrip('/')}/"
 
 
 def filesystem(place: Any) -> Any:
-    """Fsspec's filesystem of an address."""
+    """Returns fsspec's filesystem of an address."""
     return place.fs
 
 
 def scheme_of(place: Any) -> str:
-    """The kind of an address, one of PROTOCOLS's values."""
+    """Returns the scheme of an address, one of the values of PROTOCOLS."""
     return str(place.protocol)
 
 
 def path_in(place: Any) -> str:
-    """An address as its filesystem wants it: `bucket/key`."""
+    """Returns an address in the form that its filesystem expects: `bucket/key`."""
     return str(place.path)

@@ -1,4 +1,4 @@
-"""The classes of failure, each with the exit code that the job's contract gives it."""
+"""The classes of failure, each with its exit code in the job's contract."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ logger = logging.getLogger("job")
 
 
 class JobError(Exception):
-    """Something of ours or of the machine failed; the user's data and settings may well be right."""
+    """The program or the machine failed; the user's data and settings may be correct."""
 
     exit_code = 1
 
 
 class UserError(JobError):
-    """The user's data or settings cannot be worked with; the message says what, where and how to mend it."""
+    """The user's data or settings cannot be used; the message names the problem, the place and how to mend it."""
 
     exit_code = 2
 
 
 class Stopped(BaseException):
-    """SIGTERM arrived. Not an Exception, so that no handler of errors on the way takes it for one."""
+    """SIGTERM arrived. This is not an Exception, so that a handler of errors does not catch it by mistake."""
 
     exit_code = 143
 
 
 def explain(error: Exception) -> str:
-    """What went wrong on the machine, with the path, and the mend where it is known; else with a traceback."""
-    # TensorFlow's own writers raise errors of its own.
+    """Returns what went wrong on the machine, with the path, and how to mend it if that is known.
+
+    Logs the traceback of an unexpected error.
+    """
+    # TensorFlow's writers raise TensorFlow's own errors.
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"{error}: free some space, or name another place in WORK_DIR or RESULT_DIR"
     if not isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""The job's log on standard output, and progress: bars for a person at a terminal, a line now and then for a log."""
+"""The job's log on standard output, and progress: bars at a terminal, a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def configure() -> None:
-    """Sends every log record of the job to standard output, warnings alone of the libraries."""
+    """Sends every log record of the job, and the warnings and errors of libraries, to standard output."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names from a bucket need not be in the terminal's encoding.
+        # Names from a bucket can have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     logging.getLogger("job").setLevel(logging.INFO)
-    # Its warnings are about upstream's use of it, and no user of this job can mend that.
+    # TensorFlow's warnings are about upstream's use of it, and a user of this job cannot change that.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     for module in ("PIL", "tf_keras", "tensorflow"):
-        # What Pillow finds odd in a photo is counted where it matters; the others' are as above.
+        # The job itself counts what is odd in a photo, if it matters, so Pillow's warnings are not needed. The warnings
+        # of the other modules are like TensorFlow's above.
         warnings.filterwarnings("ignore", module=rf"{module}\b")
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes the items on and tells how many of the total are through."""
+    """Yields the items and reports how many of the total are done."""
     if sys.stderr.isatty():
         with logging_redirect_tqdm():
             yield from tqdm(items, total=total, desc=what, leave=False)
@@ -50,7 +51,7 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 def log_retry(state: RetryCallState) -> None:
-    """Logs, before a wait, what failed and when it is tried again; for tenacity's `before_sleep`."""
+    """Logs what failed and when it is tried again. This is a `before_sleep` callback for tenacity."""
     error = state.outcome.exception() if state.outcome else None
     seconds = state.next_action.sleep if state.next_action else 0
     logging.getLogger("job").warning("%s; trying again in %.1f s", error, seconds)

@@ -1,4 +1,4 @@
-"""Many things at a time, with memory bounded."""
+"""Work on many items at a time, in threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ R = TypeVar("R")
 
 
 def map_in_order(work: Callable[[T], R], items: Iterable[T], workers: int, pool: Executor | None = None) -> Iterator[R]:
-    """Like pool.map, but with a bounded number of results waiting to be taken, so that memory is bounded too.
+    """Works like pool.map, but keeps a bounded number of results waiting, so that memory is bounded too.
 
-    Of a pool that is given, and can be shared with others, twice as many tasks as `workers` are taken up at a time.
+    A pool that is given can be shared with other callers: this call has at most twice `workers` tasks in it at a time.
     """
     waiting: deque[Future[R]] = deque()
     with nullcontext(pool) if pool else ThreadPoolExecutor(workers) as executor:
@@ -34,10 +34,10 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], workers: int, pool:
 
 
 def merge(sources: Sequence[Iterator[T]], workers: int) -> Iterator[T]:
-    """The items of all sources as they come, each source run by a thread of its own, so many at a time.
+    """Yields the items of all sources as they arrive. Each source runs in its own thread, `workers` of them at a time.
 
-    An error in one is raised here and stops the others at their next item. What waits to be taken is not bounded: the
-    items should be small.
+    An error in a source is raised here and stops the other sources at their next item. The number of items that wait is
+    not bounded, so the items should be small.
     """
     found: SimpleQueue[T | Future[None]] = SimpleQueue()
     stopped = threading.Event()

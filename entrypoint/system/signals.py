@@ -1,4 +1,4 @@
-"""SIGTERM, and Ctrl-C: at once while a step can simply be run again, at the next safe point while training."""
+"""SIGTERM and Ctrl-C stop a step at once if it can simply run again, and the training at its next safe point."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class _State:
 
 
 def raise_on_sigterm() -> None:
-    """From now on SIGTERM and SIGINT raise Stopped in the main thread, inside `deferred` at its end."""
+    """Makes SIGTERM and SIGINT raise Stopped in the main thread: at once, or at the end of a `deferred` block."""
     _State.requested = _State.deferred = _State.raised = False
     take_back()
 
 
 def take_back() -> None:
-    """Handles both signals again, where a library has put its own handler in the place of ours."""
+    """Installs the job's handlers of both signals again, after a library has replaced them."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _handle)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    # Whoever presses Ctrl-C twice does not want to wait. SIGTERM comes twice where a service and the container's init
-    # both send it, and would break off what the first one ends in order.
+    # A user who presses Ctrl-C twice does not want to wait. SIGTERM comes twice if a service and the container's init
+    # both send it; the second SIGTERM must not interrupt the orderly end that the first one has started.
     is_impatient = _State.requested and number == signal.SIGINT
     _State.requested = True
     if is_impatient or not (_State.deferred or _State.raised):
@@ -40,14 +40,14 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def stop(message: str) -> Stopped:
-    """Stopped, to be raised; from then on SIGTERM does nothing."""
+    """Returns Stopped, for the caller to raise. From then on SIGTERM does nothing."""
     _State.raised = True
     return Stopped(message)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Holds Stopped back until the block ends; the block asks `requested` at points where it can end early."""
+    """Holds Stopped back until the block ends. The block calls `requested` at points where it can end early."""
     _State.deferred = True
     try:
         yield
@@ -59,7 +59,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Inside `deferred`: a part with which nothing is lost, where Stopped is raised as soon as a signal arrives."""
+    """Raises Stopped as soon as a signal arrives. It is for a part of `deferred` that can be lost without harm."""
     _State.deferred = False
     try:
         raise_if_requested()
@@ -69,11 +69,14 @@ def at_once() -> Iterator[None]:
 
 
 def raise_if_requested() -> None:
-    """Raises Stopped where a signal has arrived: Python drops what is raised while it frees an object."""
+    """Raises Stopped if a signal has arrived.
+
+    The handler's own exception can get lost: Python drops an exception that is raised while it frees an object.
+    """
     if _State.requested:
         raise stop(UNDONE)
 
 
 def requested() -> bool:
-    """Whether a signal to stop has arrived."""
+    """Returns whether a signal to stop has arrived."""
     return _State.requested

@@ -1,4 +1,4 @@
-"""The table of what a job writes into a pipeline.config."""
+"""The table of the values that a job writes into a pipeline.config."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass
 class Changes:
-    """What this job writes into a config, field by field, as it was and as it is."""
+    """The values that this job writes into a config: for each field its name, the old value and the new value."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
 
     def set(self, message: Any, path: str, name: str, value: Any) -> None:
-        """Sets a field and notes the change; a list replaces a repeated field."""
+        """Sets a field and records the change; a list replaces a repeated field."""
         before = getattr(message, name)
         if isinstance(value, list):
             before = list(before)
@@ -26,7 +26,7 @@ class Changes:
 
 
 def shown(value: Any) -> str:
-    """A field's value for the table."""
+    """Returns a field's value as text for the table."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

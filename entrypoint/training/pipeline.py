@@ -1,4 +1,4 @@
-"""The pipeline.config of this job: the model's own, or the user's, with this job's values in it."""
+"""The pipeline.config of this job: the model's own config, or the user's, with the values of this job."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from entrypoint.zoo import catalogue, pipeline_config
 
 logger = logging.getLogger("job")
 
-# The threshold that upstream's own configs have if they mean all detections.
+# The score threshold of those configs of upstream that keep all detections.
 LEAST_SCORE = 1e-8
-# The fields of a reader that say how records are read. All others describe records that are not the job's.
+# The fields of a reader that control how records are read. All other fields describe records of another data set.
 READING = {
     "shuffle",
     "shuffle_buffer_size",
@@ -77,24 +77,24 @@ def run(work: Workspace) -> str:
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
+    """Returns the files that the step leaves in WORK_DIR."""
     return [work.pipeline, work.plan]
 
 
 def fingerprint(work: Workspace) -> str:
-    """The bytes of the config that the job starts from, and where WORK_DIR is, which is written into it."""
+    """Returns a digest of the config that the job starts from, and of WORK_DIR, which is written into the config."""
     return files.digest([source(work).read_text(encoding="utf-8"), str(work.root)])
 
 
 def find(settings: Settings) -> Path | None:
-    """The config to start from, as far as it is known before anything is fetched; None for the archive's own.
+    """Returns the config to start from, or None if it is in the archive, which may not be downloaded yet.
 
     Raises:
-        UserError: the model finds more than boxes, or there can be no config for it.
+        UserError: PIPELINE_CONFIG is missing, the model finds more than boxes, or there is no config for it.
     """
     if settings.pipeline_config:
         if not settings.pipeline_config.is_file():
-            raise UserError(f"PIPELINE_CONFIG={settings.pipeline_config} is no file")
+            raise UserError(f"PIPELINE_CONFIG={settings.pipeline_config} is not a file")
         return settings.pipeline_config
     model = catalogue.find(settings.model)
     catalogue.refuse_beyond_boxes(model)
@@ -102,18 +102,18 @@ def find(settings: Settings) -> Path | None:
         tuned = ", ".join(each.name for each in catalogue.load().values() if each.pipeline)
         raise UserError(
             f"MODEL={model.name} is described by the pipeline.config in its archive, which CHECKPOINT=none leaves out: "
-            f"take one that has a pipeline of ours ({tuned}), or give a pipeline.config with PIPELINE_CONFIG"
+            f"choose a model with a pipeline of ours ({tuned}), or give a pipeline.config with PIPELINE_CONFIG"
         )
     return model.pipeline
 
 
 def refuse_early(settings: Settings) -> None:
-    """Raises, before the bucket is read or anything fetched, what is known to be wrong with model or config by then."""
+    """Fails fast on errors of model or config that can be detected before anything is read or downloaded."""
     path = find(settings)
     if settings.pipeline_config and settings.checkpoint == "zoo" and "model" not in settings.model_fields_set:
         raise UserError(
-            f"PIPELINE_CONFIG={path} says nothing of where to start from: name the checkpoint of its model with "
-            "CHECKPOINT, or the model of the zoo that it belongs to with MODEL, or set CHECKPOINT=none"
+            f"PIPELINE_CONFIG={path} does not determine the checkpoint to start from: set CHECKPOINT to a checkpoint "
+            "of its model, or MODEL to the model of the zoo that it belongs to, or set CHECKPOINT=none"
         )
     if path and settings.pipeline_config:
         config = pipeline_config.read(path)
@@ -125,7 +125,7 @@ def refuse_early(settings: Settings) -> None:
 
 
 def source(work: Workspace) -> Path:
-    """The config to start from; UserError where the checkpoint should have brought it and did not."""
+    """Returns the config to start from; raises UserError if it should be next to the checkpoint and is missing."""
     path = find(work.settings)
     if path:
         return path
@@ -135,13 +135,13 @@ def source(work: Workspace) -> Path:
         if (folder / "pipeline.config").is_file():
             return folder / "pipeline.config"
     raise UserError(
-        f"no pipeline.config lies beside the checkpoint {prefix}, and MODEL={work.settings.model} has none of ours: "
-        "give one with PIPELINE_CONFIG"
+        f"no pipeline.config is next to the checkpoint {prefix}, and MODEL={work.settings.model} has no pipeline of "
+        "ours: give a pipeline.config with PIPELINE_CONFIG"
     )
 
 
 def refuse_unknown_model(config: Any, generation: str, path: Path) -> None:
-    """UserError, with the nearest names, for a feature extractor that upstream does not have."""
+    """Raises UserError, with the nearest names, for a feature extractor that upstream does not have."""
     architecture = config.model.WhichOneof("model")
     extractor = getattr(config.model, architecture).feature_extractor.type
     known = loading.engine_of(generation).extractors()
@@ -149,13 +149,13 @@ def refuse_unknown_model(config: Any, generation: str, path: Path) -> None:
         near = ", ".join(difflib.get_close_matches(extractor, known, n=3, cutoff=0.3))
         line = pipeline_config.line_of(path, extractor)
         raise UserError(
-            f"{path}:{line}: feature_extractor.type {extractor!r} is no model of the Object Detection API; the nearest "
+            f"{path}:{line}: feature_extractor.type {extractor!r} is not in the Object Detection API; the nearest "
             f"are {near or 'none'}"
         )
 
 
 def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
-    """Labels, records and label map; as many boxes per photo as the data has."""
+    """Writes the number of labels, the records, the label map and the largest number of boxes on a photo."""
     manifest = records.load(work)
     architecture = config.model.WhichOneof("model")
     changes.set(getattr(config.model, architecture), f"model.{architecture}", "num_classes", len(manifest.labels))
@@ -174,9 +174,9 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
         pattern = str(work.records / f"{split}-?????-of-?????.tfrecord")
         changes.set(reader.tf_record_input_reader, f"{path}.tf_record_input_reader", "input_path", [pattern])
         changes.set(reader, path, "num_readers", tf_record.READERS)
-        # Upstream pads every photo's boxes to this number, and drops what is above it.
+        # Upstream pads every photo's boxes to this number, and drops the boxes beyond it.
         changes.set(reader, path, "max_number_of_boxes", max(1, manifest.max_boxes))
-    # As often as the steps need them.
+    # 0 repeats the records as often as the steps need them.
     changes.set(config.train_input_reader, "train_input_reader", "num_epochs", 0)
     evaluation = config.eval_input_reader[0]
     changes.set(evaluation, "eval_input_reader", "shuffle", False)
@@ -186,7 +186,7 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
 
 
 def clear_foreign(reader: Any, path: str, changes: Changes) -> None:
-    """Clears what a config says of records other than the job's: how they are sampled, what they hold beyond boxes."""
+    """Clears the fields that describe records of another data set: their sampling, and contents other than boxes."""
     for each, value in reader.ListFields():
         if each.name not in READING | INJECTED:
             changes.rows.append((f"{path}.{each.name}", shown(value), ""))
@@ -194,22 +194,22 @@ def clear_foreign(reader: Any, path: str, changes: Changes) -> None:
 
 
 def inject_start(config: Any, generation: str, start: Start | None, changes: Changes) -> None:
-    """The checkpoint that training starts from, of which the weights up to the heads fit any labels."""
+    """Writes the checkpoint that training starts from. Its weights fit any labels, except those of the heads."""
     from object_detection.protos import train_pb2
 
     train = config.train_config
     if start and start.layout != generation:
         layout, wanted = start.layout.upper(), generation.upper()
         raise UserError(
-            f"{start.prefix} is a {layout} checkpoint, which a {wanted} model cannot start from: name a {wanted} "
-            "model's, or set CHECKPOINT=none"
+            f"{start.prefix} is a {layout} checkpoint, which a {wanted} model cannot start from: name a checkpoint of "
+            f"a {wanted} model, or set CHECKPOINT=none"
         )
     changes.set(train, "train_config", "fine_tune_checkpoint", start.prefix if start else "")
     two_stages = config.model.faster_rcnn if config.model.HasField("faster_rcnn") else None
     if two_stages and not start and not two_stages.feature_extractor.batch_norm_trainable:
         logger.warning(
-            "CHECKPOINT=none: batch norm stays as no checkpoint has left it, and the model will hardly learn; start "
-            "from a checkpoint, or set batch_norm_trainable in a PIPELINE_CONFIG of your own"
+            "CHECKPOINT=none: batch norm keeps its initial values, because this model does not train them, and the "
+            "model will hardly learn; start from a checkpoint, or set batch_norm_trainable in your own PIPELINE_CONFIG"
         )
     if start:
         changes.set(train, "train_config", "fine_tune_checkpoint_type", start_type(start.prefix))
@@ -218,11 +218,11 @@ def inject_start(config: Any, generation: str, start: Start | None, changes: Cha
 
 
 def start_type(prefix: str) -> str:
-    """What the checkpoint is one of by its variables' names: `detection` or `classification`.
+    """Returns the kind of a checkpoint by the names of its variables: `detection` or `classification`.
 
-    Configs do not tell: those of the zoo say what its authors started from, a classifier as a rule, and not what lies
-    beside them, and older ones say nothing. A detector's variables are below `model/` in TF2, and have FeatureExtractor
-    in their names in TF1.
+    The config does not have this fact: a config of the zoo names the kind that its authors started from, usually a
+    classifier, and not the kind of the checkpoint next to it; older configs name no kind. A detector's variables are
+    below `model/` in TF2, and have FeatureExtractor in their names in TF1.
     """
     import tensorflow as tf
 
@@ -231,7 +231,7 @@ def start_type(prefix: str) -> str:
 
 
 def inject_padding(config: Any, changes: Changes) -> None:
-    """Pads photos that keep their shapes to one size where a batch holds several of them."""
+    """Pads photos that keep their shapes to one size, if a batch holds several photos."""
     architecture = config.model.WhichOneof("model")
     resizer = getattr(config.model, architecture).image_resizer
     if config.train_config.batch_size > 1 and resizer.HasField("keep_aspect_ratio_resizer"):
@@ -240,7 +240,7 @@ def inject_padding(config: Any, changes: Changes) -> None:
 
 
 def inject_threshold(config: Any, changes: Changes) -> None:
-    """Lets unsure detections through: COCO's metrics are averages over all scores, and clients cut where they like."""
+    """Keeps detections of low scores: COCO's metrics are averages over all scores, and clients choose a threshold."""
     architecture = config.model.WhichOneof("model")
     field = {"ssd": "post_processing", "faster_rcnn": "second_stage_post_processing"}.get(architecture)
     if field:
@@ -251,10 +251,10 @@ def inject_threshold(config: Any, changes: Changes) -> None:
 
 
 def inject_precision(config: Any, changes: Changes) -> None:
-    """Weights as they are trained, in the precision of this job's own setting: neither averaged nor quantised.
+    """Sets the precision of this job's own setting, and turns averaged weights and quantisation off.
 
-    A quantised model of the zoo is an ordinary one with operations that imitate integers put around its layers, by a
-    part of TensorFlow that left with contrib; its checkpoint holds the weights themselves.
+    A quantised model of the zoo is an ordinary model. A part of TensorFlow that was removed with contrib put operations
+    around its layers that imitate integers. Its checkpoint holds the weights themselves.
     """
     train = config.train_config
     if config.HasField("graph_rewriter"):
@@ -266,14 +266,14 @@ def inject_precision(config: Any, changes: Changes) -> None:
 
 
 def log_changes(path: Path, changes: Changes) -> None:
-    """Logs what was injected as a table."""
+    """Logs the values that were written into the config as a table."""
     width = max((len(name) for name, _, _ in changes.rows), default=0)
     lines = [f"  {name.ljust(width)}  {before or '-'} -> {after or '-'}" for name, before, after in changes.rows]
     logger.info("pipeline.config from %s, with these values:\n%s", path, "\n".join(lines))
 
 
 def identify(config: Any) -> str:
-    """A digest of everything in the config but the paths."""
+    """Returns a digest of everything in the config except the paths."""
     copy = type(config)()
     copy.CopyFrom(config)
     copy.train_config.ClearField("fine_tune_checkpoint")

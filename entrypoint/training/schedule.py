@@ -1,4 +1,4 @@
-"""The schedule of a train_config: number of steps, batch size and learning rate, fitted to what this job is to do."""
+"""The schedule of a train_config: number of steps, batch size and learning rate, fitted to this job."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 from entrypoint.training.changes import Changes
 
-# The batch of one device if BATCH_SIZE is not set. Published batches reach 256 for COCO's 118,000 photos, which is more
-# than many buckets hold and many GPUs have memory for.
+# The largest batch of one device if BATCH_SIZE is not set. Published batches reach 256 photos, for COCO's 118,000
+# photos. Many buckets hold fewer photos than that, and many GPUs do not have enough memory.
 LARGEST_BATCH = 32
 
 
 def inject(train: Any, settings: Settings, archive: str | None, changes: Changes) -> None:
     """Writes number of steps, batch size and learning rate into a train_config, and fits the schedule to them.
 
-    `archive` is the name of the archive that a published config came in, None for any other config.
+    `archive` is the name of the archive that a published config came in, or None for any other config.
 
     A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
     arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
-    LEARNING_RATE is taken as it is, and leaves the batch size alone.
+    LEARNING_RATE is used unchanged, and does not change the batch size.
     """
     kind = train.optimizer.WhichOneof("optimizer")
     if kind is None:
@@ -34,7 +34,9 @@ def inject(train: Any, settings: Settings, archive: str | None, changes: Changes
     rate = getattr(optimizer.learning_rate, schedule)
     peak = peak_of(rate, schedule)
     if train.batch_size < 1 or peak <= 0:
-        raise UserError(f"the pipeline.config trains on batches of {train.batch_size} at a rate of {peak:g}: set both")
+        raise UserError(
+            f"the pipeline.config has batch_size {train.batch_size} and learning rate {peak:g}: both must be above 0"
+        )
     batch = settings.batch_size or (train.batch_size if archive is None else published_batch(train, archive))
     ratio = batch / train.batch_size
     factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
@@ -48,9 +50,10 @@ def inject(train: Any, settings: Settings, archive: str | None, changes: Changes
 
 
 def published_batch(train: Any, archive: str) -> int:
-    """One device's part of a published batch, which is for all the devices that the model was trained on; 32 at most.
+    """Returns one device's part of a published batch, which is for all devices of the published training; at most 32.
 
-    Some configs say how many replicas they aggregate, some archives on how many devices they were trained: `tpu-32`.
+    Some configs have the number of replicas that they aggregate. The names of some archives have the number of devices,
+    such as `tpu-32`.
     """
     named = re.search(r"_[tg]pu-(\d+)", archive)
     devices = max(1, train.replicas_to_aggregate, int(named.group(1)) if named else 1)
@@ -65,7 +68,7 @@ def peak_of_optimizer(optimizer: Any) -> float:
 
 
 def peak_of(rate: Any, schedule: str) -> float:
-    """The highest learning rate of a schedule; manual steps may climb from the one that they begin with."""
+    """Returns the highest learning rate of a schedule. Manual steps can rise above the initial learning rate."""
     steps = rate.schedule if schedule == "manual_step_learning_rate" else []
     return float(max([getattr(rate, PEAK_FIELDS[schedule]), *(step.learning_rate for step in steps)]))
 
@@ -98,7 +101,7 @@ def scale(rate: Any, schedule: str, path: str, factor: float, changes: Changes) 
 
 
 def stretch(rate: Any, schedule: str, path: str, before: int, after: int, changes: Changes) -> None:
-    """Fits warm-up and decay, made for `before` steps, to `after` steps."""
+    """Fits warm-up and decay, which were made for `before` steps, to `after` steps."""
     if schedule == "cosine_decay_learning_rate":
         before = rate.total_steps
         changes.set(rate, path, "total_steps", after)
@@ -116,7 +119,7 @@ def stretch(rate: Any, schedule: str, path: str, before: int, after: int, change
 
 
 def to_float32(value: float) -> float:
-    """The value as the config's fields hold it, so that an unchanged one does not count as a change."""
+    """Returns the value as the config's fields hold it, so that an unchanged value does not count as a change."""
     import numpy as np
 
     return float(np.float32(value))

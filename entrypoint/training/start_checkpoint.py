@@ -1,7 +1,7 @@
-"""The checkpoint that training starts from: downloaded, verified, and extracted with care.
+"""The checkpoint that training starts from: it is downloaded, verified, and extracted safely.
 
-All layouts of the zoo are read: `model.ckpt.*` (TF1) and `checkpoint/ckpt-0.*` (TF2), each beside its pipeline.config,
-and `fp32/model.ckpt-400000.*` beside one of its own (MobileDet).
+All layouts of the zoo are read: `model.ckpt.*` (TF1) and `checkpoint/ckpt-0.*` (TF2), each next to its pipeline.config,
+and `fp32/model.ckpt-400000.*` next to its own pipeline.config (MobileDet).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from entrypoint.zoo import catalogue
 
 logger = logging.getLogger("job")
 
-# The largest archives of the zoo hold 1.5 GB in some ten files.
+# The largest archives of the zoo hold 1.5 GB in about ten files.
 MAX_MEMBERS = 1000
 MAX_EXTRACTED_BYTES = 8 << 30
 KEPT = re.compile(r"(?:model\.ckpt(?:-\d+)?|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config")
-# Where checkpoints lie: those of TF2, of TF1, and of models that are published in floats and in integers, of which the
-# latter is no start for training.
+# The places of checkpoints in a folder: of TF2, of TF1, and of models that are published in floats and in integers.
+# Training cannot start from the integers.
 PLACES = ("checkpoint/ckpt-*", "ckpt-*", "model.ckpt*", "fp32/*ckpt*", "*/*ckpt*")
-# What TensorFlow 2 keeps of the objects that it saved; the first key of an index, whose blocks are not compressed.
+# The key under which TensorFlow 2 stores the graph of the saved objects. It is the first key of an index, whose blocks
+# are not compressed.
 OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -44,14 +45,14 @@ class Start:
 
     prefix: str  # the path without .index and .data-*
     layout: str  # the generation that wrote it: "tf1" or "tf2"
-    sha256: str  # of its files together
+    sha256: str  # of all its files together
     archive: str = ""  # the address that its archive was downloaded from
     archive_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class StartDocument:
-    """The content of start.json; no start means that the model is trained from scratch."""
+    """The content of start.json. If `start` is None, the model is trained from scratch."""
 
     start: Start | None
 
@@ -60,8 +61,8 @@ def run(work: Workspace) -> str:
     """Puts the checkpoint into WORK_DIR and writes start.json; returns a digest of the checkpoint.
 
     Raises:
-        UserError: there is no such checkpoint, its hash is another, or its archive is unsafe.
-        JobError: it could not be downloaded within RETRY_SECONDS.
+        UserError: the checkpoint is missing, its hash is wrong, or its archive is unsafe.
+        JobError: the archive could not be downloaded within RETRY_SECONDS.
     """
     source = find_source(work)
     if source is None:
@@ -98,7 +99,7 @@ def load(work: Workspace) -> Start | None:
 
 
 def find_source(work: Workspace) -> str | None:
-    """The address or path of the archive or folder; None where the model is trained from scratch."""
+    """Returns the address or path of the archive or folder, or None if the model is trained from scratch."""
     choice = work.settings.checkpoint
     if choice == "none":
         return None
@@ -110,27 +111,27 @@ def find_source(work: Workspace) -> str | None:
     base = work.settings.zoo_url
     if "://" in base:
         return f"{base.rstrip('/')}/{model.archive}"
-    # A mirror has the zoo's folders; whoever fetched one archive by hand has not.
+    # A mirror has the folders of the zoo. An archive that was downloaded by hand lies directly in ZOO_URL.
     path = Path(base).absolute() / model.archive
     return str(path if path.exists() else Path(base).absolute() / path.name)
 
 
 def refuse_own(place: Path, work: Workspace) -> Path:
-    """The place; UserError where this job would save its own checkpoints into it, and remove what it started from."""
+    """Returns the place; raises UserError if this job would save checkpoints there and remove the start checkpoint."""
     ours = (work.results, work.root, work.settings.checkpoint_dir)
     own = [folder.resolve() for folder in ours if folder and not bucket.is_remote(folder)]
     found = place.resolve()
-    # A folder is read with the checkpoint/ in it.
+    # A checkpoint is also found in the folder `checkpoint` of the given folder.
     if any(found.is_relative_to(folder) or (found / "checkpoint") == folder for folder in own):
         raise UserError(
-            f"CHECKPOINT={place} lies in RESULT_DIR, CHECKPOINT_DIR or WORK_DIR, where this job's own go: "
-            "copy it elsewhere"
+            f"CHECKPOINT={place} lies in RESULT_DIR, CHECKPOINT_DIR or WORK_DIR, where this job "
+            "saves its own checkpoints: copy it elsewhere"
         )
     return place
 
 
 def is_archive(source: str) -> bool:
-    """Whether the source is a file to unpack rather than a folder to read."""
+    """Returns whether the source is an archive to unpack, and not a folder to read."""
     return "://" in source or not Path(source).is_dir()
 
 
@@ -145,19 +146,19 @@ def fetch(source: str, work: Workspace) -> Path:
     """Returns the local path of the archive, verified against CHECKPOINT_SHA256 if that is set."""
     try:
         parts = urlsplit(source)
-        parts.port  # noqa: B018 - is read from the text only now
+        parts.port  # noqa: B018 - reading the port checks it
     except ValueError as error:
-        raise UserError(f"CHECKPOINT or ZOO_URL: {redact(source)} is no address ({error})") from None
+        raise UserError(f"CHECKPOINT or ZOO_URL: {redact(source)} is not a valid address ({error})") from None
     if parts.scheme in ("http", "https"):
         return download_archive(source, work)
     if parts.scheme in bucket.PROTOCOLS:
         return bring(source, work)
     if "://" in source and parts.scheme != "file":
         schemes = ", ".join(f"{each}://" for each in ("http", "https", "file", *bucket.PROTOCOLS))
-        raise UserError(f"CHECKPOINT or ZOO_URL: {redact(source)} is none of {schemes}")
+        raise UserError(f"CHECKPOINT or ZOO_URL: {redact(source)} does not begin with one of {schemes}")
     path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(source)
     if not path.is_file():
-        raise UserError(f"{path} is missing: CHECKPOINT, or ZOO_URL with {work.settings.model}'s archive, must name it")
+        raise UserError(f"{path} is missing: correct CHECKPOINT, or put {work.settings.model}'s archive into ZOO_URL")
     return verified(path, str(path), work)
 
 
@@ -171,7 +172,7 @@ def verified(path: Path, name: str, work: Workspace) -> Path:
 
 
 def download_archive(url: str, work: Workspace) -> Path:
-    """Downloads the archive into WORK_DIR/zoo unless it is there. A wrong hash is tried once more, then refused."""
+    """Downloads the archive into WORK_DIR/zoo unless it is there. A wrong hash leads to one more download."""
     target = folder_of(url, work) / (Path(urlsplit(url).path).name or "archive")
     known = target.with_name(f"{target.name}.sha256")
     if target.is_file() and known.is_file() and known.read_text().strip() == files.file_sha256(target):
@@ -187,7 +188,7 @@ def download_archive(url: str, work: Workspace) -> Path:
             if attempt == 2:
                 raise UserError(
                     f"{error}; fetched twice: the archive at ZOO_URL or CHECKPOINT is not the right one"
-                    f"{', or CHECKPOINT_SHA256 is that of another' if work.settings.checkpoint_sha256 else ''}"
+                    f"{', or CHECKPOINT_SHA256 belongs to another archive' if work.settings.checkpoint_sha256 else ''}"
                 ) from None
             logger.warning("%s; fetching it once more", error)
     sha256 = files.file_sha256(target)
@@ -198,7 +199,7 @@ def download_archive(url: str, work: Workspace) -> Path:
 
 
 def download_once(url: str, target: Path, work: Workspace) -> None:
-    """Downloads the archive within RETRY_SECONDS; errors name the settings that mend them."""
+    """Downloads the archive within RETRY_SECONDS; the errors name the settings to change."""
     settings = work.settings
     try:
         download.fetch(url, target, settings.checkpoint_sha256, settings.retry_seconds)
@@ -225,18 +226,18 @@ def bring(source: str, work: Workspace) -> Path:
 
 
 def folder_of(source: str, work: Workspace) -> Path:
-    """Where an archive is kept and unpacked; two of one name from two places do not share it."""
+    """Returns the folder for an archive and its files; archives of one name from two places have separate folders."""
     return work.zoo / files.digest(source)[:12]
 
 
 def extract(archive: Path, source: str, work: Workspace) -> Start:
-    """Unpacks the checkpoint and its pipeline.config, and nothing else, and says where they are."""
+    """Unpacks only the checkpoint and its pipeline.config; returns the checkpoint."""
     folder = folder_of(source, work) / "extracted"
     with files.new_folder(folder) as scratch:
         try:
             with tarfile.open(archive) as tar:
                 extract_members(tar, scratch, archive)
-                # What a checksum at the end speaks of is only checked by reading to the end.
+                # A checksum at the end of the archive is verified only if the archive is read to the end.
                 while tar.fileobj and tar.fileobj.read(1 << 20):
                     pass
         except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
@@ -244,23 +245,25 @@ def extract(archive: Path, source: str, work: Workspace) -> Start:
                 raise
             if archive.is_relative_to(work.zoo):
                 archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
-            raise UserError(f"{archive} is no archive, or it is damaged ({error}): fetch it again") from None
+            raise UserError(f"{archive} is not an archive, or it is damaged ({error}): fetch it again") from None
         start = find_in_folder(scratch, archive)
     return replace(start, prefix=str(folder / Path(start.prefix).relative_to(scratch)))
 
 
 def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    """Writes the members that are wanted below the folder; UserError for an archive that means harm."""
+    """Writes the needed members below the folder; raises UserError for an unsafe archive."""
     size = 0
     for count, member in enumerate(tar, start=1):
         refuse_unsafe(member, archive)
         size += member.size
         if count > MAX_MEMBERS or size > MAX_EXTRACTED_BYTES:
-            raise UserError(f"{archive} holds more than a checkpoint can ({count} files, {size:,} bytes): refused")
+            raise UserError(
+                f"{archive} holds more than a checkpoint can ({count} files, {size:,} bytes): the archive is refused"
+            )
         path = PurePosixPath(member.name)
         content = tar.extractfile(member) if KEPT.fullmatch(path.name) and member.isfile() else None
         if content:
-            # The first folder is the archive's own.
+            # The first folder in the path is the archive's own.
             target = folder.joinpath(*path.parts[1:] or path.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -268,17 +271,17 @@ def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
 
 
 def refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:
-    """UserError for a member that is no plain file or folder below the archive's own root."""
+    """Raises UserError for a member that is not a plain file or folder below the archive's own root."""
     unsafe = member.name.startswith(("/", "\\")) or ".." in Path(member.name).parts
     if unsafe or not (member.isfile() or member.isdir()):
         raise UserError(f"{archive} holds {member.name!r}, which no checkpoint needs: the archive is refused")
 
 
 def find_in_folder(folder: Path, source: Path) -> Start:
-    """The checkpoint in a folder, at the first of PLACES where there is one, the highest number first.
+    """Returns the checkpoint in a folder: the one with the highest number at the first of PLACES that has any.
 
     Raises:
-        UserError: none is there, or not whole; the message names `source`, where the folder's content is from.
+        UserError: the checkpoint is missing or incomplete; the message names `source`, the origin of the folder.
     """
     for pattern in PLACES:
         found = sorted(folder.glob(f"{pattern}.index"), key=lambda path: (len(path.name), path.name))
@@ -287,7 +290,7 @@ def find_in_folder(folder: Path, source: Path) -> Start:
             prefix = index.with_suffix("")
             data = data_files(prefix)
             if not data:
-                raise UserError(f"{source}: {index.name} has no data file beside it: the checkpoint is not whole")
+                raise UserError(f"{source}: {index.name} has no data file beside it: the checkpoint is incomplete")
             layout = "tf2" if OBJECT_GRAPH in index.read_bytes() else "tf1"
             sha256 = files.digest([files.file_sha256(path) for path in (index, *data)])
             return Start(str(prefix), layout, sha256)
@@ -295,5 +298,5 @@ def find_in_folder(folder: Path, source: Path) -> Start:
 
 
 def data_files(prefix: Path) -> list[Path]:
-    """The files with a checkpoint's values."""
+    """Returns the files with a checkpoint's values."""
     return sorted(prefix.parent.glob(f"{prefix.name}.data-*"))

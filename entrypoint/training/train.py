@@ -1,10 +1,12 @@
-"""Training: exactly NUM_STEPS steps, from the newest whole checkpoint of this job, or from the zoo's."""
+"""Training: exactly NUM_STEPS steps, from the newest whole checkpoint of this job, or from the start checkpoint."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from entrypoint import workspace
@@ -20,7 +22,7 @@ from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
-# Between two looks at the clock, the losses and SIGTERM; the loss is logged as often.
+# The time between two checks of the clock, the losses and SIGTERM. The loss is logged at each check.
 SECONDS_BETWEEN_LOOKS = 3.0
 MAX_STEPS_BETWEEN_LOOKS = 100
 HISTORY_POINTS = 1000
@@ -31,7 +33,7 @@ def run(work: Workspace) -> str:
 
     Raises:
         UserError: the loss became NaN, or the batch does not fit into memory.
-        Stopped: SIGTERM arrived; a checkpoint of the step it arrived at is saved.
+        Stopped: SIGTERM arrived; a checkpoint of the step at which it arrived is saved.
     """
     identity = identify(work)
     checkpoints.refuse_foreign(work)
@@ -41,33 +43,35 @@ def run(work: Workspace) -> str:
         checkpoints.adopt(saved, identity, work)
         Events(work.events, saved.history).close()
     else:
-        train_with_others(saved, identity, work)
+        with lost_machine_stops(is_cluster=work.settings.tf_config is not None):
+            train(saved, identity, work)
     return files.digest([identity, work.settings.num_steps])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
-    """Whether nothing is left to train; of a cluster's machines the chief must have it, or have published it."""
+    """Returns whether nothing is left to train. In a cluster the chief must have or have published the checkpoint."""
     return saved.step == work.settings.num_steps and (work.is_chief or saved.source != work.checkpoints)
 
 
-def train_with_others(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
-    """Trains as `train` does; raises Stopped if another machine of a cluster has gone.
+@contextmanager
+def lost_machine_stops(*, is_cluster: bool) -> Iterator[None]:
+    """Raises Stopped if another machine of a cluster has gone while the block runs.
 
-    TensorFlow raises the same errors on a single machine for other reasons, which the next run would meet again.
+    On a single machine TensorFlow raises the same errors for other reasons, which would stop the next run too.
     """
     import tensorflow as tf
 
     try:
-        train(saved, identity, work)
+        yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if work.settings.tf_config is None:
+        if not is_cluster:
             raise
         words = error.message.splitlines()[0]
-        raise Stopped(f"another machine of the cluster has gone ({words}); the next run goes on") from None
+        raise Stopped(f"another machine of the cluster has gone ({words}); the next run continues") from None
 
 
 def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
-    """Trains from a checkpoint of this job, or from the one that it starts from, to the last step."""
+    """Trains to the last step, from a checkpoint of this job or from the start checkpoint."""
     engine, config = loading.load(work)
     trainer = engine.build(config, work.settings, saved.step if saved else 0, repeats(work))
     history = resume(trainer, saved, work)
@@ -80,7 +84,7 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> No
 
 
 def repeats(work: Workspace) -> list[float] | None:
-    """How often photos are shown in an epoch, by their labels; None for once."""
+    """Returns for each label how often photos with this label are shown in an epoch; None shows each photo once."""
     if work.settings.oversample == "off":
         return None
     manifest = records.load(work)
@@ -92,13 +96,16 @@ def repeats(work: Workspace) -> list[float] | None:
 
 
 def identify(work: Workspace) -> str:
-    """What makes a checkpoint one of this job: settings, records, start and pipeline.config; not machine or path."""
+    """Returns the identity of this job in its checkpoints: a digest of settings, records, start and pipeline.config.
+
+    The machine and the paths are not part of it.
+    """
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
     return files.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """The files that the step leaves in WORK_DIR."""
+    """Returns the files that the step leaves in WORK_DIR."""
     prefix = last_checkpoint(work)
     return [
         checkpoints.manifest_of(prefix),
@@ -107,12 +114,12 @@ def outputs(work: Workspace) -> list[Path]:
 
 
 def last_checkpoint(work: Workspace) -> Path:
-    """The prefix of the checkpoint with which training ends."""
+    """Returns the prefix of the checkpoint with which training ends."""
     return work.checkpoints / f"ckpt-{plan.load(work).num_steps}"
 
 
 def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> list[dict[str, float]]:
-    """Fills the weights from this job's own checkpoint, or the one it starts from; the losses so far."""
+    """Loads the weights of this job's own checkpoint, or of the start checkpoint; returns the losses so far."""
     if saved:
         trainer.restore(saved.prefix)
         logger.info("resumed at step %d from %s", trainer.step, saved.source)
@@ -130,12 +137,16 @@ def train_to_end(
     events: Events,
     work: Workspace,
 ) -> None:
-    """Trains with a look at losses, clock and signals every few seconds; saves now and then, and at the end."""
+    """Trains to the last step or until SIGTERM; checks the losses, the clock and the signals every few seconds.
+
+    Saves a checkpoint every CHECKPOINT_SECONDS and at the end.
+    """
     total = work.settings.num_steps
     with signals.deferred():
         if trainer.step < total:
-            # The first step compiles the model. Until it is told of, nothing is lost with it.
+            # The first step compiles the model. Nothing is lost if a signal interrupts it.
             with signals.at_once():
+                logger.info("the first step compiles the model, which takes some seconds to minutes")
                 points = advance(trainer, 1, work)
             history = thin(history + tell(points, events), total)
         pace = Pace()
@@ -152,17 +163,17 @@ def train_to_end(
             history = thin(history + tell(points, events), total)
             pace.measure(steps)
         checkpoints.save(trainer, identity, history, work)
-        # No machine leaves before the chief has published what a new one would go on from.
+        # No machine ends before the chief has published the checkpoint from which a new machine would continue.
         trainer.agree(False, 0, False)
     if trainer.step < total:
         raise Stopped("another machine of the cluster was stopped")
 
 
 def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
-    """Trains some steps; step, losses and learning rate of each.
+    """Trains some steps; returns step, losses and learning rate of each.
 
     Raises:
-        UserError: memory does not suffice, photos make no batch, or the loss is no number any more.
+        UserError: memory does not suffice, the photos cannot form a batch, or the loss is not finite.
     """
     import tensorflow as tf
 
@@ -179,8 +190,8 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
         if "Cannot add tensor to the batch" not in error.message:
             raise
         raise UserError(
-            "photos of several shapes are no batch, and the config's image_resizer leaves them as they are: set "
-            "BATCH_SIZE=1, or take a fixed_shape_resizer or a keep_aspect_ratio_resizer"
+            "photos of several shapes cannot form a batch, and the config's image_resizer does not change the shapes: "
+            "set BATCH_SIZE=1, or use a fixed_shape_resizer or a keep_aspect_ratio_resizer"
         ) from None
     points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
     for point in points:
@@ -201,20 +212,20 @@ def tell(points: list[dict[str, float]], events: Events) -> list[dict[str, float
 
 
 def thin(history: list[dict[str, float]], total: int) -> list[dict[str, float]]:
-    """At most HISTORY_POINTS of the steps, evenly, and always the last."""
+    """Returns at most HISTORY_POINTS of the steps, evenly spaced, and always the last step."""
     stride = math.ceil(total / HISTORY_POINTS)
     return [point for point in history if point["step"] % stride == 0 or point is history[-1]]
 
 
 class Pace:
-    """How many steps to train in a row so that a look comes every few seconds."""
+    """The number of steps to train in a row, so that a check comes every few seconds."""
 
     def __init__(self) -> None:
         self.steps = 1
         self.began = time.monotonic()
 
     def measure(self, steps: int) -> None:
-        """Fits the number of steps to the time that the last ones took."""
+        """Fits the number of steps to the time that the last steps took."""
         now = time.monotonic()
         seconds, self.began = (now - self.began) / steps, now
         fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))

@@ -180,7 +180,7 @@ def test_unusable_file_is_a_named_error(tmp_path: Path, content: bytes | None, w
 
 
 def test_missing_bucket_is_a_named_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"DATA_DIR=.*nowhere is no folder"):
+    with pytest.raises(UserError, match=r"DATA_DIR=.*nowhere is not a folder"):
         read(tmp_path / "nowhere")
 
 

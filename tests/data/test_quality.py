@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageEnhance
@@ -11,10 +12,8 @@ from entrypoint.data.annotations import LabelledImage
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import BoxSizes, PhotoSizes, Seen
 from entrypoint.zoo.input_size import InputSize
-from tests.conftest import SHARED
 
 SIZE = InputSize(100, 100)
-needs_photos = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photos in ../shared")
 
 
 def facts_of(photos: dict[str, tuple[int, int]], looks: dict[str, int] | None = None) -> Seen:
@@ -32,9 +31,14 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
-@needs_photos
-def test_copies_across_the_split_are_found() -> None:
-    names = sorted((SHARED / "buckets" / "raccoon").glob("*.jpg"))[:40]
+@pytest.fixture(scope="session")
+def scenes(demo_bucket: Path) -> list[Path]:
+    """Photos of different scenes."""
+    return sorted(demo_bucket.glob("*.jpg"))
+
+
+def test_copies_across_the_split_are_found(scenes: list[Path]) -> None:
+    names = scenes[:20]
     photos = {path.name: path.read_bytes() for path in names}
     with Image.open(names[3]) as image:
         photos["smaller.jpg"] = jpeg(image.resize((image.width // 2, image.height // 2)), quality=60)
@@ -110,13 +114,10 @@ def test_photos_that_cannot_be_read_count_for_nothing() -> None:
     assert quality.describe_sizes(facts) == []
 
 
-@needs_photos
-@pytest.mark.parametrize("name", ["raccoon", "bccd"])
-def test_different_photos_are_no_copies(name: str) -> None:
-    paths = sorted((SHARED / "buckets" / name).glob("*.jp*g"))[::7]
-    seen = Seen(facts={path.name: images.load(path.read_bytes()).facts for path in paths})
+def test_different_photos_are_no_copies(scenes: list[Path]) -> None:
+    seen = Seen(facts={path.name: images.load(path.read_bytes()).facts for path in scenes})
     parts = {
-        "train": [labelled(path.name) for path in paths[::2]],
-        "validation": [labelled(path.name) for path in paths[1::2]],
+        "train": [labelled(path.name) for path in scenes[::2]],
+        "validation": [labelled(path.name) for path in scenes[1::2]],
     }
     assert quality.find_duplicates(parts, seen) == ()

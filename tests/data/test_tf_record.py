@@ -22,7 +22,7 @@ from entrypoint.data.split import SPLITS, split
 from entrypoint.system import files
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
-from tests.conftest import BOX, ROOT, SHARED, environment, make_settings, write_bucket
+from tests.conftest import BOX, ROOT, environment, make_settings, write_bucket
 
 
 def photos(count: int, labels: tuple[str, ...] = ("a",)) -> list[LabelledImage]:
@@ -230,12 +230,11 @@ for step in ("annotations", "label_map", "tf_record"):
 """
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared, a folder of real buckets")
-def test_records_are_the_same_bytes_whatever_hash_seed_and_number_of_workers(tmp_path: Path) -> None:
+def test_records_are_the_same_bytes_whatever_hash_seed_and_number_of_workers(tmp_path: Path, demo_bucket: Path) -> None:
     found = []
     for hash_seed, workers in ((0, 1), (1, 8)):
         folder = tmp_path / f"work {hash_seed}"
-        settings = {"DATA_DIR": SHARED / "buckets" / "raccoon", "WORK_DIR": folder, "RESULT_DIR": tmp_path / "results"}
+        settings = {"DATA_DIR": demo_bucket, "WORK_DIR": folder, "RESULT_DIR": tmp_path / "results"}
         env = environment(**settings, WORKERS=workers, PYTHONHASHSEED=hash_seed)
         subprocess.run([sys.executable, "-c", CONVERT], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         shards = sorted((folder / "records").glob("*.tfrecord"))

@@ -105,7 +105,7 @@ def test_checkpoint_of_the_zoo_comes_out_of_a_bucket(address: str, tmp_path: Pat
     settings = {**SMOKE, "DATA_DIR": address, "WORK_DIR": tmp_path / "work"}
     damaged = run_job("1", **settings, CHECKPOINT="s3://photos/zoo/no-archive.tar.gz")
     assert damaged.returncode == 2
-    assert "no-archive.tar.gz is no archive" in damaged.stdout
+    assert "no-archive.tar.gz is not an archive" in damaged.stdout
     missing = run_job("1", **settings, CHECKPOINT="s3://photos/zoo/none.tar.gz")
     assert missing.returncode == 2
     assert "s3://photos/zoo/none.tar.gz cannot be read" in missing.stdout

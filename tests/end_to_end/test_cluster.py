@@ -144,4 +144,4 @@ def test_cluster_of_foreign_tasks_is_refused(demo_bucket: Path, tmp_path: Path) 
     members = {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}
     result = run_job("1", DATA_DIR=demo_bucket, WORK_DIR=tmp_path / "work", TF_CONFIG=json.dumps(members))
     assert result.returncode == 2
-    assert "a task of type 'ps'; members are of type chief or worker alone" in result.stdout
+    assert "the type of a task is 'ps'; it must be chief or worker" in result.stdout

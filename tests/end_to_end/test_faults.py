@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from entrypoint import job
 from tests.conftest import BOX, is_at_step, read_until, run_job, start_job, write_bucket
 
 STEPS = 150
@@ -91,19 +91,41 @@ def test_diverging_loss_stops_at_once_and_says_how_to_go_on(tmp_path: Path, sett
     "step", ["label_map", "tf_record", "pipeline", "train", "evaluate", "export", "report", "publish"]
 )
 def test_step_alone_says_which_step_it_needs(settings: dict[str, Any], step: str) -> None:
-    result = run_job(step, **settings)
+    result = run_job(step, "--only", **settings)
     assert result.returncode == 2
-    assert re.search(r"is missing: run the step `\w+` first", result.stdout)
+    assert re.search(
+        r"the step `\w+` is not done with these settings|is missing: run the step `\w+` first", result.stdout
+    )
 
 
-def test_sigterm_while_the_model_is_compiled_ends_at_once(settings: dict[str, Any]) -> None:
+def test_step_runs_what_it_needs_with_the_settings_given(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"NUM_STEPS": 2}
+    first = run_job("train", **settings)
+    assert first.returncode == 0, first.stdout
+    assert [name for name in job.STEP_NAMES if f"{name} ..." in first.stdout] == [*job.STEP_NAMES[:5], "train"]
+    # With another number of steps, the schedule is made anew, and training does not end where it was.
+    settings["NUM_STEPS"] = 4
+    only = run_job("train", "--only", **settings)
+    assert only.returncode == 2
+    assert "--only train: the step `pipeline` is not done with these settings" in only.stdout
+    again = run_job("evaluate", **settings)
+    assert again.returncode == 0, again.stdout
+    assert "tf_record: done already" in again.stdout
+    assert last_step(again.stdout) == 4
+    assert json.loads((tmp_path / "work" / "metrics.json").read_text())["step"] == 4
+    assert "CACLI" not in first.stdout + again.stdout
+
+
+def test_sigterm_while_the_model_is_compiled_ends_at_once(settings: dict[str, Any], tmp_path: Path) -> None:
     process = start_job(**settings)
-    log = read_until(process, lambda line: "train ..." in line)
-    time.sleep(8)
+    log = read_until(process, lambda line: "the first step compiles the model" in line)
     process.send_signal(signal.SIGTERM)
     log += process.communicate(timeout=120)[0]
     assert process.returncode == 143
     assert "CACLI" not in log
+    # Not even the first step was waited for.
+    assert "tensorflow:loss" not in log
+    assert not list((tmp_path / "results").rglob("ckpt-*"))
 
 
 def test_sigterm_before_training_ends_at_once(settings: dict[str, Any]) -> None:

@@ -15,30 +15,25 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from tests.conftest import ROOT, SHARED, read_until, run_job, start_job
+from entrypoint.zoo import pipeline_config
+from tests.conftest import ROOT, read_until, run_job, start_job
 from tests.server import serve
+from tests.zoo import published
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the zoo's indexes in ../shared")
-SSD = "ssd_mobilenet_v1_coco_2018_01_28"
-FASTER_RCNN = "faster_rcnn_inception_v2_coco_2018_01_28"
+SSD, FASTER_RCNN = "ssd_mobilenet_v1_coco", "faster_rcnn_inception_v2_coco"
 SIGNATURE = {"detection_boxes", "detection_classes", "detection_scores", "num_detections", "raw_detection_boxes"}
 
 
 def make_archive(name: str, folder: Path) -> Path:
-    """An archive of the zoo: the published names and shapes, with random weights, and the published pipeline.config."""
-    source = SHARED / "zoo" / "tf1" / name
-    rng = np.random.default_rng(1)
-    with tf.Graph().as_default(), tf.Session() as session:
-        for variable, shape in tf.train.list_variables(str(source / "model.ckpt")):
-            value = rng.uniform(0.01, 0.1, shape).astype(np.float32)
-            tf.get_variable(variable, initializer=value, use_resource=True)
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(session, str(folder / "model.ckpt"), write_state=False)
-    archive = folder / f"{name}.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(source / "pipeline.config", f"{name}/pipeline.config")
-        for path in folder.glob("model.ckpt.*"):
-            tar.add(path, f"{name}/{path.name}")
+    """An archive of the zoo: the published names and shapes, with random weights, beside what is in it."""
+    command = [sys.executable, "-m", "tests.zoo.archives", name, str(folder), "1"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            assert content is not None
+            (folder / Path(member.name).name).write_bytes(content.read())
     return archive
 
 
@@ -116,7 +111,8 @@ def run_python(program: str, *arguments: str) -> str:
 
 
 def test_killed_job_resumes_at_the_same_step(settings: dict[str, Any], tmp_path: Path) -> None:
-    config = SHARED / "zoo" / "tf1" / SSD / "pipeline.config"
+    config = tmp_path / "published.config"
+    config.write_text(pipeline_config.write(published.config(SSD)))
     settings |= {"PIPELINE_CONFIG": config, "CHECKPOINT": "none", "CHECKPOINT_SECONDS": 0, "EXPORTS": "saved_model"}
     process = start_job("8", **settings)
     log = read_until(process, lambda line: "checkpoint saved at step 2" in line)
@@ -146,7 +142,7 @@ def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: di
     assert re.search(r"keep_aspect_ratio_resizer.pad_to_max_dimension +False -> True", result.stdout)
     assert "checkpoint: 352 of 356 variables restored" in result.stdout
     assert_kept(tmp_path / "model.ckpt", tmp_path / "results/checkpoint/ckpt-2")
-    assert "exports: saved_model; SSD models alone are exported to TensorFlow Lite" in result.stdout
+    assert "exports: tflite is left out: SSD models alone" in result.stdout
     assert (tmp_path / "results/model/saved_model.pb").exists()
     assert not (tmp_path / "results/model_android").exists()
 
@@ -158,12 +154,15 @@ def test_checkpoint_of_the_other_generation_is_refused(archive: Path, settings: 
 
 
 def test_unknown_model_is_a_named_error_with_its_line(settings: dict[str, Any], tmp_path: Path) -> None:
-    text = (SHARED / "zoo" / "tf1" / SSD / "pipeline.config").read_text()
+    text = (ROOT / "pipelines" / f"{SSD}.config").read_text()
     (tmp_path / "user.config").write_text(text.replace('"ssd_mobilenet_v1"', '"ssd_mobilenet_v9"'))
     result = run_job("1", **settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
     assert result.returncode == 2
     line = next(number for number, each in enumerate(text.splitlines(), start=1) if '"ssd_mobilenet_v1"' in each)
-    assert f"user.config:{line}: feature_extractor.type 'ssd_mobilenet_v9' is no model" in result.stdout
+    assert (
+        f"user.config:{line}: feature_extractor.type 'ssd_mobilenet_v9' is not in the Object Detection API"
+        in result.stdout
+    )
     assert "ssd_mobilenet_v1" in result.stdout
 
 
@@ -174,4 +173,4 @@ def test_photos_of_several_shapes_are_no_batch(settings: dict[str, Any], tmp_pat
     (tmp_path / "user.config").write_text(text)
     result = run_job("1", **settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
     assert result.returncode == 2
-    assert "photos of several shapes are no batch" in result.stdout
+    assert "photos of several shapes cannot form a batch" in result.stdout

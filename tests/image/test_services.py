@@ -78,7 +78,7 @@ def test_sagemaker_s_failure_file_tells_why(image: str, opened: Path, bucket: Pa
     service = SageMaker(opened / "ml", bucket, num_step="2")
     log = run(*service.options, image, "train", code=2)
     failure = (service.root / "output" / "failure").read_text()
-    assert "num_step in /opt/ml/input/config/hyperparameters.json is no setting" in failure
+    assert "num_step in /opt/ml/input/config/hyperparameters.json is not a setting" in failure
     assert failure in log
 
 

@@ -1,7 +1,8 @@
-"""A filesystem over a folder that refuses what bucket mounts refuse: `python -m tests.mounts.refusing ROOT MOUNT WHAT`.
+"""A filesystem over a folder that refuses operations as bucket mounts do.
 
-WHAT is any of rename, append, random-write, overwrite, chmod, fsync, close, which fails each file's first close, and
-close-of-report, which fails every close of report.html.
+`python -m tests.mounts.refusing ROOT MOUNT WHAT` mounts it. WHAT is any number of these words: rename, append,
+random-write, overwrite, chmod, fsync, close (the first close of each file fails) and close-of-report (every close of
+report.html fails).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import mfusepy as fuse
 
 
 class Refusing(fuse.Operations):
-    """Passes everything through to the folder but what it is told to refuse."""
+    """Passes all operations through to the folder, except those in `refused`."""
 
     use_ns = True  # times are nanoseconds
 
@@ -25,17 +26,17 @@ class Refusing(fuse.Operations):
         self.closed: set[str] = set()
 
     def at(self, path: str) -> str:
-        """The path below the folder."""
+        """Returns the path below the folder."""
         return self.root + path
 
     def refuse(self, what: str, number: int = errno.EPERM) -> None:
-        """Raises where the operation is refused."""
+        """Raises FuseOSError if the operation is refused."""
         if what in self.refused:
             self.fail(number)
 
     @staticmethod
     def fail(number: int) -> NoReturn:
-        """Raises what the caller of the operation gets."""
+        """Raises the error that the caller of the operation gets."""
         raise fuse.FuseOSError(number)
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:

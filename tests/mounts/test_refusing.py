@@ -1,4 +1,4 @@
-"""Results on filesystems that refuse what bucket mounts refuse."""
+"""Results on filesystems that refuse operations as bucket mounts do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Mount = Callable[..., Path]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a folder that refuses what it is given, and unmounts it in the end."""
+    """Yields a function that mounts a folder which refuses the given operations. Unmounts it in the end."""
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def start(*refused: str) -> Path:
@@ -76,7 +76,7 @@ def test_lock_is_made_renewed_and_removed_where_it_is_refused(
 
 
 def read(path: Path) -> bytes:
-    """The file's content; nothing while it is being replaced."""
+    """Returns the content of a file; empty while the file is being replaced."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

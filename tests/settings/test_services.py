@@ -56,7 +56,9 @@ def test_sagemaker_s_channel_that_is_named_like_data_comes_first(root: Path) -> 
 
 def test_sagemaker_s_channels_without_a_hint_are_refused(root: Path) -> None:
     sagemaker(root, channels=("one", "two"))
-    with pytest.raises(UserError, match="channels one, two: none is called training or train or data; name the one"):
+    with pytest.raises(
+        UserError, match="channels are one, two, and no channel is called training or train or data: set the"
+    ):
         command_line.load([])
 
 
@@ -85,7 +87,9 @@ def test_what_a_service_gives_malformed_is_named(root: Path, monkeypatch: pytest
 
 def test_unknown_hyperparameter_is_refused_with_the_nearest_name(root: Path) -> None:
     sagemaker(root, batchsize="4")
-    with pytest.raises(UserError, match=r"batchsize in /opt/ml.* is no setting of this job. The nearest is BATCH_SIZE"):
+    with pytest.raises(
+        UserError, match=r"batchsize in /opt/ml.* is not a setting of this job. The nearest is BATCH_SIZE"
+    ):
         command_line.load([])
 
 
@@ -159,8 +163,8 @@ def test_tf_config_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "told"),
     [
         ('{"cluster": {"worker": ["a:1"', "TF_CONFIG"),
-        (json.dumps({**CLUSTER, "task": {"type": "ps", "index": 0}}), "a task of type 'ps'"),
-        (json.dumps({**CLUSTER, "task": {"type": "worker", "index": 1}}), "worker 1 is none of the cluster's members"),
+        (json.dumps({**CLUSTER, "task": {"type": "ps", "index": 0}}), "the type of a task is 'ps'"),
+        (json.dumps({**CLUSTER, "task": {"type": "worker", "index": 1}}), "worker 1 is not a member of the cluster"),
         (json.dumps({"cluster": CLUSTER["cluster"]}), "TF_CONFIG"),
         ('{"cluster": {"worker": 5}}', "must hold a list of addresses"),
     ],

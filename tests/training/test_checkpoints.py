@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,45 +10,15 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from entrypoint.system import copying
 from entrypoint.system.errors import UserError
 from entrypoint.training import checkpoints
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
-
-
-class Counter:
-    """A trainer of one variable, saved and restored by TensorFlow as the real ones are."""
-
-    def __init__(self) -> None:
-        self.value = tf.Variable(0)
-        self.checkpoint = tf.train.Checkpoint(value=self.value)
-
-    @property
-    def step(self) -> int:
-        return int(self.value.numpy())
-
-    def start_from(self, prefix: str) -> Any:
-        raise NotImplementedError
-
-    def restore(self, prefix: Path) -> None:
-        self.checkpoint.read(str(prefix)).assert_consumed()
-
-    def share(self, identity: str) -> None:
-        raise NotImplementedError
-
-    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        raise NotImplementedError
-
-    def train(self, steps: int) -> list[dict[str, float]]:
-        raise NotImplementedError
-
-    def save(self, prefix: Path) -> None:
-        self.checkpoint.write(str(prefix))
+from tests.training.counting import CountingTrainer
 
 
 def save_steps(work: Workspace, *steps: int, job: str = "job") -> None:
-    trainer = Counter()
+    trainer = CountingTrainer()
     for step in steps:
         trainer.value.assign(step)
         checkpoints.save(trainer, job, [{"step": step, "loss": 1.0}], work)
@@ -72,7 +43,7 @@ def test_newest_checkpoint_is_found_and_restored(work: Workspace) -> None:
     saved = checkpoints.newest("job", work)
     assert saved is not None
     assert (saved.step, saved.history) == (100, [{"step": 100, "loss": 1.0}])
-    trainer = Counter()
+    trainer = CountingTrainer()
     trainer.restore(saved.prefix)
     assert trainer.step == 100
 
@@ -84,19 +55,20 @@ def test_two_checkpoints_are_kept_in_both_places(work: Workspace) -> None:
         assert tf.train.latest_checkpoint(str(folder)) == str(folder / "ckpt-4")
 
 
-def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_that_is_published_is_not_copied_again(work: Workspace) -> None:
     save_steps(work, 5)
     saved = checkpoints.newest("job", work)
     assert saved is not None
     work.events.mkdir()
     (work.events / "events.out.tfevents.0.job").write_bytes(b"")
-    copied = []
-    monkeypatch.setattr(copying, "copy_file", lambda source, _: copied.append(source.name))
-    # While it is written over there is none.
+    # While it is written over there is none. What is written again has another time.
+    for path in work.published_checkpoints.iterdir():
+        os.utime(path, ns=(1, 1))
     checkpoints.adopt(saved, "job", work)
     published = checkpoints.publish_all(work)
     assert {path.name for path in published} == {path.name for path in work.checkpoints.rglob("*") if path.is_file()}
-    assert set(copied) == {"checkpoint", "events.out.tfevents.0.job"}
+    untouched = {path.name for path in work.published_checkpoints.iterdir() if path.stat().st_mtime_ns == 1}
+    assert untouched == {"ckpt-5.index", "ckpt-5.data-00000-of-00001", "ckpt-5.json"}
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])

@@ -213,7 +213,9 @@ def test_hash_announced_by_the_server_is_verified_and_the_file_fetched_once_more
 def test_wrong_hash_twice_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with serve(pack(TF2)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address, checkpoint_sha256="0" * 64)
-        with pytest.raises(UserError, match=r"not 0000.*fetched twice: .* or CHECKPOINT_SHA256 is that of another"):
+        with pytest.raises(
+            UserError, match=r"not 0000.*fetched twice: .* or CHECKPOINT_SHA256 belongs to another archive"
+        ):
             start_checkpoint.run(work)
     assert len(server.requests) == 2
     assert not [path for path in work.zoo.rglob("*") if path.name.endswith((".tar.gz", ".part"))]
@@ -271,7 +273,7 @@ def test_addresses_that_differ_in_their_query_are_two(tmp_path: Path) -> None:
 def test_damaged_archive_of_the_user_s_is_let_alone(tmp_path: Path) -> None:
     (tmp_path / "m.tar.gz").write_bytes(b"damaged")
     (tmp_path / "m.tar.gz.sha256").write_text("the user's own")
-    with pytest.raises(UserError, match=r"m.tar.gz is no archive"):
+    with pytest.raises(UserError, match=r"m.tar.gz is not an archive"):
         start_checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "m.tar.gz")))
     assert (tmp_path / "m.tar.gz.sha256").exists()
 
@@ -318,7 +320,7 @@ def test_archive_with_a_flipped_bit_is_refused(tmp_path: Path, position: int) ->
     content[position] ^= 4
     with serve(bytes(content)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
-        with pytest.raises(UserError, match="is no archive, or it is damaged"):
+        with pytest.raises(UserError, match="is not an archive, or it is damaged"):
             start_checkpoint.run(work)
 
 
@@ -377,8 +379,8 @@ def test_archive_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         (pack({f"{TOP}/saved_model.pb": b"x"}), "holds no checkpoint"),
         (pack({f"{TOP}/checkpoint/ckpt-0.index": b"x"}), "has no data file beside it"),
-        (pack(TF2)[:2000], "is no archive, or it is damaged"),
-        (b"<html>not found</html>", "is no archive, or it is damaged"),
+        (pack(TF2)[:2000], "is not an archive, or it is damaged"),
+        (b"<html>not found</html>", "is not an archive, or it is damaged"),
     ],
 )
 def test_archive_without_a_whole_checkpoint_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

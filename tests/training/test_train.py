@@ -7,33 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
-from entrypoint.engines.engine import LOSS
 from entrypoint.system import documents
 from entrypoint.system.errors import Stopped
 from entrypoint.training import checkpoints, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
+from tests.training.counting import CountingTrainer
 
 pytestmark = pytest.mark.usefixtures("handled_signals")
-
-
-class Model:
-    """A trainer that only counts; the process gets SIGTERM while it trains a given step."""
-
-    def __init__(self, stopped_in: int = 0) -> None:
-        self.step = 0
-        self.stopped_in = stopped_in
-
-    def agree(self, *wanted: Any) -> Any:
-        return wanted
-
-    def train(self, steps: int) -> list[dict[str, float]]:
-        self.step += steps
-        if self.step == self.stopped_in:
-            signal.raise_signal(signal.SIGTERM)
-        return [{LOSS: 1.0, "learning_rate": 0.1}] * steps
 
 
 class Told:
@@ -49,43 +33,50 @@ class Told:
             signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps of which checkpoints are saved."""
-    steps: list[int] = []
-    monkeypatch.setattr(checkpoints, "save", lambda trainer, *_: steps.append(trainer.step))
-    return steps
-
-
-def train_to_end(model: Any, told: Any, folder: Path) -> None:
+def train_to_end(model: CountingTrainer, told: Any, folder: Path) -> None:
     work = Workspace(make_settings(folder, num_steps=5))
     documents.write(work.plan, Plan("x.config", "tf2", 5, 4, 0.1, ()))
     train.train_to_end(model, [], "identity", told, work)
 
 
-def test_every_step_is_trained_and_the_last_saved(tmp_path: Path, saved: list[int]) -> None:
+def saved_in(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints that were published."""
+    paths = (folder / "results" / "checkpoint").glob("ckpt-*.json")
+    return sorted(checkpoints.step_of(path) for path in paths)
+
+
+def test_every_step_is_trained_and_the_last_saved(tmp_path: Path) -> None:
     told = Told()
-    train_to_end(Model(), told, tmp_path)
+    train_to_end(CountingTrainer(), told, tmp_path)
     assert told.steps == [1, 2, 3, 4, 5]
-    assert saved == [5]
+    assert saved_in(tmp_path) == [5]
 
 
-def test_step_that_was_told_of_is_saved_the_first_too(tmp_path: Path, saved: list[int]) -> None:
+def test_step_that_was_told_of_is_saved_the_first_too(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="the last checkpoint"):
-        train_to_end(Model(), Told(stopped_at=1), tmp_path)
-    assert saved == [1]
+        train_to_end(CountingTrainer(), Told(stopped_at=1), tmp_path)
+    assert saved_in(tmp_path) == [1]
 
 
-def test_stop_while_the_model_is_compiled_is_not_held_back(tmp_path: Path, saved: list[int]) -> None:
+def test_stop_while_the_model_is_compiled_is_not_held_back(tmp_path: Path) -> None:
     told = Told()
     with pytest.raises(Stopped, match="goes on from here"):
-        train_to_end(Model(stopped_in=1), told, tmp_path)
-    assert told.steps == saved == []
+        train_to_end(CountingTrainer(stopped_in=1), told, tmp_path)
+    assert told.steps == saved_in(tmp_path) == []
 
 
-def test_stop_in_a_later_step_ends_it_first(tmp_path: Path, saved: list[int]) -> None:
+def test_stop_in_a_later_step_ends_it_first(tmp_path: Path) -> None:
     told = Told()
     with pytest.raises(Stopped):
-        train_to_end(Model(stopped_in=2), told, tmp_path)
+        train_to_end(CountingTrainer(stopped_in=2), told, tmp_path)
     assert told.steps == [1, 2]
-    assert saved == [2]
+    assert saved_in(tmp_path) == [2]
+
+
+def test_connection_error_is_a_stop_only_in_a_cluster() -> None:
+    error = tf.errors.UnavailableError(None, None, "Connection reset\nby peer")
+    words = r"another machine of the cluster has gone \(Connection reset\)"
+    with pytest.raises(Stopped, match=words), train.lost_machine_stops(is_cluster=True):
+        raise error
+    with pytest.raises(tf.errors.UnavailableError), train.lost_machine_stops(is_cluster=False):
+        raise error

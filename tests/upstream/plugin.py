@@ -1,8 +1,8 @@
-"""Runs upstream's own unit tests, as `make test-upstream` does, and expects of each what tests/upstream/known.csv says.
+"""Runs upstream's own unit tests for `make test-upstream`, and compares their failures with tests/upstream/known.csv.
 
-A test that is listed there fails with the error that stands beside it, or the run fails; so does one that fails and is
-not listed, and so does a line for a test that its file has not. Tests of both generations are in the same files:
-TF2_BEHAVIOR=0 runs those of TF1, TF2_BEHAVIOR=1 the rest.
+A test that is listed there must fail with the error in its line. The run fails if such a test passes or has another
+error, if a test fails that is not listed, and if a line fits no test of its file. Tests of both generations are in the
+same files: TF2_BEHAVIOR=0 runs the tests of TF1, TF2_BEHAVIOR=1 runs the rest.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class Known:
     mode: str  # tf1, tf2 or both
     test: str
     reason: str
-    error: str  # a pattern of what the test fails with; empty for a file
-    python: str  # the first version whose packages make it fail, where others have older ones; empty for all
+    error: str  # a pattern of the error that the test fails with; empty for a file
+    python: str  # the first version of Python whose packages make the test fail; empty if it fails on all versions
 
     @property
     def file(self) -> str:
-        """The pattern of the file alone."""
+        """The pattern of the file, without class and test."""
         return self.test.partition("::")[0]
 
     @property
     def is_file(self) -> bool:
-        """Whether the whole file cannot be run."""
+        """Whether the line is about a whole file, which cannot be run."""
         return self.file == self.test
 
     @property
     def is_here(self) -> bool:
-        """Whether it fails in this mode, on this Python."""
+        """Whether the test fails in this mode, on this Python."""
         since = tuple(map(int, (self.python or "0").split(".")))
         return self.mode in (MODE, "both") and sys.version_info >= since
 
 
 def pytest_configure() -> None:
-    """Turns TensorFlow 2 off for the tests of TF1, before upstream looks which of the two it is.
+    """Turns TensorFlow 2 off for the tests of TF1, before upstream checks the version of TensorFlow.
 
-    The layer is applied for the tests of slim too, which do not import object_detection themselves. Flags have their
-    defaults, as in a test's own main: they would be looked for among pytest's words.
+    Imports object_detection, so that the layer is applied for the tests of slim too, which do not import it themselves.
+    The flags get their defaults, as in a test's own main. Otherwise they would be parsed from pytest's command line.
     """
     from absl import flags
 
@@ -65,7 +65,7 @@ def pytest_configure() -> None:
 
 
 def load() -> list[Known]:
-    """What is known to fail here."""
+    """Returns the known failures of this mode and this Python."""
     with (Path(__file__).parent / "known.csv").open(newline="", encoding="utf-8") as file:
         return [row for row in (Known(**each) for each in csv.DictReader(file)) if row.is_here]
 
@@ -75,17 +75,17 @@ ROW = pytest.StashKey[Known]()
 
 
 def name_in_source(path: Path) -> str:
-    """The path of a file below the folder of packages that it was installed into."""
+    """Returns the path of a file below the folder of packages that it was installed into."""
     packages = [parent for parent in path.parents if parent.name in ("site-packages", "object_detection")]
     if not packages:
-        # Folders above are looked through on the way.
+        # pytest also looks into the folders above.
         return path.as_posix()
     root = packages[0] if packages[0].name == "site-packages" else packages[0].parent
     return path.relative_to(root).as_posix()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leaves out files that cannot be imported or are no tests."""
+    """Leaves out files that cannot be imported or are not tests."""
     if collection_path.suffix != ".py":
         return None
     name = name_in_source(collection_path)
@@ -94,7 +94,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is known to fail; a line for one of these files that fits no test of it is an error."""
+    """Marks the known failures. Raises UsageError if a line for one of the collected files fits no test of the file."""
     tests = {item: "::".join([name_in_source(item.path), *item.nodeid.split("::")[1:]]) for item in items}
     fitting = set()
     for item, test in tests.items():
@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Takes a failure with another error than the known one for what it is."""
+    """Reports a failure with another error than the known one as a failure."""
     report = yield
     row = item.stash.get(ROW, None)
     if row and call.excinfo and hasattr(report, "wasxfail"):
@@ -121,5 +121,5 @@ def pytest_runtest_makereport(
         if not re.search(row.error, error, re.DOTALL):
             del report.wasxfail
             report.outcome = "failed"
-            report.longrepr = f"fails, and not with /{row.error}/, as known.csv has it: {error}"
+            report.longrepr = f"known.csv expects a failure with /{row.error}/, but the error is {error}"
     return report

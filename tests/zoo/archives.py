@@ -1,6 +1,7 @@
-"""Makes the archive of a model of the zoo, with random weights under the published names: `archives.py NAME FOLDER`.
+"""Makes the archive of a model of the zoo, with random weights under the published names.
 
-A process of its own, since the two generations want TensorFlow in different modes.
+`python -m tests.zoo.archives NAME FOLDER SHRINK` is a separate process, because the two generations need different
+modes of TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tests.zoo import published
 
 ZOO = Path(__file__).resolve().parents[3] / "shared" / "zoo"
 Shapes = dict[str, list[int]]
-# Where a checkpoint lies in its archive; those of MobileDet lie as converters of the published ones name them.
+# The place of a checkpoint in its archive. The checkpoints of MobileDet have the names that converters of the published
+# archives use.
 PLACES = {"tf1": "model.ckpt", "tf2": "checkpoint/ckpt-0"}
 MOBILEDETS = {
     "ssd_mobiledet_cpu_coco": "model.ckpt-400000",
@@ -26,10 +28,10 @@ MOBILEDETS = {
 
 
 def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
-    """Writes FOLDER/STEM.tar.gz and says how many variables it holds, and how many the published index names.
+    """Writes FOLDER/STEM.tar.gz; returns its name, and how many variables it and the published index have.
 
     Raises:
-        AssertionError: names or shapes are not those of the published index, where ../shared has it.
+        AssertionError: names or shapes differ from the published index, if ../shared has it.
     """
     model = catalogue.find(name)
     config = published.config(name, shrink)
@@ -50,21 +52,21 @@ def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
 
 
 def find_index(generation: str, stem: str) -> Path | None:
-    """The prefix of the published checkpoint's index, if it is among those in ../shared."""
+    """Returns the prefix of the published checkpoint's index, or None if ../shared does not have it."""
     folder = ZOO / generation / stem
     prefix = folder / ("model.ckpt" if generation == "tf1" else "checkpoint/ckpt-0")
     return prefix if prefix.with_name(f"{prefix.name}.index").is_file() else None
 
 
 def shapes_of(prefix: Path) -> Shapes:
-    """Names and shapes of a checkpoint, by its index alone."""
+    """Returns the names and shapes of a checkpoint's variables. Reads only its index."""
     import tensorflow as tf
 
     return {name: list(shape) for name, shape in tf.train.list_variables(str(prefix))}
 
 
 def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
-    """A checkpoint as upstream's TF2 loop saves it; returns its prefix."""
+    """Writes a checkpoint as upstream's TF2 loop saves it; returns its prefix."""
     del index
     import object_detection  # noqa: F401 - before TensorFlow is used
     import tensorflow as tf
@@ -80,7 +82,10 @@ def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
 
 
 def write_tf1(config: Any, folder: Path, index: Path | None) -> Path:
-    """A checkpoint as upstream's TF1 loop saves it, and what only the index has besides: ranges of quantisation."""
+    """Writes a checkpoint as upstream's TF1 loop saves it; returns its prefix.
+
+    It also has the variables that only the index has: the ranges of quantisation.
+    """
     from entrypoint.engines.tf1 import model  # first, since it sets TensorFlow's mode
 
     import tensorflow.compat.v1 as tf  # isort: skip

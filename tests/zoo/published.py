@@ -1,8 +1,9 @@
-"""The pipeline.config that each archive of the zoo holds, as far as variables and their shapes depend on it.
+"""The pipeline.config in each archive of the zoo, with all fields that variables and their shapes depend on.
 
-The zoo itself cannot be part of a test run, but a config is what makes a model: an archive made from one has the names
-and shapes of the published one, which tests/zoo/archives.py holds against the indexes in ../shared. The figures are
-those of the configs published with the models, in research/object_detection of github.com/tensorflow/models.
+The zoo itself cannot be part of a test run. But a config determines a model: an archive that is made from a config has
+the names and shapes of the published archive. tests/zoo/archives.py compares them with the indexes in ../shared. The
+figures are those of the configs that are published with the models, in research/object_detection of
+github.com/tensorflow/models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from entrypoint.zoo import catalogue, pipeline_config
 
-# What every config of the zoo says of its training, for as many replicas as it was trained on.
+# The training in every config of the zoo, for as many replicas as the model was trained on.
 TRAINING = """
 train_config {
   batch_size: 64 replicas_to_aggregate: 8 sync_replicas: true startup_delay_steps: 0 num_steps: 25000
@@ -25,7 +26,7 @@ train_input_reader {
 }
 """
 QUANTIZED = "quantization { delay: 48000 activation_bits: 8 weight_bits: 8 }"
-COARSEST = 128  # pixels a cell, at the seventh level of a pyramid
+COARSEST = 128  # pixels per cell at the seventh level of a pyramid
 # By number: EfficientNet, side of the input, filters and iterations of the pyramid, layers of the heads
 # (Tan et al. 2020, arXiv:1911.09070, table 1; the sizes of D6 and D7 and their backbone are the zoo's own).
 EFFICIENTDETS = {
@@ -39,7 +40,7 @@ EFFICIENTDETS = {
 
 
 def config(name: str, shrink: int = 1) -> Any:
-    """The TrainEvalPipelineConfig of a model's archive, with 90 classes; sides divided by `shrink`."""
+    """Returns the TrainEvalPipelineConfig of a model's archive, with 90 classes; sides are divided by `shrink`."""
     from google.protobuf import text_format
 
     base, fields = (name, "") if catalogue.find(name).pipeline else variants()[name]
@@ -56,7 +57,10 @@ def config(name: str, shrink: int = 1) -> Any:
 
 
 def divide(resizer: Any, shrink: int) -> None:
-    """Divides the sides of an image_resizer, up to what a pyramid of seven levels halves seven times without a rest."""
+    """Divides the sides of an image_resizer, and rounds them up to multiples of COARSEST.
+
+    A pyramid of seven levels can halve these sides seven times without a remainder.
+    """
     if shrink == 1:
         return
     chosen = getattr(resizer, resizer.WhichOneof("image_resizer_oneof"))
@@ -66,31 +70,31 @@ def divide(resizer: Any, shrink: int) -> None:
 
 
 def variants() -> dict[str, tuple[str, str]]:
-    """By name: the model with a pipeline of ours that it is a variant of, and the fields of `model` that differ.
+    """Returns by name a model with a pipeline of ours, and the fields of `model` in which the variant differs from it.
 
-    Where a series has models with pipelines of their own, those are what counts.
+    `config` uses an entry only if the model itself has no pipeline of ours.
     """
     return {**efficientdets(), **retinanets(), **center_nets(), **two_stages(), **first_ssds(), **first_two_stages()}
 
 
 def model(architecture: str, extractor: str, *fields: str) -> str:
-    """Another extractor, and other fields of the architecture."""
+    """Returns the text of `model` with this extractor and these fields of the architecture."""
     return f'{architecture} {{ feature_extractor {{ type: "{extractor}" }} {" ".join(fields)} }}'
 
 
 def fixed(side: int) -> str:
-    """Photos stretched to a square."""
+    """Returns a resizer that stretches photos to a square."""
     return f"image_resizer {{ fixed_shape_resizer {{ height: {side} width: {side} }} }}"
 
 
 def padded(shorter: int, longer: int) -> str:
-    """Photos that keep their shapes, padded to one size."""
+    """Returns a resizer that keeps the shapes of photos and pads them to one size."""
     sides = f"min_dimension: {shorter} max_dimension: {longer} pad_to_max_dimension: true"
     return f"image_resizer {{ keep_aspect_ratio_resizer {{ {sides} }} }}"
 
 
 def efficientdets() -> dict[str, tuple[str, str]]:
-    """EfficientDet from D2 to D7."""
+    """Returns EfficientDet from D2 to D7."""
     result = {}
     for number, (backbone, side, filters, iterations, layers) in EFFICIENTDETS.items():
         combine = "combine_method: 'sum'" if number > 5 else ""
@@ -107,7 +111,7 @@ def efficientdets() -> dict[str, tuple[str, str]]:
 
 
 def retinanets() -> dict[str, tuple[str, str]]:
-    """SSDs on feature pyramids, of the second generation."""
+    """Returns the SSDs on feature pyramids, of the second generation."""
     base = "ssd_resnet50_v1_fpn_640x640"
     result = {"ssd_mobilenet_v1_fpn_640x640": (base, model("ssd", "ssd_mobilenet_v1_fpn_keras"))}
     for depth in (50, 101, 152):
@@ -118,7 +122,7 @@ def retinanets() -> dict[str, tuple[str, str]]:
 
 
 def center_nets() -> dict[str, tuple[str, str]]:
-    """CenterNets; the hourglass takes photos as OpenCV reads them."""
+    """Returns the CenterNets. The hourglass expects the colours in the order in which OpenCV reads them."""
     base = "centernet_resnet50_v1_fpn_512x512"
     means = "channel_means: [104.01362025, 114.03422265, 119.9165958]"
     deviations = "channel_stds: [73.6027665, 69.89082075, 70.9150767]"
@@ -132,7 +136,7 @@ def center_nets() -> dict[str, tuple[str, str]]:
 
 
 def two_stages() -> dict[str, tuple[str, str]]:
-    """Faster R-CNNs of the second generation."""
+    """Returns the Faster R-CNNs of the second generation."""
     base = "faster_rcnn_resnet50_v1_640x640"
     own_boxes = "second_stage_box_predictor { mask_rcnn_box_predictor { share_box_across_classes: false } }"
     result = {}
@@ -150,7 +154,7 @@ def two_stages() -> dict[str, tuple[str, str]]:
 
 
 def first_ssds() -> dict[str, tuple[str, str]]:
-    """SSDs of the first generation."""
+    """Returns the SSDs of the first generation."""
     synchronous, lite = "ssd_mobilenet_v2_320x320", "ssdlite_mobilenet_v2_coco"
     thin = "feature_extractor { depth_multiplier: 0.75 }"
     size = fixed(300)
@@ -198,7 +202,7 @@ OVERRIDDEN = "feature_extractor { override_base_feature_extractor_hyperparams: t
 
 
 def first_two_stages() -> dict[str, tuple[str, str]]:
-    """Two-stage models of the first generation."""
+    """Returns the two-stage models of the first generation."""
     resnet50, resnet101 = "faster_rcnn_resnet50_coco", "faster_rcnn_resnet101_coco"
     few = "first_stage_max_proposals: 20 second_stage_batch_size: 20"
     uncropped = "initial_crop_size: 17 maxpool_kernel_size: 1 maxpool_stride: 1"

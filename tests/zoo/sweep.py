@@ -1,8 +1,8 @@
 """Trains every box model of the zoo for two steps, from an archive made for it: `python -m tests.zoo.sweep [NAME...]`.
 
-Each model is a job like a user's: `MODEL=name`, an archive from a server, training, evaluation, export. What is done
-stays in zoo-sweep/NAME.json, so that a sweep that was stopped goes on where it was; docs/zoo.md is the table of all.
-Names may be patterns: 'ssd_*'.
+Each model is a job like a user's: `MODEL=name`, an archive from a server, training, evaluation, export. The result of a
+model stays in zoo-sweep/NAME.json, so that a sweep that was stopped can continue. docs/zoo.md is the table of all
+models. Names can be patterns: 'ssd_*'.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ ROWS = ROOT / "zoo-sweep"
 TABLE = ROOT / "docs" / "zoo.md"
 STEPS = 2
 PHOTOS = 8
-SHRINKS = (1, 2, 4)  # what the sides of the input are divided by, until the model fits into memory
+SHRINKS = (1, 2, 4)  # divisors of the sides of the input, tried in order until the model fits into memory
 OUT_OF_MEMORY = (-9, 137)
 HEAD = """# The zoo on current TensorFlow
 
-Every box model of both generations, each as a job of its own: an archive with the model's names and shapes and random
-weights is served by HTTP, `MODEL=name` fetches it, restores it, trains {steps} steps on a bucket of {photos} drawings
-with three labels, one photo a step, evaluates and exports. Made by `make test-zoo` on two CPU cores with 24 GB, without
-a GPU and beside other work, which the seconds show. "published" says that names and shapes of the archive were held
-against the index of the real one and are equal; the others follow from upstream's configs alone. Restored are all
-variables but those of heads whose shapes depend on the number of labels. An input is smaller than the model's own where
-the machine's memory did not hold it.
+Each row is one job on one box model of the two generations. An HTTP server has an archive with the model's names and
+shapes and with random weights. `MODEL=name` downloads the archive, restores it, trains {steps} steps on a bucket of
+{photos} drawings with three labels, one photo per step, evaluates and exports. `make test-zoo` made the table on two
+CPU cores with 24 GB, without a GPU and beside other work, which influences the seconds. "published" means that the
+names and shapes of the archive were compared with the index of the real archive and are equal; for the other models
+they follow only from upstream's configs. All variables are restored except those of heads whose shapes depend on the
+number of labels. The input is smaller than the model's own if the machine's memory was too small.
 
 | model | config | input | archive's variables | restored | losses | exported | peak memory | seconds |
 |---|---|---|---|---|---|---|---|---|
@@ -48,14 +48,14 @@ the machine's memory did not hold it.
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a job on a model came to."""
+    """The result of a job on one model."""
 
     name: str
     generation: str
     config: str  # "ours" or "archive's"
     input: str
     variables: int
-    published: int | None  # as many variables as the published index names, where there is one to compare
+    published: int | None  # number of variables in the published index, or None if there is no index to compare
     restored: str  # "N of M"
     losses: list[float]
     exports: list[str]
@@ -64,11 +64,11 @@ class Row:
 
 
 class SweepError(Exception):
-    """A job that did not come to its end; holds its log."""
+    """A job has failed. The message is its log."""
 
 
 def main(patterns: list[str]) -> None:
-    """Tries every model that was not tried yet, and writes the table."""
+    """Runs a job on every model that has no result yet, and writes the table."""
     ROWS.mkdir(exist_ok=True)
     failed = []
     for model in box_models(patterns):
@@ -90,13 +90,13 @@ def main(patterns: list[str]) -> None:
 
 
 def box_models(patterns: list[str]) -> list[catalogue.Model]:
-    """The models of the zoo that find boxes and nothing else, as far as their names match."""
+    """Returns the models of the zoo that find only boxes, and whose names match a pattern."""
     models = [model for model in catalogue.load().values() if model.outputs == "boxes" and model.archive]
     return [model for model in models if any(fnmatch.fnmatch(model.name, each) for each in patterns or ["*"])]
 
 
 def try_model(model: catalogue.Model, **settings: Any) -> Row:
-    """Makes the archive, serves it and runs the job; at a smaller input where memory does not hold the model's own."""
+    """Makes the archive, serves it and runs the job. The input becomes smaller until the model fits into memory."""
     for shrink in SHRINKS:
         with tempfile.TemporaryDirectory() as scratch:
             row = run_once(model, Path(scratch), shrink, settings)
@@ -106,7 +106,7 @@ def try_model(model: catalogue.Model, **settings: Any) -> Row:
 
 
 def run_once(model: catalogue.Model, folder: Path, shrink: int, settings: dict[str, Any]) -> Row | None:
-    """What the job came to; None where it was killed for its memory, SweepError where it failed."""
+    """Returns the result of the job, or None if it ran out of memory; raises SweepError if it failed."""
     made = make_archive(model.name, folder, shrink)
     demo.draw_bucket(folder / "bucket", photos=PHOTOS)
     places = {"DATA_DIR": folder / "bucket", "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
@@ -125,7 +125,7 @@ def run_once(model: catalogue.Model, folder: Path, shrink: int, settings: dict[s
 
 
 def make_archive(name: str, folder: Path, shrink: int) -> dict[str, Any]:
-    """What tests/zoo/archives.py says of the archive it made."""
+    """Runs tests/zoo/archives.py; returns the facts that it prints about the archive."""
     command = [sys.executable, "-m", "tests.zoo.archives", name, str(folder), str(shrink)]
     result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     if result.returncode:
@@ -135,7 +135,7 @@ def make_archive(name: str, folder: Path, shrink: int) -> dict[str, Any]:
 
 
 def read_row(model: catalogue.Model, folder: Path, log: str, made: dict[str, Any], peak: float, seconds: float) -> Row:
-    """What the log and the results say; SweepError where something is missing."""
+    """Returns the result from the log and the files of a job; raises SweepError if something is missing."""
     restored = re.search(r"checkpoint: (\d+ of \d+) variables restored", log)
     losses = [float(loss) for loss in re.findall(r"tensorflow:loss = (\S+), step", log)]
     exports = [name for name in ("model", "model_android") if any((folder / "results" / name).glob("*model*"))]
@@ -160,7 +160,7 @@ def read_row(model: catalogue.Model, folder: Path, log: str, made: dict[str, Any
 
 
 def table() -> str:
-    """docs/zoo.md: what was found of every model, now or, where this checkout has not tried it, before."""
+    """Returns the text of docs/zoo.md. A model without a result in this checkout keeps its old row."""
     lines = {name: line for line in old_lines() if (name := line.split("|")[1].strip())}
     for path in ROWS.glob("*.json"):
         lines[path.stem] = show(Row(**json.loads(path.read_text())))
@@ -171,13 +171,13 @@ def table() -> str:
 
 
 def old_lines() -> list[str]:
-    """The rows of the table as it is."""
+    """Returns the rows of the present table."""
     text = TABLE.read_text() if TABLE.exists() else ""
     return [line for line in text.splitlines() if line.startswith("| ")]
 
 
 def show(row: Row) -> str:
-    """A row of the table."""
+    """Returns a row of the table."""
     model = catalogue.find(row.name)
     is_whole = set(re.findall(r"\d+", row.input)) == set(re.findall(r"\d+", model.input_size))
     size = row.input if is_whole else f"{row.input}, of {model.input_size.replace('-', 'x')}"
