@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ logger = logging.getLogger("job")
 
 def main(arguments: Sequence[str]) -> int:
     """Runs a command and returns its exit code: 0 done, 2 the user can mend it, 1 other errors, 143 stopped."""
+    open_standard_streams()
     logs.configure()
     try:
         command = command_line.load(arguments)
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         environment.prepare(command.settings)
         signals.raise_on_sigterm()
         if command.name == "check":
+            if command.as_json:
+                # Standard output is for the document alone.
+                logs.configure(sys.stderr)
             return check.run(command.settings, as_json=command.as_json)
         return run(command)
     except Stopped as stop:
@@ -51,7 +56,7 @@ def run(command: Command) -> int:
         services.forget_failure()
         # A service that puts the logs of several machines into one reads the mark once.
         if Workspace(command.settings).is_chief:
-            print("CACLI-TRAINING-SUCCESS", flush=True)
+            logs.put("CACLI-TRAINING-SUCCESS")
         else:
             logger.info("this machine's part is done; the chief evaluates, exports and publishes")
         return 0
@@ -73,8 +78,16 @@ def fail(message: str, exit_code: int) -> int:
     with contextlib.suppress(Exception):
         logger.error("%s", message)
         services.tell_failure(message)
-    print("CACLI-TRAINING-FAILED", flush=True)
+    logs.put("CACLI-TRAINING-FAILED")
     return exit_code
+
+
+def open_standard_streams() -> None:
+    """Opens /dev/null for each standard stream that is closed: the next file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from entrypoint.data.quality import DataQuality, Seen
 from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, logs, parallel
+from entrypoint.system.printable import Lines
 from entrypoint.zoo import input_size
 
 SHOWN = 20  # names of each kind of finding; `--json` prints all of them
@@ -27,7 +28,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
     size = input_size.of_model(settings)
     dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
     if not as_json:
-        print(as_text(describe(dataset, settings, Seen())), flush=True)
+        logs.put(as_text(describe(dataset, settings, Seen())))
     seen = read_photos(dataset.images, settings)
     facts = describe(dataset, settings, seen)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
@@ -35,9 +36,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
     stops = reasons_to_stop(dataset, facts, seen, settings)
     if as_json:
         facts["found"] |= seen.kinds()
-        print(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1, ensure_ascii=False))
+        logs.put(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
     else:
-        print(about_photos(found, stops, seen))
+        logs.put(about_photos(found, stops, seen))
     return 2 if stops else 0
 
 
@@ -97,14 +98,14 @@ def as_text(facts: dict[str, Any]) -> str:
         f"{len(facts['labels'])} labels, with their boxes for training and for validation:",
         *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),
     ]
-    return "\n".join(lines + as_lines(facts["found"]))
+    return str(Lines(lines + as_lines(facts["found"])))
 
 
 def about_photos(found: DataQuality, stops: list[str], seen: Seen) -> str:
     """Returns the results of reading the photos as text for a person."""
     lines = as_lines(seen.kinds()) + quality.describe_sizes(found) + quality.describe_problems(found)
     lines += [f"the job would stop: {reason}" for reason in stops]
-    return "\n".join(lines if stops else [*lines, "the job can start"])
+    return str(Lines(lines if stops else [*lines, "the job can start"]))
 
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:

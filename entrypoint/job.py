@@ -6,16 +6,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from entrypoint import workspace
 from entrypoint.data import annotations
 from entrypoint.engines import machine
+from entrypoint.results import publish
 from entrypoint.results.export import formats
 from entrypoint.settings.schema import Settings
-from entrypoint.system import files, lease, signals, version
+from entrypoint.system import copying, files, lease, signals, version
 from entrypoint.system.errors import UserError
 from entrypoint.training import last_job, pipeline
 from entrypoint.workspace import Mark, Workspace
@@ -109,12 +110,27 @@ def claimed(settings: Settings) -> Iterator[Workspace]:
         annotations.refuse_missing_bucket(settings.data_dir)
     machine.check(settings)
     machine.watch_memory()
-    others = {"CHECKPOINT_DIR": settings.checkpoint_dir, "TENSORBOARD_DIR": settings.tensorboard_dir}
-    places = {name: place for name, place in others.items() if place}
-    # In a cluster one machine writes the results.
-    with workspace.claim(work), lease.hold(work.results, places) if work.is_chief else nullcontext():
+    with workspace.claim(work), ExitStack() as stack:
+        # In a cluster one machine writes the results.
+        if work.is_chief:
+            reserve_places(work, stack)
         logger.info("detection training job %s", version.describe())
         yield work
+
+
+def reserve_places(work: Workspace, stack: ExitStack) -> None:
+    """Reserves RESULT_DIR and CHECKPOINT_DIR until the stack is closed, when all places were found fit to write to."""
+    settings = work.settings
+    names = ("result_dir", "checkpoint_dir", "tensorboard_dir")
+    places = {name.upper(): place for name in names if (place := getattr(settings, name))}
+    for name, place in places.items():
+        lease.make_writable(name, place)
+    copying.write_below(places.values())
+    publish.refuse_links(work)
+    # Two jobs would overwrite each other's results, or each other's checkpoint of the same step.
+    for name in ("RESULT_DIR", "CHECKPOINT_DIR"):
+        if name in places and (name == "RESULT_DIR" or places[name] != work.results):
+            stack.enter_context(lease.hold(name, places[name]))
 
 
 def find(name: str) -> Step:
@@ -179,6 +195,8 @@ def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
         if work.is_chief and not step.background:
             last_job.retract(work)
     output = module_of(step).run(work)
+    if hasattr(module_of(step), "outputs"):
+        files.flush_all(module_of(step).outputs(work))
     mark = Mark(digest, output, round(began, 3), round(max(0.0, time.time() - began), 3))
     workspace.write_mark(step.name, mark, work)
     logger.info("%s: %.1f s", step.name, mark.seconds)

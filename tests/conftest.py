@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from entrypoint.settings.schema import NAMES, Settings
-from entrypoint.system import signals
+from entrypoint.system import lease, signals
 from entrypoint.workspace import Workspace
 from tests import demo
 
@@ -97,6 +98,14 @@ def demo_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "bucket"
     demo.draw_bucket(folder, photos=40)
     return folder
+
+
+@contextmanager
+def hold_results(folder: Path) -> Iterator[None]:
+    """Reserves RESULT_DIR as a job does."""
+    lease.make_writable("RESULT_DIR", folder)
+    with lease.hold("RESULT_DIR", folder):
+        yield
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:

@@ -128,3 +128,30 @@ def test_version_names_release_and_revision() -> None:
     assert re.fullmatch(rf"{re.escape(entrypoint.__version__)} \(([0-9a-f]{{40}}(-dirty)?|unknown)\)\n", result.stdout)
     project = (ROOT / "pyproject.toml").read_text()
     assert f'version = "{entrypoint.__version__}"' in project
+
+
+def test_reader_that_ends_early_does_not_fail_a_program(tmp_path: Path) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=12)
+    words = f"set -o pipefail; {ROOT}/start.sh check | head -n 1"
+    result = run_in(tmp_path, "bash", "-c", words, DATA_DIR=tmp_path / "bucket")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_become_other_files(tmp_path: Path, closed: str) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=12)
+    words = f"{ROOT}/start.sh label_map {closed}"
+    places = {"DATA_DIR": tmp_path / "bucket", "WORK_DIR": tmp_path / "work", "RESULT_DIR": tmp_path / "results"}
+    result = run_in(tmp_path, "bash", "-c", words, **places)
+    assert result.returncode == 0
+    assert (tmp_path / "work" / "label_map.pbtxt").is_file()
+    assert (tmp_path / "work" / ".training-job").read_bytes() == b""
+
+
+def test_json_of_check_is_alone_on_standard_output(tmp_path: Path) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=12)
+    (tmp_path / "bucket" / "gr\u00fcn \u732b.txt").write_text("")
+    result = run_in(
+        tmp_path, ROOT / "start.sh", "check", "--json", DATA_DIR=tmp_path / "bucket", PYTHONIOENCODING="ascii"
+    )
+    assert json.loads(result.stdout)["photos"]["labelled"] == 12

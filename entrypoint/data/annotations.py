@@ -227,7 +227,7 @@ def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
 
     def measure(key: str) -> tuple[str, images.Frame | None]:
         try:
-            return key, measure_photo(files.root / key)
+            return key, measure_photo(files.root / key, files.root)
         except OSError as error:
             if error.errno not in bucket.FINAL:
                 raise
@@ -238,11 +238,17 @@ def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
     return {key: frame for key, frame in logs.progress(found, len(keys), "sizes of photos") if frame is not None}
 
 
-def measure_photo(place: Place) -> images.Frame | None:
-    """Returns size and orientation of a photo, or None if it is not a photo. Reads only its first bytes if possible."""
-    head = bucket.read_head(place, HEAD)
+def measure_photo(place: Place, root: Place) -> images.Frame | None:
+    """Returns size and orientation of a photo, from its first bytes if they suffice; None for a file without a photo.
+
+    Raises:
+        OSError: the photo cannot be read; the error names the place.
+    """
+    head = bucket.read_head(place, HEAD, root)
     frame = images.read_frame(head)
-    return images.read_frame(bucket.read(place)) if frame is None and len(head) == HEAD else frame
+    if frame is None and len(head) == HEAD:
+        return images.read_frame(bucket.read(place, root, images.MOST_BYTES))
+    return frame
 
 
 def refuse_missing_bucket(root: Place) -> None:

@@ -50,7 +50,7 @@ def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) 
         OSError: the bucket itself cannot be read.
     """
     try:
-        content = bucket.read(root / key)
+        content = bucket.read(root / key, root, images.MOST_BYTES)
     except OSError as error:
         # If the bucket is given by its address, only a missing file is a fault of the photo: credentials can expire
         # while the job runs.

@@ -17,6 +17,8 @@ pi_heif.register_heif_opener()
 
 # Pillow refuses more than twice its limit, which is 179 million pixels. Such a photo takes half a gigabyte when it is
 # decoded: it is a decompression bomb, or of no use.
+# More than a photo of so many pixels has in any format. A sparse file can have any size.
+MOST_BYTES = 1 << 30
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 # Pillow also reads other formats. One of them is PostScript, for which it starts another program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")

@@ -9,7 +9,7 @@ from entrypoint import workspace
 from entrypoint.data import annotations, quality, records
 from entrypoint.results import metrics
 from entrypoint.system import documents, version
-from entrypoint.system.redaction import redact
+from entrypoint.system.printable import redact
 from entrypoint.training import start_checkpoint
 from entrypoint.workspace import Workspace
 

@@ -16,6 +16,14 @@ from entrypoint.training import checkpoints, events, last_job
 from entrypoint.workspace import Workspace
 
 
+def refuse_links(work: Workspace) -> None:
+    """Raises UserError, before any work, if a link has the name of a file or folder that the job writes."""
+    if not bucket.is_remote(work.results):
+        names = (work.label_map.name, work.pipeline.name, work.metrics.name, work.report.name, work.manifest.name)
+        folders = (work.published_checkpoints.name, *formats.folders())
+        copying.refuse_links(work.results / name for name in (*names, *folders))
+
+
 def run(work: Workspace) -> str:
     """Copies what the steps made into RESULT_DIR, the manifest last; returns a digest of the manifest."""
     paths = {

@@ -80,7 +80,7 @@ def checked(flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         # A default that depends on a refused value is not a separate error.
         found = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-        raise UserError("\n".join(explain(item) for item in found)) from None
+        raise UserError("; ".join(explain(item) for item in found)) from None
     services.refuse_unclear_channels(values.model_fields_set)
     return values
 

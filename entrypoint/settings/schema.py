@@ -164,7 +164,9 @@ class Settings(BaseSettings):
         "of compute capability 8.0 and above; elsewhere `float32` is used instead",
     )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
-        ("saved_model", "tflite"), description="formats to export the trained model to, separated by commas"
+        ("saved_model", "tflite"),
+        min_length=1,
+        description="formats to export the trained model to, separated by commas",
     )
     max_skipped: float = Field(
         0.1,
@@ -198,6 +200,14 @@ class Settings(BaseSettings):
         if not all(isinstance(each, list) for each in members.values()):
             raise ValueError("`cluster` must hold a list of addresses for each type of task")
         return document if sum(map(len, members.values())) > 1 else None
+
+    @field_validator("work_dir", "pipeline_config", mode="before")
+    @classmethod
+    def refuse_addresses(cls, value: Any) -> Any:
+        """Refuses addresses: these files must be on local disk."""
+        if isinstance(value, str) and "://" in value:
+            raise ValueError("it must be a local path, not an address")
+        return value
 
     @field_validator("work_dir", "pipeline_config")
     @classmethod

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.system.errors import UserError
+from entrypoint.system.printable import printable
 
 # The root of the services' fixed paths.
 ROOT = Path("/")
@@ -171,7 +172,7 @@ def tell_failure(message: str) -> None:
     for path, limit in failure_files():
         # The message is in the log too, so the job does not need this copy of it.
         with contextlib.suppress(OSError):
-            path.write_bytes(message.encode(errors="backslashreplace")[:limit].decode(errors="ignore").encode())
+            path.write_bytes(printable(message).encode()[:limit].decode(errors="ignore").encode())
 
 
 def forget_failure() -> None:

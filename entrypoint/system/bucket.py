@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -26,8 +28,12 @@ Place = Path
 # IBM's Cloud Object Storage has the API of S3, at its own endpoint.
 PROTOCOLS = {"s3": "s3", "cos": "s3", "gs": "gs"}
 ATTEMPTS = 6
-# No retry mends these errors: no space, no quota, no permission, a read-only or missing place.
+# No retry mends these errors: no space, no quota, no permission, a read-only or missing place, a name or a size that
+# cannot be.
 FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+FINAL |= {errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+# More than any document or photo has that fits into memory beside a model.
+MOST_BYTES = 2 << 30
 
 MEND = (
     "give the job the bucket's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3:// and cos://, "
@@ -102,26 +108,74 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in FINAL
 
 
-def read(place: Place) -> bytes:
-    """Returns the content of a file. Errors that can pass are retried; an OSError names the place."""
+def read(place: Place, root: Place | None = None, limit: int = MOST_BYTES) -> bytes:
+    """Returns the content of a file. Errors that can pass are retried.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, has more than `limit` bytes, or, through links, lies
+            outside of the folder `root`. The error names the place.
+    """
     if not is_remote(place):
-        return retrying()(place.read_bytes)
-    # By default S3's client asks for the size first, to fetch a large file in parts. The job fetches many files at a
-    # time anyway.
+        return retrying()(read_regular, place, root, limit)
+    # S3's client would ask for the size first, to fetch a large file in parts; many files are in flight here anyway.
     options = {"max_concurrency": 1} if scheme_of(place) == "s3" else {}
     return bytes(asked(place, "cat_file", **options))
 
 
-def read_head(place: Place, size: int) -> bytes:
+def read_regular(path: Path, root: Path | None, limit: int) -> bytes:
+    """Returns the content of a local file, as `read` does, without retries."""
+    with open_regular(path, root) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, and {limit:,} are the most that is read", str(path))
+        return file.read(limit)
+
+
+def read_head(place: Place, size: int, root: Place | None = None) -> bytes:
     """Returns the first `size` bytes of a file. Errors that can pass are retried; an OSError names the place."""
     if is_remote(place):
         return bytes(asked(place, "cat_file", start=0, end=size))
 
     def head() -> bytes:
-        with place.open("rb") as file:
+        with open_regular(place, root) as file:
             return file.read(size)
 
     return retrying()(head)
+
+
+def open_regular(path: Path, root: Path | None = None) -> BinaryIO:
+    """Opens a local file for reading, if it is a regular file and lies below the folder `root`, links followed.
+
+    The file that was opened is checked, not its name: the name can become a link between a check and the opening. A
+    FIFO does not block.
+
+    Raises:
+        PermissionError: it is not a regular file, or lies outside.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        refuse_unfit(descriptor, path, root)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def refuse_unfit(descriptor: int, path: Path, root: Path | None) -> None:
+    """Raises OSError if an open file is not a regular one, or lies outside of the folder `root`."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise PermissionError(errno.EPERM, "is not a regular file", str(path))
+    if root is not None and not Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_relative_to(resolved(root)):
+        raise PermissionError(errno.EPERM, "is a link out of the bucket", str(path))
+
+
+@functools.lru_cache(maxsize=16)
+def resolved(root: Path) -> Path:
+    """Returns a folder with all links followed."""
+    return root.resolve()
 
 
 def asked(place: Place, method: str, **options: Any) -> Any:
@@ -141,12 +195,14 @@ def fetch(place: Place, target: Path) -> None:
         with attempt, part.open("wb") as file:
             for block in blocks(place):
                 file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
     part.replace(target)
 
 
 def blocks(place: Place) -> Iterator[bytes]:
     """Yields the content of a file, a megabyte at a time; an OSError names the place."""
-    with named_errors(place), place.open("rb") as source:
+    with named_errors(place), place.open("rb") if is_remote(place) else open_regular(place) as source:
         while block := source.read(1 << 20):
             yield block
 
@@ -218,9 +274,10 @@ def list_folder(root: Path, exclude: Path | None, links: list[str]) -> dict[str,
 
 
 def status_of(path: str) -> os.stat_result | None:
-    """Returns size and times of a file, or None for a link that leads nowhere or in a circle."""
+    """Returns size and times of a regular file, or None for anything else, such as a link that leads nowhere."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
+        return status if stat.S_ISREG(status.st_mode) else None
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise

@@ -10,18 +10,34 @@ import errno
 import io
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
-from entrypoint.system.errors import JobError
+from entrypoint.system.errors import JobError, UserError
+
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+# What the kernel answers if O_NOFOLLOW meets a link, to a file or to a folder.
+LINKS = (errno.ELOOP, errno.ENOTDIR)
 
 
 class _Lost:
     """Names the job that has taken over RESULT_DIR from this one, for example while this machine was suspended."""
 
     to = ""
+
+
+class _Places:
+    """The places that the job writes to."""
+
+    roots: tuple[Path, ...] = ()
+
+
+def write_below(places: Iterable[Place]) -> None:
+    """Names the places that the job writes to. Below them it writes through no link."""
+    _Places.roots = tuple(place for place in places if not bucket.is_remote(place))
 
 
 def stop_writing(owner: str) -> None:
@@ -57,14 +73,13 @@ def write_once(reader: Any, target: Place, size: int) -> None:
 
     Raises:
         OSError: not all of the file arrived; the message has the path and the size.
+        UserError: a folder on the way, or the file itself, is a link.
         JobError: another job has taken over the results.
     """
     if _Lost.to:
         raise JobError(f"RESULT_DIR was taken over by {_Lost.to}: nothing more is written into it")
     try:
         with bucket.named_errors(target):
-            if not bucket.is_remote(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
             with open_for_writing(target) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)
                 writer.flush()
@@ -80,10 +95,51 @@ def write_once(reader: Any, target: Place, size: int) -> None:
 
 def open_for_writing(target: Place) -> Any:
     """Opens a new file. If an old one cannot be overwritten, it is deleted first."""
+    if bucket.is_remote(target):
+        return target.open("wb")
+    folder = open_folder(target)
     try:
-        return target.open("wb")
-    except OSError:
-        if not target.exists():
-            raise
-        target.unlink()
-        return target.open("wb")
+        try:
+            return os.fdopen(os.open(target.name, WRITE, 0o666, dir_fd=folder), "wb")
+        except OSError as error:
+            if error.errno in LINKS:
+                raise refused_link(target) from None
+            if not target.exists():
+                raise
+        os.unlink(target.name, dir_fd=folder)
+        return os.fdopen(os.open(target.name, WRITE, 0o666, dir_fd=folder), "wb")
+    finally:
+        os.close(folder)
+
+
+def open_folder(target: Path) -> int:
+    """Returns a descriptor of the folder of a file, which it makes; no folder below a place of the job's is a link.
+
+    Above these places, links are the user's own way to name them.
+    """
+    root = next((place for place in _Places.roots if target.is_relative_to(place)), target.parent)
+    root.mkdir(parents=True, exist_ok=True)
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in target.relative_to(root).parts[:-1]:
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            raise (refused_link(target) if error.errno in LINKS else error) from None
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def refused_link(target: Path) -> UserError:
+    """Returns the error for a link in the way of a file that is written."""
+    return UserError(f"{target} is a link, or lies behind one, and the job writes through no link: remove the link")
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """Raises UserError if one of the paths is a link, before there is anything to write."""
+    for path in paths:
+        if path.is_symlink():
+            raise refused_link(path)

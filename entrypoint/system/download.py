@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 
 from entrypoint.system import files, logs
 from entrypoint.system.errors import JobError
-from entrypoint.system.redaction import redact
+from entrypoint.system.printable import redact
 
 logger = logging.getLogger("job")
 
@@ -29,6 +29,8 @@ TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 # A transfer of less than so many bytes in so many seconds is broken off and resumed.
 SLOWEST_BYTES, SLOWEST_SECONDS = 64 * 1024, 60
 HTTPS_PORT = 443
+# More than twice the largest archive of the zoo has.
+MOST_BYTES = 4 << 30
 
 
 class TransientError(JobError):
@@ -109,6 +111,10 @@ def transfer(url: str, target: Path, sha256: str | None) -> None:
             check_length(response, part, url)
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
         raise TransientError(f"{redact(url)}: {innermost(error)}") from None
+    except RefusedError:
+        # The part would be the beginning of the next attempt.
+        part.unlink(missing_ok=True)
+        raise
     except requests.RequestException as error:
         words = f"{type(error).__name__}: {redact(str(error))}"
         raise RefusedError(f"{redact(url)} cannot be fetched ({words})") from None
@@ -193,9 +199,13 @@ def receive(response: requests.Response, part: Path, *, append: bool) -> None:
         while block := response.raw.read1(1 << 16, decode_content=False):
             file.write(block)
             received += len(block)
+            if file.tell() > MOST_BYTES:
+                raise RefusedError(f"{redact(response.url)} sends more than {MOST_BYTES:,} bytes to {part}")
             if time.monotonic() - began > SLOWEST_SECONDS:
                 if received < SLOWEST_BYTES:
-                    raise TransientError(f"only {received} bytes came in {SLOWEST_SECONDS} seconds")
+                    raise TransientError(
+                        f"only {received} bytes of {redact(response.url)} came in {SLOWEST_SECONDS} seconds"
+                    )
                 began, received = time.monotonic(), 0
 
 

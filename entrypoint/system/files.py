@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
@@ -54,7 +55,21 @@ def write_chunks(path: Path, chunks: Iterable[str]) -> None:
     # Python represents file names that are not UTF-8 with lone surrogates, which UTF-8 cannot encode.
     with temporary.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(chunks)
+        flush(file)
     temporary.replace(path)
+
+
+def flush(file: IO[Any]) -> None:
+    """Waits until a file is on the disk: after a loss of power, a renamed file could be empty."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_all(paths: Iterable[Path]) -> None:
+    """Waits until files that others wrote are on the disk."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager

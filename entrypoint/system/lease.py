@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from entrypoint.system.errors import UserError
 logger = logging.getLogger("job")
 
 LOCK = ".training-job.lock"
+MOST_BYTES = 1 << 16  # of a lock file
 RENEWAL_SECONDS = 10.0
 DEAD_SECONDS = 35.0
 SETTLE_SECONDS = 1.0
@@ -34,19 +35,15 @@ RELEASE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def hold(results: Place, others: Mapping[str, Place]) -> Iterator[None]:
-    """Reserves the folder of results for this job.
-
-    `others` are further places to write to, by the names of their settings.
+def hold(name: str, folder: Place) -> Iterator[None]:
+    """Reserves the folder of a setting for this job.
 
     Raises:
-        UserError: another job that is alive has the folder, or one of the places cannot be written to.
+        UserError: another job that is alive has the folder.
     """
-    for name, place in {"RESULT_DIR": results, **others}.items():
-        make_writable(name, place)
-    path = results / LOCK
+    path = folder / LOCK
     mine = {**place_of_process(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-    acquire(path, mine, results)
+    acquire(path, mine, f"{name}={folder}")
     stop = threading.Event()
     renewal = threading.Thread(target=renew, args=(path, mine, stop), daemon=True, name="lock")
     renewal.start()
@@ -60,19 +57,21 @@ def hold(results: Place, others: Mapping[str, Place]) -> Iterator[None]:
                 bucket.remove(path)
 
 
-def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
+def acquire(path: Place, mine: dict[str, Any], place: str) -> None:
     """Creates the lock file; raises UserError if another job that is alive has it."""
     while True:
+        if not bucket.is_remote(path):
+            copying.refuse_links([path])
         claim = read_claim(path)
         if claim is not None:
-            wait_for_dead_owner(path, claim, results)
+            wait_for_dead_owner(path, claim, place)
             bucket.remove(path)
         try:
             with bucket.named_errors(path), path.open("xb") as file:
                 file.write(encode_claim(mine))
             break
         except FileExistsError:
-            logger.info("RESULT_DIR=%s: another job was faster", results)
+            logger.info("%s: another job was faster", place)
         except OSError:
             # Some mounts report errors when a file is closed. This job created the file, and writes it again.
             copying.write_file(path, encode_claim(mine))
@@ -80,7 +79,7 @@ def acquire(path: Place, mine: dict[str, Any], results: Place) -> None:
     # Bucket mounts let two jobs create one file, and two jobs can remove a dead job's lock at once: the job that wrote
     # last has it.
     time.sleep(SETTLE_SECONDS)
-    refuse_other_owner(read_claim(path), mine, results)
+    refuse_other_owner(read_claim(path), mine, place)
 
 
 def make_writable(name: str, folder: Place) -> None:
@@ -152,13 +151,13 @@ def is_mine(claim: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
     return claim is not None and claim.get("token") == mine["token"]
 
 
-def wait_for_dead_owner(path: Place, first: dict[str, Any], results: Place) -> None:
+def wait_for_dead_owner(path: Place, first: dict[str, Any], place: str) -> None:
     """Returns when the owner of the lock is dead, has not renewed it for DEAD_SECONDS, or has released it."""
     if is_dead_here(first):
         return
     logger.info(
-        "RESULT_DIR=%s is locked by process %s on %s: waiting to see whether it lives",
-        results,
+        "%s is locked by process %s on %s: waiting to see whether it lives",
+        place,
         first.get("pid"),
         first.get("host"),
     )
@@ -168,15 +167,15 @@ def wait_for_dead_owner(path: Place, first: dict[str, Any], results: Place) -> N
         claim = read_claim(path)
         if claim is None:
             return
-        refuse_other_owner(claim, first, results)
+        refuse_other_owner(claim, first, place)
 
 
-def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], results: Place) -> None:
+def refuse_other_owner(claim: dict[str, Any] | None, known: dict[str, Any], place: str) -> None:
     """Raises UserError if the lock differs from the known one, or was renewed since."""
     if claim and {**known, "renewed": known.get("renewed", claim.get("renewed"))} != claim:
         raise UserError(
-            f"RESULT_DIR={results} belongs to a running job, process {claim.get('pid')} on {claim.get('host')}: "
-            "wait for it, stop it, or name another RESULT_DIR"
+            f"{place} belongs to a running job, process {claim.get('pid')} on {claim.get('host')}: wait for it, stop "
+            "it, or name another place"
         )
 
 
@@ -184,10 +183,11 @@ def read_claim(path: Place) -> dict[str, Any] | None:
     """Returns the content of the lock file: None if there is no file, empty if it cannot be read."""
     try:
         with bucket.named_errors(path):
-            claim = json.loads(path.read_bytes() or b"{}")
+            content = path.read_bytes() if bucket.is_remote(path) else bucket.read_regular(path, None, MOST_BYTES)
+        claim = json.loads(content or b"{}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return claim if isinstance(claim, dict) else {}
 

@@ -4,28 +4,55 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tenacity import RetryCallState
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from entrypoint.system.printable import Lines, printable
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def configure() -> None:
-    """Sends every log record of the job, and the warnings and errors of libraries, to standard output."""
+class Formatter(logging.Formatter):
+    """Formats log records. Whatever comes from outside, the arguments of a record, is made printable first."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as a line; a list of Lines as several."""
+        copy = logging.makeLogRecord(record.__dict__)
+        if record.name != "job":
+            copy.msg, copy.args = printable(record.getMessage()), None
+        elif isinstance(record.args, tuple):
+            copy.args = tuple(fit(each) for each in record.args)
+        return super().format(copy)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        """Returns a traceback, each of its lines made printable."""
+        return str(Lines(super().formatException(ei).splitlines()))
+
+
+def fit(argument: Any) -> Any:
+    """Returns an argument of a log record made printable; numbers and Lines stay as they are."""
+    return argument if isinstance(argument, (int, float, Lines)) else printable(argument)
+
+
+def configure(stream: TextIO | None = None) -> None:
+    """Sends every log record of the job, and the warnings and errors of libraries, to standard output or a stream."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names from a bucket can have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # Whoever reads the log may stop reading. That is not a failure of the job.
+    logging.raiseExceptions = False
     logging.getLogger("job").setLevel(logging.INFO)
     # TensorFlow's warnings are about upstream's use of it, and a user of this job cannot change that.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -34,6 +61,15 @@ def configure() -> None:
         # The job itself counts what is odd in a photo, if it matters, so Pillow's warnings are not needed. The warnings
         # of the other modules are like TensorFlow's above.
         warnings.filterwarnings("ignore", module=rf"{module}\b")
+
+
+def put(text: str) -> None:
+    """Prints a text. Nobody need read it: what became of the job does not depend on that."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Python would fail once more when it flushes the stream at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

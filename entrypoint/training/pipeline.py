@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import logging
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from entrypoint.engines.engine import refuse_cluster
 from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
+from entrypoint.system.printable import Lines
 from entrypoint.training import schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
@@ -171,7 +173,8 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
     for path, reader, split in readers:
         clear_foreign(reader, path, changes)
         changes.set(reader, path, "label_map_path", str(work.label_map))
-        pattern = str(work.records / f"{split}-?????-of-?????.tfrecord")
+        # WORK_DIR can have characters that TensorFlow would match as a pattern.
+        pattern = f"{glob.escape(str(work.records))}/{split}-?????-of-?????.tfrecord"
         changes.set(reader.tf_record_input_reader, f"{path}.tf_record_input_reader", "input_path", [pattern])
         changes.set(reader, path, "num_readers", tf_record.READERS)
         # Upstream pads every photo's boxes to this number, and drops the boxes beyond it.
@@ -269,7 +272,7 @@ def log_changes(path: Path, changes: Changes) -> None:
     """Logs the values that were written into the config as a table."""
     width = max((len(name) for name, _, _ in changes.rows), default=0)
     lines = [f"  {name.ljust(width)}  {before or '-'} -> {after or '-'}" for name, before, after in changes.rows]
-    logger.info("pipeline.config from %s, with these values:\n%s", path, "\n".join(lines))
+    logger.info("pipeline.config from %s, with these values:\n%s", path, Lines(lines))
 
 
 def identify(config: Any) -> str:

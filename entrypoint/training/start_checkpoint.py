@@ -18,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from entrypoint import workspace
 from entrypoint.system import bucket, documents, download, files
+from entrypoint.system.archive import open_tar
 from entrypoint.system.download import RefusedError, TransientError, WrongHashError
 from entrypoint.system.errors import JobError, UserError
-from entrypoint.system.redaction import redact
+from entrypoint.system.printable import redact
 from entrypoint.training import trust
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue
@@ -30,6 +31,7 @@ logger = logging.getLogger("job")
 # The largest archives of the zoo hold 1.5 GB in about ten files.
 MAX_MEMBERS = 1000
 MAX_EXTRACTED_BYTES = 8 << 30
+MAX_INDEX_BYTES = 64 << 20
 KEPT = re.compile(r"(?:model\.ckpt(?:-\d+)?|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config")
 # The places of checkpoints in a folder: of TF2, of TF1, and of models that are published in floats and in integers.
 # Training cannot start from the integers.
@@ -235,12 +237,9 @@ def extract(archive: Path, source: str, work: Workspace) -> Start:
     folder = folder_of(source, work) / "extracted"
     with files.new_folder(folder) as scratch:
         try:
-            with tarfile.open(archive) as tar:
+            with open_tar(archive, MAX_EXTRACTED_BYTES) as tar:
                 extract_members(tar, scratch, archive)
-                # A checksum at the end of the archive is verified only if the archive is read to the end.
-                while tar.fileobj and tar.fileobj.read(1 << 20):
-                    pass
-        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             if archive.is_relative_to(work.zoo):
@@ -256,7 +255,8 @@ def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
     for count, member in enumerate(tar, start=1):
         refuse_unsafe(member, archive)
         size += member.size
-        if count > MAX_MEMBERS or size > MAX_EXTRACTED_BYTES:
+        is_large_index = member.name.endswith(".index") and member.size > MAX_INDEX_BYTES
+        if count > MAX_MEMBERS or size > MAX_EXTRACTED_BYTES or is_large_index:
             raise UserError(
                 f"{archive} holds more than a checkpoint can ({count} files, {size:,} bytes): the archive is refused"
             )
@@ -273,7 +273,7 @@ def extract_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
 def refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:
     """Raises UserError for a member that is not a plain file or folder below the archive's own root."""
     unsafe = member.name.startswith(("/", "\\")) or ".." in Path(member.name).parts
-    if unsafe or not (member.isfile() or member.isdir()):
+    if unsafe or member.issparse() or not (member.isfile() or member.isdir()):
         raise UserError(f"{archive} holds {member.name!r}, which no checkpoint needs: the archive is refused")
 
 

@@ -22,6 +22,7 @@ from entrypoint.data.split import split
 from entrypoint.settings import command_line
 from entrypoint.system.errors import UserError
 from tests.awkward import STORED_BY
+from tests.conftest import BOX, write_bucket
 
 COLOURS = {"cat": (220, 30, 30), "dog": (30, 30, 220)}
 SIZE = (160, 80)
@@ -558,3 +559,53 @@ def test_photos_numbered_anew_in_many_folders_are_each_found(tmp_path: Path) -> 
         write(tmp_path / "labels" / folder / "1.txt", yolo_lines(photo))
     write(tmp_path / "classes.txt", "cat\ndog\n")
     assert {image.key: [box.label for box in image.boxes] for image in read(tmp_path).images} == lines
+
+
+VOC = "<annotation><filename>a.png</filename><object><name>cat</name>"
+VOC += "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>{}</annotation>"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_document_type_is_refused_in_every_encoding(tmp_path: Path, encoding: str) -> None:
+    levels = [f'<!ENTITY e{level} "{f"&e{level - 1};" * 10 if level else "x"}">' for level in range(9)]
+    evil = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE annotation [{"".join(levels)}]>{VOC.format("&e8;")}'
+    folder = write_bucket(tmp_path / "b", {}, ("a.png", "good.png"))
+    (folder / "_annotations.json").unlink()
+    (folder / "a.xml").write_bytes(evil.encode(encoding))
+    (folder / "good.xml").write_text(VOC.format("").replace("a.png", "good.png"))
+    found = read(folder)
+    assert found.findings.kinds["file of annotations is damaged, skipped"] == ["a.xml"]
+    assert [image.key for image in found.images] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nb: &b [*a, *a]\nnames: *b\n",
+        "a: &a {x: 1}\nnames: {<<: *a, 0: cat}\n",
+        "names: !!timestamp x\n",
+        "names: !!python/object/apply:os.system [ls]\n",
+        "names: [cat]\n" + "#" * (1 << 21),
+    ],
+    ids=["aliases", "merge", "timestamp", "python", "size"],
+)
+def test_yaml_that_means_harm_is_a_named_error(tmp_path: Path, text: str) -> None:
+    folder = write_bucket(tmp_path / "b", {}, ("a.png",))
+    (folder / "_annotations.json").unlink()
+    (folder / "data.yaml").write_text(text)
+    (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UserError, match=r"data\.yaml"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["_annotations.json", "classes.txt", "coco.json"])
+def test_annotations_that_are_a_link_out_of_the_bucket_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    folder = write_bucket(tmp_path / "b", {"a.png": [BOX]}, ("a.png",))
+    if name != "_annotations.json":
+        (folder / "_annotations.json").unlink()
+    (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "secret").write_text("root:x:0:0")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(is a link out of the bucket\)"):
+        read(folder)

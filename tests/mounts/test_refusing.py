@@ -16,7 +16,7 @@ import pytest
 
 from entrypoint.system import copying, lease
 from entrypoint.workspace import Workspace
-from tests.conftest import ROOT, make_settings, run_job
+from tests.conftest import ROOT, hold_results, make_settings, run_job
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.W_OK) or not shutil.which("fusermount3"),
@@ -65,7 +65,7 @@ def test_lock_is_made_renewed_and_removed_where_it_is_refused(
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.3)
     work = Workspace(make_settings(tmp_path, result_dir=mount(refusal) / "results"))
-    with lease.hold(work.results, {}):
+    with hold_results(work.results):
         first = (work.results / lease.LOCK).read_bytes()
         deadline = time.monotonic() + 20
         while (renewed := read(work.results / lease.LOCK)) in (first, b""):

@@ -170,3 +170,11 @@ def test_json_and_only_are_refused_where_they_mean_nothing() -> None:
             command_line.load(words)
     assert command_line.load(["check", "--json"]).as_json
     assert command_line.load(["train", "--only"]).only
+
+
+@pytest.mark.parametrize(
+    "words", [["--exports", ","], ["--work-dir", "s3://bucket/x"], ["--pipeline-config", "gs://a/b"]]
+)
+def test_value_that_would_mean_nothing_is_refused_by_name(words: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{words[0].lstrip('-').upper().replace('-', '_')}="):
+        command_line.load(words)

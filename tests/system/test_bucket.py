@@ -16,7 +16,7 @@ from entrypoint.system import bucket, copying, lease
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
 from tests import stores
-from tests.conftest import make_settings, run_job
+from tests.conftest import hold_results, make_settings, run_job
 from tests.server import Answer, serve
 
 
@@ -100,7 +100,7 @@ def test_lock_keeps_a_second_job_out_of_an_address(
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.3)
     first = Workspace(make_settings(tmp_path, result_dir=f"{address}/locked"))
     (tmp_path / "bucket").mkdir()
-    with lease.hold(first.results, {}):
+    with hold_results(first.results):
         places = {"DATA_DIR": tmp_path / "bucket", "WORK_DIR": tmp_path / "other", "RESULT_DIR": first.results}
         second = run_job("1", MODEL="smoke", **places)
         assert second.returncode == 2
@@ -124,7 +124,7 @@ def test_missing_bucket_is_named(address: str, tmp_path: Path) -> None:
     assert not bucket.is_folder(bucket.parse(f"{scheme}://no-such-bucket/x"))
     with (
         pytest.raises(UserError, match=f"{scheme}://no-such-bucket/x: there is no such bucket"),
-        lease.hold(make_settings(tmp_path, result_dir=f"{scheme}://no-such-bucket/x").result_dir, {}),
+        hold_results(make_settings(tmp_path, result_dir=f"{scheme}://no-such-bucket/x").result_dir),
     ):
         pass
 
@@ -200,3 +200,36 @@ def test_missing_credentials_are_named_with_the_mend(monkeypatch: pytest.MonkeyP
     result = run_job("1", DATA_DIR="s3://bucket", WORK_DIR=str(tmp_path / "work"))
     assert result.returncode == 2
     assert "DATA_DIR=s3://bucket/ may not be read (Unable to locate credentials): give the job the" in result.stdout
+
+
+def test_file_that_becomes_a_link_out_of_the_bucket_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "bucket" / "photos").mkdir(parents=True)
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "bucket" / "inner.jpg").write_bytes(b"mine")
+    (tmp_path / "bucket" / "photos" / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "bucket" / "photos" / "in.jpg").symlink_to("../inner.jpg")
+    (tmp_path / "bucket" / "elsewhere").symlink_to(tmp_path)
+    root = tmp_path / "bucket"
+    assert bucket.read(root / "photos" / "in.jpg", root) == b"mine"
+    for key in ("photos/out.jpg", "elsewhere/secret.jpg", "../secret.jpg"):
+        with pytest.raises(PermissionError, match="is a link out of the bucket"):
+            bucket.read(root / key, root)
+        with pytest.raises(PermissionError, match="is a link out of the bucket"):
+            bucket.read_head(root / key, 9, root)
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    for read in (bucket.read, lambda place: bucket.read_head(place, 9), lambda place: list(bucket.blocks(place))):
+        with pytest.raises(PermissionError, match="is not a regular file"):
+            read(tmp_path / "pipe.jpg")
+    assert list(bucket.listing(tmp_path)) == ["a.jpg"]
+
+
+def test_file_of_any_size_is_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(6 << 30)
+    with pytest.raises(OSError, match="has 6,442,450,944 bytes") as caught:
+        bucket.read(tmp_path / "sparse.jpg")
+    assert not bucket.is_transient(caught.value)

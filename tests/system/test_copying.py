@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.system import copying
-from entrypoint.system.errors import explain
+from entrypoint.system.errors import UserError, explain
 
 
 def test_copy_replaces_what_was_there(tmp_path: Path) -> None:
@@ -31,3 +31,31 @@ def test_no_space_left_is_not_tried_again_and_names_the_path(caplog: pytest.LogC
         copying.write_file(Path("/dev/full"), b"x")
     assert "trying again" not in caplog.text
     assert "writing 1 bytes: '/dev/full': free some space" in explain(caught.value)
+
+
+def test_file_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("mine")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report.html").symlink_to(tmp_path / "thesis.doc")
+    with pytest.raises(UserError, match=r"report.html is a link, or lies behind one"):
+        copying.write_file(tmp_path / "results" / "report.html", b"x")
+    with pytest.raises(UserError, match="remove the link"):
+        copying.refuse_links([tmp_path / "results" / "report.html"])
+    assert (tmp_path / "thesis.doc").read_text() == "mine"
+
+
+def test_folder_below_the_results_that_is_a_link_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying._Places, "roots", ())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "real").mkdir()
+    # Above the results a link is the user's own way to name them.
+    (tmp_path / "results").symlink_to(tmp_path / "real")
+    (tmp_path / "results" / "model").symlink_to(tmp_path / "photos")
+    copying.write_below([tmp_path / "results"])
+    with pytest.raises(UserError, match="is a link, or lies behind one"):
+        copying.write_file(tmp_path / "results" / "model" / "deep" / "a.jpg", b"x")
+    copying.write_file(tmp_path / "results" / "other" / "deep" / "a.jpg", b"x")
+    assert list((tmp_path / "photos").iterdir()) == []
+    assert (tmp_path / "real" / "other" / "deep" / "a.jpg").read_bytes() == b"x"

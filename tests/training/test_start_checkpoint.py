@@ -442,3 +442,19 @@ def test_https_is_tried_first(
         assert "is not served over https" in caplog.text
     assert download.prefer_https("http://localhost:80/a") == "http://localhost:80/a"
     assert download.prefer_https("https://localhost/a") == "https://localhost/a"
+
+
+def test_sparse_member_is_refused(tmp_path: Path) -> None:
+    sparse = member(f"{TOP}/checkpoint/ckpt-0.data-00000-of-00001", tarfile.GNUTYPE_SPARSE)
+    with serve(pack(TF2, sparse)) as server, pytest.raises(UserError, match=r"refused|is not an archive"):
+        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+
+
+def test_server_that_sends_without_end_is_cut_off_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", 100_000)
+    with serve(pack(TF2)) as server:
+        work = workspace_for(tmp_path, zoo_url=server.address)
+        with pytest.raises(UserError, match=rf"{server.address}.* sends more than 100,000 bytes to .*\.part"):
+            start_checkpoint.run(work)
+    assert len(server.requests) == 1
+    assert not list(work.zoo.rglob("*.part"))

@@ -8,7 +8,6 @@ from typing import Any
 from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.source import Files, Labelled, Source, part_of_folders
-from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
@@ -27,16 +26,16 @@ def read(files: Files) -> Source | None:
     """
     if FILE not in files.keys:
         return None
-    document = read_document(files.root / FILE)
+    document = read_document(files.root / FILE, files.read(FILE))
     drawn = read_v2(document) if isinstance(document.get("images"), dict) else read_v1(document)
     images = {key: Labelled(boxes, part=part_of_folders(key)) for key, boxes in drawn.items()}
     return Source(files.root / FILE, declared_labels(document), images)
 
 
-def read_document(path: Place) -> dict[str, Any]:
+def read_document(path: Place, content: bytes) -> dict[str, Any]:
     """Returns the JSON object in the file; raises UserError if the file has none, or holds no photos with boxes."""
     try:
-        document = json.loads(bucket.read(path).decode("utf-8-sig"))
+        document = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: export the annotations again") from None
     except (ValueError, RecursionError) as error:

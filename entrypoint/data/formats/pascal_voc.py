@@ -20,7 +20,6 @@ from entrypoint.data.formats.source import (
     part_of_folders,
     size_of,
 )
-from entrypoint.system import bucket
 
 WANTED = "one XML file per photo, with the root element `annotation`"
 
@@ -44,14 +43,23 @@ def read(files: Files) -> Source | None:
     return source if is_known else None
 
 
+class NoDoctype(ElementTree.TreeBuilder):
+    """Builds a tree, and refuses a document type: annotations never need one, and entities are defined in it."""
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        """Raises ValueError; called at the beginning of a document type, whatever the encoding of the file."""
+        raise ValueError(f"document type {name}, {public}, {system}")
+
+
 def parse(content: bytes) -> ElementTree.Element | None:
-    """Returns the root of a document; None if it is damaged, or defines entities, which annotations never need."""
-    if b"<!ENTITY" in content:
-        return None
+    """Returns the root of a document, or None if the document is damaged or has a document type."""
+    parser = ElementTree.XMLParser(target=NoDoctype())  # noqa: S314 - without entities there is nothing to expand
     try:
-        return ElementTree.fromstring(content)  # noqa: S314 - without entities there is nothing to expand
+        parser.feed(content)
+        root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, ValueError, LookupError):
         return None
+    return root
 
 
 def find_photo(source: Source, files: Files, key: str, root: ElementTree.Element) -> str | None:
@@ -93,7 +101,7 @@ def read_lists(files: Files) -> dict[str, str]:
     for key in files.with_suffix(".txt"):
         path = PurePosixPath(key)
         if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in PARTS:
-            for line in map(str.strip, bucket.read(files.root / key).decode(errors="replace").splitlines()):
+            for line in map(str.strip, files.read(key).decode(errors="replace").splitlines()):
                 # A list for one label has 1 or -1 behind the stem. A stem can contain spaces.
                 stem = line if line in files.by_stem else line.rpartition(" ")[0].strip()
                 parts[stem] = PARTS[path.stem]

@@ -14,6 +14,7 @@ from typing import Any
 from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.system import bucket, parallel
 from entrypoint.system.bucket import Place
+from entrypoint.system.errors import UserError
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"})
 # Names that annotation tools give to folders and files -> the split that they mean.
@@ -116,9 +117,24 @@ class Files:
         found = [key for key in self.keys if PurePosixPath(key).suffix.lower() in suffixes]
         return sorted(found, key=lambda key: (key.count("/"), key))
 
+    def read(self, key: str, limit: int = bucket.MOST_BYTES) -> bytes:
+        """Returns the content of a file of annotations.
+
+        Raises:
+            UserError: the file is a link out of the bucket, has more than `limit` bytes, or cannot be read.
+        """
+        try:
+            return bucket.read(self.root / key, self.root, limit)
+        except OSError as error:
+            if error.errno not in bucket.FINAL:
+                raise
+            raise UserError(
+                f"{self.root / key} cannot be read ({error.strerror}): put a readable file in its place, or remove it"
+            ) from None
+
     def read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yields the keys with their contents. Several files are read at a time."""
-        return parallel.map_in_order(lambda key: (key, bucket.read(self.root / key)), keys, self.workers)
+        """Yields the keys with their contents. Many files are read at a time."""
+        return parallel.map_in_order(lambda key: (key, self.read(key)), keys, self.workers)
 
     def spelt_like(self, key: str) -> str | None:
         """Returns the photo whose key is the same but for case and the encoding of accents.

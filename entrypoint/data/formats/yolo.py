@@ -23,10 +23,10 @@ from entrypoint.data.formats.source import (
     part_of_folders,
     text,
 )
-from entrypoint.system import bucket
 from entrypoint.system.errors import UserError
 
 WANTED = "one text file per photo, with data.yaml or classes.txt"
+MOST_BYTES = 1 << 20  # of data.yaml and of lists of labels
 BOX_WORDS = 5  # words in the line of a box
 SCORED = 6  # words in the line of a box with a score
 LISTS = ("classes.txt", "obj.names")
@@ -85,7 +85,7 @@ def read_names(files: Files) -> Names:
         return Names(key, labels, read_parts(files, key, documents[key]), words)
     for key in files.with_suffix(".txt", ".names"):
         if PurePosixPath(key).name in LISTS:
-            lines = bucket.read(files.root / key).decode("utf-8-sig", errors="replace").splitlines()
+            lines = files.read(key, MOST_BYTES).decode("utf-8-sig", errors="replace").splitlines()
             found[key] = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
     if not found:
         return Names()
@@ -108,11 +108,28 @@ def the_one(files: Files, found: dict[str, dict[int, str]]) -> tuple[str, dict[i
     return first, found[first]
 
 
+class Loader(yaml.SafeLoader):
+    """Reads YAML without aliases: a few nested ones stand for more values than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Composes a node, as yaml.SafeLoader does.
+
+        Raises:
+            yaml.YAMLError: the node is an alias.
+        """
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
 def parse(files: Files, key: str) -> Any:
-    """Returns the document. If it is damaged, adds its key to the damaged files and returns None."""
+    """Returns the document in a YAML file. If the file is damaged, notes that and returns None."""
     try:
-        return yaml.safe_load(bucket.read(files.root / key))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return yaml.load(files.read(key, MOST_BYTES), Loader)  # noqa: S506 - it is a SafeLoader
+    except (MemoryError, UserError):
+        raise
+    except Exception:
+        # PyYAML raises almost anything for values such as `!!timestamp x`.
         files.damaged.append(key)
         return None
 
@@ -155,7 +172,7 @@ def named_by(files: Files, key: str, root: str, entry: str) -> list[str]:
     for folder in (base / root / entry, base / entry, PurePosixPath(entry)):
         wanted = "/".join(part for part in folder.parts if part not in (".", "..", "/"))
         if wanted in files.keys and wanted.endswith(".txt"):
-            lines = bucket.read(files.root / wanted).decode(errors="replace").split("\n")
+            lines = files.read(wanted).decode(errors="replace").split("\n")
             return [wanted, *(photo for line in lines if (photo := files.named(line.strip(), wanted)))]
         if below := [photo for photo in files.photos if photo.startswith(f"{wanted}/")]:
             return below

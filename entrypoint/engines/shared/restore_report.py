@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from entrypoint.system.errors import UserError
+from entrypoint.system.printable import Lines
 
 logger = logging.getLogger("job")
 
@@ -41,5 +42,5 @@ def report(result: Restored, backbone: set[str], prefix: str) -> None:
         layer, _, variable = name.rpartition("/")
         layers.setdefault(layer, []).append(variable.removesuffix(":0"))
     if layers:
-        lines = "\n".join(f"  {layer}: {', '.join(names)}" for layer, names in layers.items())
+        lines = Lines(f"  {layer}: {', '.join(names)}" for layer, names in layers.items())
         logger.info("checkpoint: not restored, trained from random values:\n%s", lines)
