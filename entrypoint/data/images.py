@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import pi_heif
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE
 
@@ -24,6 +24,16 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
 ORIENTATION = 0x0112  # the Exif tag (Exif 2.3, section 4.6.4)
 UPRIGHT = 1
+# What turns a photo of each orientation upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 EXIF_OF_PNG = {"exif", "Raw profile type exif"}
 # In these modes of Pillow, TensorFlow's decoders return the same three channels as Pillow.
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
@@ -93,9 +103,7 @@ def read_frame(content: bytes) -> Frame | None:
     """Returns size and orientation; reads only the header. Returns None if `content` is not the start of a photo."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # For a PNG without Exif in its header, Pillow would decode the photo to look for Exif behind the pixels.
-            is_plain = image.format == "PNG" and not EXIF_OF_PNG & image.info.keys()
-            orientation = UPRIGHT if is_plain else orientation_of(image)
+            orientation = orientation_of(image)
             return Frame(*upright_size(image, orientation), orientation)
     except Exception:
         # Pillow's readers can raise almost any exception for a damaged header.
@@ -103,7 +111,11 @@ def read_frame(content: bytes) -> Frame | None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Returns the Exif orientation, 1 to 8; UPRIGHT if it is missing or another number."""
+    """Returns the Exif orientation, 1 to 8, before the photo is decoded; UPRIGHT if it is missing or another number."""
+    if image.format == "PNG" and not EXIF_OF_PNG & image.info.keys():
+        # Pillow would decode the photo to look for Exif behind the pixels, which browsers ignore: boxes were drawn on
+        # the photo as it is.
+        return UPRIGHT
     orientation = image.getexif().get(ORIENTATION, UPRIGHT)
     return int(orientation) if orientation in range(UPRIGHT, 9) else UPRIGHT
 
@@ -169,12 +181,19 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
         changes.append(f"colours converted from {mode}")
     if orientation != UPRIGHT:
         changes.append(f"turned upright (orientation {orientation})")
-    upright = to_rgb(ImageOps.exif_transpose(image))
+    upright = to_rgb(turned(image, orientation))
     if smaller:
         changes.append("stored smaller, at the size that the model can use")
         upright = upright.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     encoded, name = encode(upright, lossless=kind != "JPEG")
     return Photo(encoded, name, *upright.size, Facts(*size, look_of(upright), tuple(changes)))
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns a decoded photo turned upright. Pillow has turned a TIFF when it decoded it."""
+    if orientation == UPRIGHT or image.format == "TIFF":
+        return image
+    return image.transpose(TURNS[orientation])
 
 
 def is_read_alike(image: Image.Image, kind: str) -> bool:

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from entrypoint.system import bucket
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import JobError, UserError
 
-WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-# What the kernel answers if O_NOFOLLOW meets a link, to a file or to a folder.
-LINKS = (errno.ELOOP, errno.ENOTDIR)
+# A FIFO does not block: it is replaced.
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class _Lost:
@@ -102,9 +102,9 @@ def open_for_writing(target: Place) -> Any:
         try:
             return os.fdopen(os.open(target.name, WRITE, 0o666, dir_fd=folder), "wb")
         except OSError as error:
-            if error.errno in LINKS:
+            if target.is_symlink():
                 raise refused_link(target) from None
-            if not target.exists():
+            if not target.exists() and error.errno != errno.ENXIO:
                 raise
         os.unlink(target.name, dir_fd=folder)
         return os.fdopen(os.open(target.name, WRITE, 0o666, dir_fd=folder), "wb")
@@ -126,7 +126,8 @@ def open_folder(target: Path) -> int:
                 os.mkdir(name, dir_fd=folder)
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         except OSError as error:
-            raise (refused_link(target) if error.errno in LINKS else error) from None
+            is_link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            raise (refused_link(target) if is_link else error) from None
         finally:
             os.close(folder)
         folder = inner

@@ -18,7 +18,8 @@ from entrypoint.zoo import catalogue
 MARGIN = 2
 # Encoding a photo again loses a little quality. This is worth it if at least half of the pixels are removed.
 MOST_PIXELS_KEPT = 0.5
-RESIZER = re.compile(r"\bimage_resizer\s*:?\s*\{\s*(\w+)\s*:?\s*\{([^{}]*)\}")
+# The colon has its own blanks: two runs of blanks side by side would be tried in every division.
+RESIZER = re.compile(r"\bimage_resizer\s*(?::\s*)?\{\s*(\w+)\s*(?::\s*)?\{([^{}]*)\}")
 SIDE = re.compile(r"\b(height|width|min_dimension|max_dimension)\s*:\s*(\d+)")
 
 

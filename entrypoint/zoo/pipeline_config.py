@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +154,24 @@ def generation_of(config: Any, path: Path) -> str:
 
 def refuse_beyond_boxes(config: Any, path: Path) -> None:
     """Raises UserError, with the line, for a config that asks for more or for less than boxes with labels."""
-    text = text_of(path)
-    for name in BEYOND_BOXES:
-        if re.search(rf"^[^#\n]*\b{name}\s*[:{{](?!\s*(?i:false|f\b|0\b))", text, re.MULTILINE):
+    for name in names_set(config):
+        if name in BEYOND_BOXES:
             raise UserError(f"{path}:{line_of(path, name)}: {name}: this job trains boxes only; remove it")
     if config.model.faster_rcnn.number_of_stages == 1:
         raise UserError(
             f"{path}:{line_of(path, 'number_of_stages')}: a model of one stage finds boxes without labels; remove "
             "number_of_stages"
         )
+
+
+def names_set(message: Any) -> Iterator[str]:
+    """Yields the names of all fields of a message, and of the messages in it, that are set to more than nothing."""
+    for field, value in message.ListFields():
+        if value or field.message_type:
+            yield field.name
+        if field.message_type:
+            for inner in value if isinstance(value, Sequence) else [value]:
+                yield from names_set(inner)
 
 
 def input_size(config: Any) -> tuple[int, int] | None:

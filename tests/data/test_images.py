@@ -239,3 +239,27 @@ def test_cut_off_photo_is_found_also_where_it_is_stored_smaller(tmp_path: Path) 
     content = (tmp_path / "a.jpg").read_bytes()
     with pytest.raises(images.UnusablePhotoError, match="damaged or cut off"):
         images.load(content[: len(content) * 9 // 10], lambda _width, _height: (96, 64))
+
+
+def png_with_late_exif(orientation: int) -> bytes:
+    """A PNG whose Exif stands behind the pixels."""
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (96, 64), (9, 9, 9)).save(buffer, "PNG", exif=exif)
+    content = buffer.getvalue()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    chunk, rest = content[start:end], content[:start] + content[end:]
+    tail = rest.index(b"IEND") - 4
+    return rest[:tail] + chunk + rest[tail:]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_header_and_pixels_agree_on_a_png_with_exif_behind_the_pixels(orientation: int) -> None:
+    content = png_with_late_exif(orientation)
+    frame = images.read_frame(content)
+    assert frame is not None
+    photo = images.load(content)
+    # Browsers, in which boxes are drawn, ignore Exif there.
+    assert frame.size == (photo.width, photo.height) == (96, 64)

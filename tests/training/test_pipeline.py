@@ -258,6 +258,8 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
         ),
         (user_config() + "train_input_reader { num_keypoints: 17 }", "num_keypoints: this job trains boxes"),
         (user_config("center_net").replace("num_classes", "keypoint_estimation_task {}\nnum_classes"), "boxes only"),
+        (user_config("center_net").replace("num_classes", "keypoint_estimation_task <\n>\nnum_classes"), "boxes only"),
+        (user_config("center_net").replace("num_classes", "keypoint_estimation_task # x\n{}\nnum_classes"), "boxes"),
         (user_config("faster_rcnn").replace("num_classes", "context_config {}\nnum_classes"), "context_config: this"),
         (
             user_config("faster_rcnn").replace("num_classes", "\nnumber_of_stages: 1\nnum_classes"),

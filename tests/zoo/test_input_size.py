@@ -80,3 +80,9 @@ def test_setting_decides(tmp_path: Path) -> None:
     assert given.shrink(4000, 3000) == (667, 500)
     auto = input_size.storage(make_settings(tmp_path, model="ssd_mobilenet_v1_coco"))
     assert auto == Storage(InputSize(300, 300))
+
+
+def test_many_blanks_in_a_config_take_no_time_to_speak_of() -> None:
+    text = "image_resizer" + " " * 100_000 + "x"
+    # A regular expression that tries every division of the blanks would not end within the test's time.
+    assert input_size.of_config(text * 3) is None
