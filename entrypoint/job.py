@@ -128,9 +128,9 @@ def reserve_places(work: Workspace, stack: ExitStack) -> None:
     copying.write_below(places.values())
     publish.refuse_links(work)
     # Two jobs would overwrite each other's results, or each other's checkpoint of the same step.
-    for name in ("RESULT_DIR", "CHECKPOINT_DIR"):
-        if name in places and (name == "RESULT_DIR" or places[name] != work.results):
-            stack.enter_context(lease.hold(name, places[name]))
+    stack.enter_context(lease.hold("RESULT_DIR", work.results))
+    if settings.checkpoint_dir and settings.checkpoint_dir != work.results:
+        stack.enter_context(lease.hold("CHECKPOINT_DIR", settings.checkpoint_dir))
 
 
 def find(name: str) -> Step:

@@ -100,9 +100,12 @@ def base(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def image(base: str) -> str:
-    """The CPU image of this working tree."""
-    options = [f"--build-arg=BASE_IMAGE={base}", "--build-arg=REQUIREMENTS=requirements-cpu.txt"]
-    docker("build", "--network=host", f"--tag={IMAGE}", *options, str(ROOT))
+    """The CPU image of this working tree, as `make image` builds it."""
+    options = f"--network=host --build-arg=BASE_IMAGE={base} --build-arg=REQUIREMENTS=requirements-cpu.txt"
+    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", "image", f"IMAGE={IMAGE}", f"DOCKER={DOCKER}", f"IMAGE_OPTIONS={options}"]
+    built = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr[-10_000:]
     return IMAGE
 
 

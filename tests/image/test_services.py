@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+import entrypoint
+from entrypoint.system import version
 from tests.conftest import ROOT
 from tests.image.conftest import DOCKER, SMOKE, docker, start, stop_in_training
 from tests.jobs.test_manifests import fill
@@ -263,6 +265,14 @@ def test_image_tells_what_is_in_it(image: str) -> None:
     missing = [name for name in locked if name not in normal]
     # Of these there is one per version of Python.
     assert set(missing) <= {"async-timeout", "exceptiongroup", "tomli"}, missing
+
+
+def test_image_names_its_release_and_revision(image: str) -> None:
+    labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", image).stdout)
+    prefix = "org.opencontainers.image"
+    assert labels[f"{prefix}.version"] == entrypoint.__version__
+    assert labels[f"{prefix}.revision"] == version.revision()
+    assert run(image, "--version") == f"{version.describe()}\n"
 
 
 def test_no_secret_is_in_the_log_or_the_results(image: str, bucket: Path) -> None:
