@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from entrypoint.data import annotations, examples, images, quality, records
+from entrypoint.data import annotations, examples, foreign_records, images, quality, records
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import Seen
@@ -75,10 +75,10 @@ def fingerprint(work: Workspace) -> str:
 
 
 def fetch(place: Place, work: Workspace) -> str:
-    """Copies the records that Beam wrote to local disk; returns a digest of their manifest.
+    """Copies the records that Beam wrote to local disk, and checks them; returns a digest of their manifest.
 
     Raises:
-        UserError: the manifest is damaged, or names files that are not records.
+        UserError: the manifest or a file of records is damaged, or holds something that cannot be trained on.
     """
     manifest = documents.read(RecordsManifest, records.manifest_in(place))
     storage = input_size.storage(work.settings)
@@ -88,17 +88,20 @@ def fetch(place: Place, work: Workspace) -> str:
             manifest.stored_for,
             storage,
         )
-    shards = list(manifest.shards)
+    shards, labels = list(manifest.shards), len(manifest.labels)
     with files.new_folder(work.records) as folder:
 
-        def copy(shard: Shard) -> Shard:
-            bucket.fetch(place / shard.name, folder / shard.name)
-            return dataclasses.replace(shard, sha256=files.file_sha256(folder / shard.name))
+        def copy(shard: Shard) -> tuple[Shard, int]:
+            path = folder / shard.name
+            bucket.fetch(place / shard.name, path)
+            count = foreign_records.check_file(path, labels)
+            return dataclasses.replace(shard, sha256=files.file_sha256(path)), count
 
         copies = logs.progress(parallel.map_in_order(copy, shards, READERS), len(shards), "files of records")
-        copied = {shard.name: shard for shard in copies}
+        copied = {shard.name: (shard, count) for shard, count in copies}
+        foreign_records.check_counts(manifest, {name: count for name, (_, count) in copied.items()})
         splits = {
-            name: dataclasses.replace(part, shards=tuple(copied[each] for each in part.names))
+            name: dataclasses.replace(part, shards=tuple(copied[each][0] for each in part.names))
             for name, part in manifest.splits.items()
         }
         manifest = dataclasses.replace(manifest, splits=splits)
