@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from entrypoint import job
-from tests.conftest import BOX, is_at_step, read_until, run_job, start_job, write_bucket
+from tests.conftest import BOX, ROOT, is_at_step, read_until, run_job, start_job, write_bucket
 
 STEPS = 150
 
@@ -78,10 +78,14 @@ def test_sigkill_and_a_damaged_checkpoint_cost_no_more_than_the_steps_since_the_
 
 
 def test_diverging_loss_stops_at_once_and_says_how_to_go_on(tmp_path: Path, settings: dict[str, Any]) -> None:
-    result = run_job("--learning-rate", "1e30", **settings)
+    text = (ROOT / "pipelines" / "smoke.config").read_text()
+    text, count = re.subn(r"learning_rate_base: [\d.e-]+", "learning_rate_base: 1e30", text)
+    assert count == 1
+    (tmp_path / "user.config").write_text(text)
+    result = run_job(**settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
     assert result.returncode == 2
     assert re.search(
-        r"the loss became (nan|inf) at step \d+, learning rate .*: set LEARNING_RATE=1e\+29,", result.stdout
+        r"the loss became (nan|inf) at step \d+, learning rate .*: set LEARNING_RATE=[\d.]+e\+2\d,", result.stdout
     )
     assert result.stdout.count("CACLI-TRAINING-FAILED") == 1
     assert not (tmp_path / "results" / "job.json").exists()
