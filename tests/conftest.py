@@ -128,7 +128,9 @@ def write_bucket(folder: Path, annotations: Any, photos: tuple[str, ...] = (), *
 
 def environment(**settings: Any) -> dict[str, str]:
     """Returns the environment of a job with only these settings."""
-    clean = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
+    # A make that runs the tests is none of the job's business.
+    others = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    clean = {name: value for name, value in os.environ.items() if name.lower() not in NAMES and name not in others}
     return clean | {"PYTHONPATH": str(ROOT), **{name: str(value) for name, value in settings.items()}}
 
 

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 
 
 def make(*arguments: str, folder: Path = ROOT) -> str:
-    """What make prints; without the variables of a make that runs the tests."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    result = subprocess.run(["make", *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=True)
+    """What make prints."""
+    command = ["make", *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
     return result.stdout
 
 

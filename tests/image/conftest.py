@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, is_at_step, read_until
+from tests.conftest import ROOT, environment, is_at_step, read_until
 
 DOCKER = os.environ.get("DOCKER", "docker")
 BASE = "detection-training-job-base"
@@ -102,9 +102,8 @@ def base(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def image(base: str) -> str:
     """The CPU image of this working tree, as `make image` builds it."""
     options = f"--network=host --build-arg=BASE_IMAGE={base} --build-arg=REQUIREMENTS=requirements-cpu.txt"
-    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     command = ["make", "image", f"IMAGE={IMAGE}", f"DOCKER={DOCKER}", f"IMAGE_OPTIONS={options}"]
-    built = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    built = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr[-10_000:]
     return IMAGE
 
