@@ -9,12 +9,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from entrypoint import check, job
 from entrypoint.settings import command_line, environment, services
 from entrypoint.settings.command_line import Command
 from entrypoint.system import logs, signals
 from entrypoint.system.errors import JobError, Stopped, UserError, explain
-from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue
 
 logger = logging.getLogger("job")
@@ -34,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         environment.prepare(command.settings)
         signals.raise_on_sigterm()
         if command.name == "check":
+            from entrypoint import check
+
             if command.as_json:
                 # Standard output is for the document alone.
                 logs.configure(sys.stderr)
@@ -50,6 +50,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(command: Command) -> int:
     """Runs the whole job, or a step by name."""
+    # What `--help` and `models` do without would double the time that they take.
+    from entrypoint import job
+    from entrypoint.workspace import Workspace
+
     if command.name is None:
         job.run(command.settings)
         # A warning about memory may stand there, and the job has ended well.

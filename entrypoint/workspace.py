@@ -154,9 +154,11 @@ def claim(work: Workspace) -> Iterator[None]:
         raise UserError(f"WORK_DIR={root} cannot be made ({error.strerror}): name a folder to write to") from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise UserError(f"WORK_DIR={root} cannot be written to: name another folder")
-    # Anybody can make folders in the temporary directory, and the job trusts the content of WORK_DIR.
-    if root.parent == Path(tempfile.gettempdir()) and root.stat().st_uid != os.getuid():
-        raise UserError(f"WORK_DIR={root} belongs to user {root.stat().st_uid}: name another folder")
+    # Anybody can make folders and links in the temporary directory, and the job trusts the content of WORK_DIR.
+    owner = root.lstat().st_uid
+    if root.parent == Path(tempfile.gettempdir()) and (root.is_symlink() or owner != os.getuid()):
+        kind = "is a link of" if root.is_symlink() else "belongs to"
+        raise UserError(f"WORK_DIR={root} {kind} user {owner}: name another folder")
     if not (root / MARKER).exists() and any(root.iterdir()):
         raise UserError(f"WORK_DIR={root} holds files that do not belong to this job: name an empty or a new folder")
     with (root / MARKER).open("a") as marker:

@@ -75,7 +75,7 @@ def _no_job_left() -> Iterator[None]:
 @pytest.fixture
 def handled_signals() -> Iterator[None]:
     """Handles SIGTERM and SIGINT in the test as in a job."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     signals.raise_on_sigterm()
     yield
     # This forgets the signals that arrived in the test.

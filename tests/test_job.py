@@ -1,12 +1,15 @@
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from entrypoint import job, workspace
 from entrypoint.system.errors import JobError, UserError
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import pipeline_config
 from tests.conftest import BOX, make_settings, run_job, write_bucket
 from tests.server import Answer, serve
 
@@ -132,3 +135,22 @@ def test_work_and_results_do_not_lie_in_one_another(tmp_path: Path, work: str, r
     outcome = run_job("models", DATA_DIR=tmp_path, WORK_DIR=tmp_path / work, RESULT_DIR=tmp_path / result)
     assert outcome.returncode == 2
     assert "lie in one another" in outcome.stdout
+
+
+def test_work_dir_that_is_a_link_in_the_temporary_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    work = Workspace(make_settings(tmp_path, work_dir=tmp_path / "ours"))
+    with pytest.raises(UserError, match=r"WORK_DIR=.*ours is a link of user"), workspace.claim(work):
+        pass
+
+
+@pytest.mark.usefixtures("bucket")
+def test_records_are_found_in_a_work_dir_that_looks_like_a_pattern(tmp_path: Path) -> None:
+    work = run_cheap(tmp_path, work_dir=tmp_path / "w[1]*")
+    config = pipeline_config.read(work.pipeline)
+    (pattern,) = config.train_input_reader.tf_record_input_reader.input_path
+    assert len(tf.io.gfile.glob(pattern)) == len(list(work.records.glob("train-*.tfrecord"))) > 0

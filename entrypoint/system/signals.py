@@ -25,8 +25,14 @@ def raise_on_sigterm() -> None:
 
 
 def take_back() -> None:
-    """Installs the job's handlers of both signals again, after a library has replaced them."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """Installs the handlers of the signals again, in case a library has replaced them.
+
+    SIGHUP ends a job whose terminal is closed, unless it was started with nohup.
+    """
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, _handle)
 
 

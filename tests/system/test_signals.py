@@ -84,3 +84,14 @@ def test_signal_that_came_while_an_object_was_freed_is_raised_later(monkeypatch:
     Freed()
     with pytest.raises(Stopped):
         signals.raise_if_requested()
+
+
+def test_closed_terminal_stops_a_job_but_not_one_under_nohup() -> None:
+    with pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals.raise_on_sigterm()
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
