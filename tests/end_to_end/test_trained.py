@@ -132,7 +132,7 @@ def test_second_run_finds_everything_done(trained: Demo) -> None:
 def validation_photos(trained: Demo) -> list[tuple[np.ndarray[Any, Any], list[dict[str, float]]]]:
     """Upright pixels and true boxes of some validation photos with objects."""
     document = json.loads((trained.folder / "bucket" / "_annotations.json").read_text())
-    found = json.loads((trained.folder / "work" / "detections.json").read_text())
+    found = json.loads((trained.folder / "work" / "detections.json").read_text())["photos"]
     photos = []
     for each in found:
         boxes = [
