@@ -38,7 +38,7 @@ def test_training_zip_installs_itself_and_trains(tmp_path: Path, demo_bucket: Pa
 def test_equal_files_give_an_equal_archive(tmp_path: Path) -> None:
     archives = []
     for name in ("a.zip", "b.zip"):
-        command = ["python3", "jobs/training_zip.py", "requirements-cpu.txt", str(tmp_path / name)]
+        command = ["python3", "jobs/training_zip.py", "requirements-cpu.txt", str(tmp_path / name), "1a2b3c"]
         subprocess.run(command, cwd=ROOT, check=True)
         archives.append((tmp_path / name).read_bytes())
     assert archives[0] == archives[1]
