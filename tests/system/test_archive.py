@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import tarfile
 from collections.abc import Callable
@@ -11,21 +10,12 @@ from pathlib import Path
 import pytest
 
 from entrypoint.system.archive import MOST_AT_ONCE, open_tar
+from tests.tar import pack
 
 NAME, EXTENSION = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE
 
 
-def pack(contents: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-PLAIN = pack({"a": b"1" * 5000, "b": b"2"})
+PLAIN = pack({"a": b"1" * 5000, "b": b"2"}, mode="w")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, bytes])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from entrypoint.training import last_job, start_checkpoint
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 from tests.server import Answer, serve, serve_tls
+from tests.tar import pack
 
 ARCHIVE = "tf2/20200711/ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz"
 TOP = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
@@ -37,18 +37,6 @@ TF1 = {
     f"{TOP}/frozen_inference_graph.pb": b"not needed",
     f"{TOP}/pipeline.config": b"model {}",
 }
-
-
-def pack(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-        for member in members:
-            tar.addfile(member)
-    return buffer.getvalue()
 
 
 def kept_archive(work: Workspace) -> Path:
