@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -233,3 +234,20 @@ def test_file_of_any_size_is_not_read_into_memory(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="has 6,442,450,944 bytes") as caught:
         bucket.read(tmp_path / "sparse.jpg")
     assert not bucket.is_transient(caught.value)
+
+
+def test_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1" * 1000)
+    tracemalloc.start()
+    try:
+        assert bucket.read(tmp_path / "a.jpg") == b"1" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_file_whose_filesystem_does_not_know_the_size_is_read_up_to_the_limit() -> None:
+    place = Path("/proc/version")
+    assert place.stat().st_size == 0
+    assert bucket.read(place) == place.read_bytes()
+    assert bucket.read(place, limit=10) == place.read_bytes()[:10]
