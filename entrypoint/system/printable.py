@@ -8,16 +8,13 @@ service recognises success.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 # The marks that change the order of characters (Unicode Standard Annex 9).
 BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-# Control characters, lone surrogates, and separators of lines and paragraphs.
-UNFIT = {"Cc", "Cs", "Zl", "Zp"}
+# Control characters, separators of lines and of paragraphs, and lone surrogates.
+UNFIT = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
 ESCAPES = {
-    code: chr(code).encode("unicode_escape", "surrogatepass").decode()
-    for code in (*range(0x3000), *range(0xD800, 0xE000))
-    if unicodedata.category(chr(code)) in UNFIT or chr(code) in BIDIRECTIONAL
+    code: chr(code).encode("unicode_escape", "surrogatepass").decode() for code in (*UNFIT, *map(ord, BIDIRECTIONAL))
 }
 # The words that services read in a log. Only the job itself may print them.
 MARKS = re.compile(r"(?<=CACLI)-(?=TRAINING)|(?<=tensorflow):(?=loss)", re.IGNORECASE)
