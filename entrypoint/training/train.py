@@ -178,13 +178,13 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
     import tensorflow as tf
 
     first = trainer.step
-    used = plan.load(work)
     try:
         rows = trainer.train(steps)
     except tf.errors.ResourceExhaustedError as error:
+        batch = plan.load(work).batch_size
         raise UserError(
-            f"out of memory at step {first + 1} with batches of {used.batch_size}: {error.message.splitlines()[0]}. "
-            f"Set BATCH_SIZE={max(1, used.batch_size // 2)}, or take a smaller MODEL"
+            f"out of memory at step {first + 1} with batches of {batch}: {error.message.splitlines()[0]}. "
+            f"Set BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL"
         ) from None
     except tf.errors.InvalidArgumentError as error:
         if "Cannot add tensor to the batch" not in error.message:
@@ -196,9 +196,10 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
     points = [{"step": step, **row} for step, row in enumerate(rows, start=first + 1)]
     for point in points:
         if not math.isfinite(point[LOSS]):
+            peak = plan.load(work).learning_rate
             raise UserError(
                 f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
-                f"set LEARNING_RATE={used.learning_rate / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
+                f"set LEARNING_RATE={peak / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
     return points
 

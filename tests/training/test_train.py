@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from entrypoint.system import documents
-from entrypoint.system.errors import Stopped
+from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import checkpoints, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
@@ -71,6 +71,21 @@ def test_stop_in_a_later_step_ends_it_first(tmp_path: Path) -> None:
         train_to_end(CountingTrainer(stopped_in=2), told, tmp_path)
     assert told.steps == [1, 2]
     assert saved_in(tmp_path) == [2]
+
+
+class GreedyTrainer(CountingTrainer):
+    """A trainer whose second step does not fit into memory."""
+
+    def train(self, steps: int) -> Any:
+        if self.step:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nof a large shape")
+        return super().train(steps)
+
+
+def test_batch_that_does_not_fit_into_memory_is_named_with_half_of_it(tmp_path: Path) -> None:
+    words = r"out of memory at step 2 with batches of 4: OOM when allocating tensor\. Set BATCH_SIZE=2,"
+    with pytest.raises(UserError, match=words):
+        train_to_end(GreedyTrainer(), Told(), tmp_path)
 
 
 def test_connection_error_is_a_stop_only_in_a_cluster() -> None:
