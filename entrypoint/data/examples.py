@@ -19,6 +19,9 @@ from entrypoint.system.bucket import Place
 # Decoded photos are large, and decoding more photos at a time than there are cores is not faster.
 DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
+# Upstream pads the boxes of every photo to the largest number, and compares each box with each anchor.
+MOST_BOXES = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Converted:
@@ -33,6 +36,7 @@ class Converted:
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:
     """Converts a photo with its boxes to an example; raises OSError if the bucket itself cannot be read."""
     try:
+        refuse_crowd(image)
         photo = read_photo(root, image.key, shrink)
     except images.UnusablePhotoError as error:
         return Converted(image.key, None, str(error), None)
@@ -62,13 +66,20 @@ def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) 
         return images.load(content, shrink)
 
 
+def refuse_crowd(image: LabelledImage) -> None:
+    """Raises UnusablePhotoError for a photo with more boxes than a training has memory for."""
+    if len(image.boxes) > MOST_BOXES:
+        raise images.UnusablePhotoError(f"{len(image.boxes):,} boxes, more than {MOST_BOXES:,}: cut it into tiles")
+
+
 def is_decodable(photo: images.Photo) -> bool:
     """Returns whether TensorFlow can decode the photo: its decoders refuse some damage that those of Pillow ignore."""
     import tensorflow as tf
 
     session, encoded, pixels = decoder()
     try:
-        session.run(pixels, {encoded: photo.encoded})
+        with images.DECODED.part(photo.pixels * images.PIXEL_BYTES):
+            session.run(pixels, {encoded: photo.encoded})
     except tf.errors.InvalidArgumentError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -12,14 +13,33 @@ import pi_heif
 from PIL import Image, UnidentifiedImageError
 
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE
+from entrypoint.system import memory
+from entrypoint.system.parallel import Budget
 
 pi_heif.register_heif_opener()
 
 # Pillow refuses more than twice its limit, which is 179 million pixels. Such a photo takes half a gigabyte when it is
 # decoded: it is a decompression bomb, or of no use.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 # More than a photo of so many pixels has in any format. A sparse file can have any size.
 MOST_BYTES = 1 << 30
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+# A JPEG of several scans repeats all pixels in each. Cameras and programs write at most some ten scans.
+MOST_SCANS = 100
+# What ends a scan: a marker that is neither an escaped byte nor a restart (ITU-T T.81, B.1.1.2 and table B.1).
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+# The TIFF tags of a tile's width and length (TIFF 6.0, section 15). The decoder allocates a whole tile.
+TILE = (322, 323)
+# Pillow stores a pixel in four bytes. A photo that is converted is in memory once as it was and once as RGB, and both
+# once more while it is turned.
+PIXEL_BYTES = 4
+COPIES = 3
+# The memory for photos that are decoded at one time.
+DECODED = Budget(memory.total() // 4)
+# After a photo of this size, memory that was freed is given back to the kernel.
+LARGE_BYTES = 1 << 28
+# The pixels that are converted to RGB at one time.
+STRIP_PIXELS = 1 << 22
 # Pillow also reads other formats. One of them is PostScript, for which it starts another program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF")
 ORIENTATION = 0x0112  # the Exif tag (Exif 2.3, section 4.6.4)
@@ -39,6 +59,8 @@ EXIF_OF_PNG = {"exif", "Raw profile type exif"}
 PLAIN_MODES = {"JPEG": {"RGB", "L"}, "PNG": {"RGB", "L"}}
 WHITE = (255, 255, 255)
 BITS = (8, 10, 12, 14, 16)  # the bit depths of grey photos that cameras write
+# How Pillow reports that a decoder got no memory.
+OUT_OF_MEMORY = "out of memory"
 HASH_SIDE = 8
 LOOK_BITS = 2 * HASH_SIDE**2
 LOOK_SIZE = (4 * HASH_SIDE, 4 * HASH_SIDE)  # width and height in pixels that are enough for the hash
@@ -69,6 +91,11 @@ class Photo:
     width: int
     height: int
     facts: Facts
+
+    @property
+    def pixels(self) -> int:
+        """The number of pixels."""
+        return self.width * self.height
 
     @property
     def sha256(self) -> str:
@@ -105,6 +132,8 @@ def read_frame(content: bytes) -> Frame | None:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             orientation = orientation_of(image)
             return Frame(*upright_size(image, orientation), orientation)
+    except MemoryError:
+        raise
     except Exception:
         # Pillow's readers can raise almost any exception for a damaged header.
         return None
@@ -143,21 +172,67 @@ def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
         raise UnusablePhotoError("file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return decode(image, content, shrink)
+            refuse_costly(image, content)
+            plan = plan_for(image, shrink)
+            with DECODED.part(plan.memory):
+                photo = decode(image, content, plan)
+                image.close()
+                if plan.memory > LARGE_BYTES:
+                    memory.give_back()
+                return photo
     except Image.DecompressionBombError:
         raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise UnusablePhotoError("no photo, whatever its name") from None
-    except Exception:
+    except (MemoryError, UnusablePhotoError):
+        raise
+    except Exception as error:
+        if OUT_OF_MEMORY in str(error):
+            raise MemoryError(str(error)) from None
         # Pillow's decoders can raise almost any exception for a damaged file, with a different text for each file.
         raise UnusablePhotoError("damaged or cut off") from None
 
 
-def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
-    """Returns the photo as it is stored.
+def refuse_costly(image: Image.Image, content: bytes) -> None:
+    """Raises UnusablePhotoError if decoding would take far more time or memory than the pixels of the photo."""
+    tags = getattr(image, "tag_v2", {})
+    width, length = (tags.get(tag, 0) for tag in TILE)
+    if width * length > MAX_PIXELS:
+        raise UnusablePhotoError(f"its tiles have more than {MAX_PIXELS:,} pixels")
+    if image.format in ("JPEG", "MPO") and content.count(START_OF_SCAN) > MOST_SCANS < scans_of(content):
+        raise UnusablePhotoError(f"more than {MOST_SCANS} scans")
+
+
+def scans_of(content: bytes) -> int:
+    """Returns the number of scans of a JPEG. What lies behind its end, such as a film, does not count."""
+    scans, position = 0, 2
+    while found := MARKER.search(content, position):
+        marker, start = found[0], found.end()
+        if marker == END_OF_IMAGE:
+            break
+        scans += marker == START_OF_SCAN
+        # A segment, the header of a scan too, begins with its length.
+        position = start + int.from_bytes(content[start : start + 2], "big")
+    return scans
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a photo is stored, as its header decides it."""
+
+    kind: str  # the format of the file, as Pillow names it
+    mode: str  # the colours of the file, as Pillow names them
+    orientation: int
+    size: tuple[int, int]  # width and height, upright
+    smaller: tuple[int, int] | None  # width and height to store it with, None for those that it has
+    is_kept: bool  # whether its bytes stay as they are
+    memory: int  # the bytes that it takes at most while it is decoded and converted
+
+
+def plan_for(image: Image.Image, shrink: Shrink) -> Plan:
+    """Returns how a photo is stored, and prepares the decoder for it.
 
     The bytes stay the same if the photo is upright, need not be smaller, and TensorFlow reads it as Pillow does.
-    Otherwise the photo is turned upright, made smaller if needed, and encoded again.
     """
     # MPO is a JPEG with further pictures, for example a preview, behind the first one.
     kind = "JPEG" if image.format == "MPO" else image.format or ""
@@ -171,22 +246,28 @@ def decode(image: Image.Image, content: bytes, shrink: Shrink) -> Photo:
         # that is kept unchanged is decoded in full later: the conversion lets TensorFlow decode it, as training does.
         wanted = smaller or LOOK_SIZE
         image.draft(None, wanted if image.size == size else wanted[::-1])
+    needed = image.width * image.height * PIXEL_BYTES * (1 if is_kept else COPIES)
+    return Plan(kind, mode, orientation, size, smaller, is_kept, needed)
+
+
+def decode(image: Image.Image, content: bytes, plan: Plan) -> Photo:
+    """Returns the photo as it is stored: unchanged, or upright, made smaller if needed, and encoded again."""
     image.load()
-    if is_kept:
-        return Photo(content, kind.lower(), *size, Facts(*size, look_of(image)))
+    if plan.is_kept:
+        return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look_of(image)))
     changes = []
-    if kind not in PLAIN_MODES:
-        changes.append(f"{kind} converted")
-    if mode not in {"RGB", "L"}:
-        changes.append(f"colours converted from {mode}")
-    if orientation != UPRIGHT:
-        changes.append(f"turned upright (orientation {orientation})")
-    upright = to_rgb(turned(image, orientation))
-    if smaller:
+    if plan.kind not in PLAIN_MODES:
+        changes.append(f"{plan.kind} converted")
+    if plan.mode not in {"RGB", "L"}:
+        changes.append(f"colours converted from {plan.mode}")
+    if plan.orientation != UPRIGHT:
+        changes.append(f"turned upright (orientation {plan.orientation})")
+    upright = to_rgb(turned(image, plan.orientation))
+    if plan.smaller:
         changes.append("stored smaller, at the size that the model can use")
-        upright = upright.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
-    encoded, name = encode(upright, lossless=kind != "JPEG")
-    return Photo(encoded, name, *upright.size, Facts(*size, look_of(upright), tuple(changes)))
+        upright = upright.resize(plan.smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    encoded, name = encode(upright, lossless=plan.kind != "JPEG")
+    return Photo(encoded, name, *upright.size, Facts(*plan.size, look_of(upright), tuple(changes)))
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -206,7 +287,7 @@ def is_read_alike(image: Image.Image, kind: str) -> bool:
 
 def encode_anew(photo: Photo) -> Photo:
     """Encodes a photo again with Pillow. This is for photos that Pillow can decode and TensorFlow cannot."""
-    with Image.open(io.BytesIO(photo.encoded)) as image:
+    with Image.open(io.BytesIO(photo.encoded)) as image, DECODED.part(photo.pixels * PIXEL_BYTES * COPIES):
         encoded, _ = encode(to_rgb(image), lossless=photo.format == "png")
     facts = replace(photo.facts, changes=("encoded anew, TensorFlow could not read it",))
     return replace(photo, encoded=encoded, facts=facts)
@@ -240,6 +321,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith(("I", "F")):
         image = to_eight_bits(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    # Transparency takes three more copies, of one strip at a time.
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(on_white(strip), (0, top))
+    return rgb
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Returns an image as RGB, in which transparent pixels are white."""
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (*WHITE, 255))

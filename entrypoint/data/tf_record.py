@@ -120,6 +120,7 @@ def describe(
     """Returns the manifest of the records that were written."""
     used = {name: [image for image in part if image.key in seen.facts] for name, part in parts.items()}
     counts = {name: records.count(used[name], dataset.labels) for name in SPLITS}
+    counts_of_boxes = (len(image.boxes) for image in dataset.images)
     return RecordsManifest(
         labels=tuple(dataset.labels),
         splits={name: dataclasses.replace(counts[name], shards=shards[name]) for name in SPLITS},
@@ -127,7 +128,7 @@ def describe(
         changed=seen.changed(),
         quality=quality.assess(parts, dataset.labels, seen, input_size.of_model(settings)),
         stored_for=repr(input_size.storage(settings)),
-        max_boxes=max(len(image.boxes) for image in dataset.images),
+        max_boxes=max((count for count in counts_of_boxes if count <= examples.MOST_BOXES), default=0),
     )
 
 

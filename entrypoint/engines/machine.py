@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
+from entrypoint.system import memory
 from entrypoint.system.errors import UserError
 
 logger = logging.getLogger("job")
@@ -28,12 +29,6 @@ OLD_CUDA, OLD_DRIVER = 11, 450
 BFLOAT16_CAPABILITY = (8, 0)
 # The smoke model with batches of four needs 0.7 GiB. TensorFlow takes most of it.
 LEAST_MEMORY = 768 << 20
-# Control groups of version 2 and of version 1: the file with the limit, the file with the memory in use, and the name
-# of the line in that file that counts the memory that the kernel cannot reclaim.
-MEMORY = (
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", "anon"),
-    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.stat", "total_rss"),
-)
 FULL = 0.9
 SECONDS_BETWEEN_LOOKS = 0.1
 MEND_MEMORY = "raise the limit (docker run --memory, resources.limits.memory), or set a smaller BATCH_SIZE or WORKERS"
@@ -148,29 +143,9 @@ def policy(settings: Settings) -> str:
     return "float32"
 
 
-def memory_limit() -> int | None:
-    """Returns the number of bytes that this container may use, or None if there is no limit."""
-    for limit, _, _ in MEMORY:
-        path = services.ROOT / limit
-        if path.exists():
-            text = path.read_text().strip()
-            # Version 1 writes the largest multiple of a page in 63 bits if there is no limit.
-            return int(text) if text.isdigit() and int(text) < 1 << 60 else None
-    return None
-
-
-def memory_used() -> int:
-    """Returns the number of bytes in use that the kernel cannot reclaim. The file cache does not count."""
-    for _, path, name in MEMORY:
-        if (services.ROOT / path).exists():
-            lines = (line.split() for line in (services.ROOT / path).read_text().splitlines())
-            return int(dict(lines).get(name, 0))
-    return 0
-
-
 def refuse_little_memory() -> None:
     """Raises UserError if the limit of memory is below LEAST_MEMORY, which even the smallest job needs."""
-    limit = memory_limit()
+    limit = memory.limit()
     if limit is not None and limit < LEAST_MEMORY:
         raise UserError(
             f"this container may use {limit / (1 << 20):,.0f} MiB of memory, but the smallest job needs "
@@ -183,7 +158,7 @@ def watch_memory() -> None:
 
     After the kill, the job can no longer report why it ended.
     """
-    limit = memory_limit()
+    limit = memory.limit()
     if limit is not None:
         threading.Thread(target=warn_when_full, args=(limit,), daemon=True, name="memory").start()
 
@@ -195,7 +170,7 @@ def warn_when_full(limit: int, stop: threading.Event | None = None) -> None:
     """
     stop = stop or threading.Event()
     while not stop.wait(SECONDS_BETWEEN_LOOKS):
-        used = memory_used()
+        used = memory.used()
         if used > FULL * limit:
             message = (
                 f"memory: {used / (1 << 20):,.0f} of the {limit / (1 << 20):,.0f} MiB that this container may use are "

@@ -7,6 +7,9 @@ import logging
 
 logger = logging.getLogger("job")
 
+# How Python reports that the machine allows no more threads.
+NO_THREAD = "can't start new thread"
+
 
 class JobError(Exception):
     """The program or the machine failed; the user's data and settings may be correct."""
@@ -34,6 +37,10 @@ def explain(error: Exception) -> str:
     # TensorFlow's writers raise TensorFlow's own errors.
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"{error}: free some space, or name another place in WORK_DIR or RESULT_DIR"
+    if isinstance(error, MemoryError):
+        return f"memory ran out ({error}): give the machine more memory, or set BATCH_SIZE or WORKERS lower"
+    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+        return f"{error}: raise the limit of processes and threads (ulimit -u, pids.max), or set WORKERS lower"
     if not isinstance(error, OSError):
         logger.error("unexpected error", exc_info=error)
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Work on many items at a time, in threads."""
+"""Work on many items at a time, in threads, within the memory of the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -65,3 +65,40 @@ def merge(sources: Sequence[Iterator[T]], workers: int) -> Iterator[T]:
             stopped.set()
             for future in futures:
                 future.cancel()
+
+
+def in_background(work: Callable[[], R], name: str) -> Future[R]:
+    """Runs a function in a thread that does not keep the process alive."""
+    future: Future[R] = Future()
+
+    def target() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=target, name=name, daemon=True).start()
+    return future
+
+
+class Budget:
+    """An amount, such as bytes of memory, that threads share: a thread waits until its part is free."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.free = total
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def part(self, wanted: int) -> Iterator[None]:
+        """Takes a part for the block. A part above the total takes all of it, so that the block runs alone."""
+        taken = min(wanted, self.total)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= taken)
+            self.free -= taken
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += taken
+                self.changed.notify_all()

@@ -3,6 +3,9 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from PIL import Image
 
 from entrypoint.data import images
 from tests.awkward import STORED_BY, encode
+from tests.conftest import environment, run_measured
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tiff": "TIFF", "heic": "HEIF"}
 
@@ -173,6 +177,69 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> N
     Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
     with pytest.raises(images.UnusablePhotoError, match="pixels"):
         images.load((tmp_path / "a.png").read_bytes())
+
+
+def progressive(scans: int) -> bytes:
+    """A progressive JPEG, whose last scan is repeated until it has that many."""
+    buffer = io.BytesIO()
+    draw_upright().save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content.rindex(images.START_OF_SCAN)
+    return content[:last] + content[last:-2] * (scans - images.scans_of(content) + 1) + content[-2:]
+
+
+def test_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert images.load(progressive(images.MOST_SCANS)).width == 96
+    with pytest.raises(images.UnusablePhotoError, match="more than 100 scans"):
+        images.load(progressive(images.MOST_SCANS + 1))
+
+
+def test_film_behind_a_jpeg_does_not_count_as_scans() -> None:
+    assert images.load(progressive(10) + images.START_OF_SCAN * 1000).width == 96
+
+
+def tiled_tiff(tile: int) -> bytes:
+    """A grey TIFF of 96 x 64 pixels in one tile of that width and length, which is not in the file (TIFF 6.0)."""
+    short, long = 3, 4
+    tags = {256: (short, 96), 257: (short, 64), 258: (short, 8), 259: (short, 8), 262: (short, 1), 277: (short, 1)}
+    tags |= {322: (long, tile), 323: (long, tile), 324: (long, 8), 325: (long, 8)}
+    rows = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 16) + bytes(8) + struct.pack("<H", len(tags)) + rows + bytes(4)
+
+
+def test_tiff_with_a_tile_of_gigabytes_is_refused() -> None:
+    with pytest.raises(images.UnusablePhotoError, match="its tiles have more than"):
+        images.load(tiled_tiff(tile=60_000))
+
+
+# A GIF of 16,384 x 10,900 pixels, of which one is transparent, and of which no pixel is in the file.
+BOMB = b"GIF89a\x00\x40\x94\x2a\x80\x00\x00\xff\x00\x00\x00\xff\x00"
+BOMB += b"!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+LOAD = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from entrypoint.data import images
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(images.load, [open(sys.argv[1], "rb").read()] * 4))
+assert {photo.facts.width for photo in found} == {0x4000}
+"""
+
+
+def test_photos_that_are_huge_in_memory_are_not_decoded_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(BOMB)
+    program = "from entrypoint.system import memory\nmemory.total = lambda: 4 << 30\n" + LOAD
+    command = [sys.executable, "-c", program, str(tmp_path / "a.gif")]
+    status, output, gigabytes = run_measured(command, environment())
+    assert status == 0, output
+    assert gigabytes < 2.2
+
+
+def test_lack_of_memory_is_no_fault_of_a_photo() -> None:
+    program = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n" + LOAD
+    with_little = subprocess.run(
+        [sys.executable, "-c", program, "/dev/stdin"], input=BOMB, env=environment(), capture_output=True, check=False
+    )
+    assert b"MemoryError" in with_little.stderr
 
 
 def test_photo_with_a_preview_behind_it_is_stored_as_the_jpeg_it_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from entrypoint.data import annotations, images, label_map, records, tf_record
 from entrypoint.data.annotations import LabelledImage
 from entrypoint.data.boxes import Box
-from entrypoint.data.examples import read_photo
+from entrypoint.data.examples import MOST_BOXES, read_photo
 from entrypoint.data.records import RecordsManifest
 from entrypoint.data.split import SPLITS, split
 from entrypoint.system import files
@@ -224,9 +224,9 @@ def test_changed_photo_changes_the_fingerprint(work: Workspace) -> None:
 
 
 CONVERT = """
-from entrypoint.__main__ import main
+from entrypoint.main import main
 for step in ("annotations", "label_map", "tf_record"):
-    assert main([step]) == 0
+    assert main([step]).exit_code == 0
 """
 
 
@@ -277,3 +277,12 @@ def test_photo_that_becomes_a_link_between_two_steps_is_not_in_the_records(work:
     (work.settings.data_dir / "3.png").symlink_to(tmp_path / "elsewhere" / "secret.png")
     tf_record.run(work)
     assert records.load(work).skipped == {"3.png": "cannot be read (is a link out of the bucket)"}
+
+
+def test_photo_with_too_many_boxes_is_skipped(work: Workspace) -> None:
+    names = tuple(f"{index}.png" for index in range(20))
+    crowd = [{**BOX, "x2": 0.3 + index / 10_000} for index in range(MOST_BOXES + 1)]
+    write_bucket(work.settings.data_dir, {name: [BOX] for name in names} | {"3.png": crowd}, names)
+    manifest = run_steps(work)
+    assert manifest.skipped == {"3.png": "2,001 boxes, more than 2,000: cut it into tiles"}
+    assert manifest.max_boxes == 1

@@ -13,6 +13,7 @@ import pytest
 from entrypoint.engines import machine
 from entrypoint.engines.machine import Gpus
 from entrypoint.settings import services
+from entrypoint.system import memory
 from entrypoint.system.errors import UserError
 from tests.conftest import ROOT, environment, make_settings, run_job
 
@@ -34,6 +35,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for the container's root."""
     monkeypatch.setattr(services, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(memory, "ROOT", tmp_path / "root")
     return tmp_path / "root"
 
 
@@ -111,7 +113,7 @@ def test_precision_without_hardware_falls_back_and_says_so(tmp_path: Path, caplo
 
 def write_memory(root: Path, version: int, limit: str, used: int) -> None:
     """The files of a control group of that version."""
-    limit_file, stat_file, name = machine.MEMORY[0 if version == 2 else 1]
+    limit_file, stat_file, name = memory.CONTROL_GROUPS[0 if version == 2 else 1]
     for path, text in ((limit_file, f"{limit}\n"), (stat_file, f"file 99999999999\n{name} {used}\n")):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -120,13 +122,13 @@ def write_memory(root: Path, version: int, limit: str, used: int) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_memory_of_a_container_is_read(root: Path, version: int) -> None:
     write_memory(root, version, limit=str(3 << 30), used=5)
-    assert (machine.memory_limit(), machine.memory_used()) == (3 << 30, 5)
+    assert (memory.limit(), memory.used()) == (3 << 30, 5)
 
 
 @pytest.mark.parametrize(("version", "limit"), [(1, "9223372036854771712"), (2, "max")])
 def test_memory_without_a_limit(root: Path, version: int, limit: str) -> None:
     write_memory(root, version, limit, used=5)
-    assert machine.memory_limit() is None
+    assert memory.limit() is None
 
 
 def test_memory_that_cannot_suffice_is_refused(root: Path, tmp_path: Path) -> None:

@@ -61,3 +61,27 @@ def test_error_in_one_source_ends_the_others() -> None:
 
 def test_no_source_is_no_item() -> None:
     assert list(parallel.merge([], 2)) == []
+
+
+def test_parts_of_a_budget_are_not_taken_twice() -> None:
+    budget, taken, most = parallel.Budget(10), 0, 0
+
+    def work(wanted: int) -> None:
+        nonlocal taken, most
+        with budget.part(wanted):
+            taken += wanted
+            most = max(most, taken)
+            time.sleep(0.005)
+            taken -= wanted
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [4, 5, 6, 3] * 10))
+    assert 6 <= most <= 10
+    assert budget.free == 10
+
+
+def test_part_above_the_budget_runs_alone() -> None:
+    budget = parallel.Budget(10)
+    with budget.part(50):
+        assert budget.free == 0
+    assert budget.free == 10

@@ -1,0 +1,48 @@
+"""The memory of this machine, or of the container if that has a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+
+# The root of the kernel's fixed paths.
+ROOT = Path("/")
+# Control groups of version 2 and of version 1: the file with the limit, the file with the memory in use, and the name
+# of the line in that file that counts the memory that the kernel cannot reclaim.
+CONTROL_GROUPS = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", "anon"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.stat", "total_rss"),
+)
+
+
+def limit() -> int | None:
+    """Returns the number of bytes that this container may use, or None if there is no limit."""
+    for path, _, _ in CONTROL_GROUPS:
+        if (ROOT / path).exists():
+            text = (ROOT / path).read_text().strip()
+            # Version 1 writes the largest multiple of a page in 63 bits if there is no limit.
+            return int(text) if text.isdigit() and int(text) < 1 << 60 else None
+    return None
+
+
+def used() -> int:
+    """Returns the number of bytes in use that the kernel cannot reclaim. The file cache does not count."""
+    for _, path, name in CONTROL_GROUPS:
+        if (ROOT / path).exists():
+            lines = (line.split() for line in (ROOT / path).read_text().splitlines())
+            return int(dict(lines).get(name, 0))
+    return 0
+
+
+def total() -> int:
+    """Returns the number of bytes that this job can use at most."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(physical, limit() or physical)
+
+
+def give_back() -> None:
+    """Gives freed memory back to the kernel: glibc keeps it for the thread that freed it. Other libraries do not."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
