@@ -12,7 +12,7 @@ from entrypoint.data.examples import Converted
 from entrypoint.data.quality import DataQuality, Seen
 from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
-from entrypoint.system import documents, logs, parallel
+from entrypoint.system import documents, logs, parallel, streams
 from entrypoint.system.printable import Lines
 from entrypoint.zoo import input_size
 
@@ -28,7 +28,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
     size = input_size.of_model(settings)
     dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
     if not as_json:
-        logs.put(as_text(describe(dataset, settings, Seen())))
+        streams.put(as_text(describe(dataset, settings, Seen())))
     seen = read_photos(dataset.images, settings)
     facts = describe(dataset, settings, seen)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
@@ -36,9 +36,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
     stops = reasons_to_stop(dataset, facts, seen, settings)
     if as_json:
         facts["found"] |= seen.kinds()
-        logs.put(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
+        streams.put(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
     else:
-        logs.put(about_photos(found, stops, seen))
+        streams.put(about_photos(found, stops, seen))
     return 2 if stops else 0
 
 
@@ -77,6 +77,7 @@ def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
 
     def read(image: LabelledImage) -> Converted:
         try:
+            examples.refuse_crowd(image)
             photo = examples.read_photo(settings.data_dir, image.key, shrink)
         except images.UnusablePhotoError as error:
             return Converted(image.key, None, str(error), None)

@@ -1,8 +1,8 @@
 """The plan of the job: its steps in their order, and what makes a step unnecessary."""
 
+import functools
 import importlib
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -16,7 +16,7 @@ from entrypoint.engines import machine
 from entrypoint.results import publish
 from entrypoint.results.export import formats
 from entrypoint.settings.schema import Settings
-from entrypoint.system import copying, files, lease, signals, version
+from entrypoint.system import copying, files, lease, parallel, signals, version
 from entrypoint.system.errors import UserError
 from entrypoint.training import last_job, pipeline
 from entrypoint.workspace import Mark, Workspace
@@ -148,20 +148,11 @@ def steps_for(name: str) -> Sequence[Step]:
 
 
 def start(step: Step, work: Workspace) -> Future[None]:
-    """Runs a step beside the others; its failure is raised when its result is asked for."""
-    future: Future[None] = Future()
+    """Runs a step beside the others; its failure is raised when its result is asked for.
 
-    def target() -> None:
-        try:
-            run_unless_done(step, work)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    # A daemon thread, so that a failure elsewhere ends the job without waiting for a download.
-    threading.Thread(target=target, name=step.name, daemon=True).start()
-    return future
+    A failure elsewhere ends the job without waiting for this step.
+    """
+    return parallel.in_background(functools.partial(run_unless_done, step, work), step.name)
 
 
 def run_unless_done(step: Step, work: Workspace) -> None:

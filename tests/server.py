@@ -30,6 +30,7 @@ class Answer:
     send: float = 1.0  # the share of the body after which the connection is broken off
     ranges: bool = True  # whether Range is honoured
     pause: float = 0.0  # seconds after each 100 bytes; only the first 5,000 bytes are sent
+    headers_pause: float = 0.0  # seconds after each of 50 headers, with which the answer begins
 
 
 @dataclass
@@ -113,6 +114,10 @@ def answer_request(handler: BaseHTTPRequestHandler, server: Server) -> None:
         first = int(wanted.removeprefix("bytes=").removesuffix("-"))
     body = server.content[first:]
     handler.send_response(206 if first else 200)
+    for number in range(50 if answer.headers_pause else 0):
+        handler.send_header(f"X-{number}", "slow")
+        handler.flush_headers()
+        time.sleep(answer.headers_pause)
     headers = {"Content-Length": str(len(body)), "ETag": etag, **answer.headers}
     if server.md5:
         headers.setdefault("x-goog-hash", f"md5={base64.b64encode(hashlib.md5(server.content).digest()).decode()}")

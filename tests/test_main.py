@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import entrypoint
-from entrypoint import __main__ as main_module
+from entrypoint import main
 from entrypoint.settings import services
 from tests import demo
-from tests.conftest import ROOT, environment, read_until, run_job, start_job
+from tests.conftest import ROOT, STARTED, environment, read_until, run_job, start_job
 
 
 def test_failure_prints_its_mark_once_and_no_success() -> None:
@@ -39,8 +39,9 @@ def test_unknown_step_is_refused_with_those_that_there_are() -> None:
 
 @pytest.mark.parametrize("arguments", [["models"], ["--help"], ["models", "--json"]])
 def test_what_needs_no_tensorflow_does_not_import_it(arguments: list[str]) -> None:
-    program = "import runpy, sys; sys.argv[1:] = {!r}\ntry: runpy.run_module('entrypoint', run_name='__main__')\n"
-    program += "except SystemExit as end: print('CODE', end.code, 'tensorflow' in sys.modules)"
+    program = (
+        "import sys; from entrypoint.main import main; print('CODE', main({!r}).exit_code, 'tensorflow' in sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program.format(arguments)], env=environment(), capture_output=True, text=True, check=True
     )
@@ -108,7 +109,7 @@ def test_failure_with_a_name_that_is_not_utf_8_prints_its_mark(tmp_path: Path, m
     # The same where a service reads the failure.
     monkeypatch.setattr(services, "ROOT", tmp_path)
     (tmp_path / "opt/ml/output").mkdir(parents=True)
-    assert main_module.fail(f"{place} is not a folder", 2) == 2
+    assert main.fail(f"{place} is not a folder", 2) == main.Ending(2, main.FAILED)
     assert b"is not a folder" in (tmp_path / "opt/ml/output/failure").read_bytes()
 
 
@@ -120,6 +121,54 @@ def test_ctrl_c_in_check_is_no_traceback(tmp_path: Path) -> None:
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 143, log
     assert "Traceback" not in log
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """Returns the process numbers of a program's children."""
+    return [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGKILL, "was killed by SIGKILL. The kernel does this if memory runs out"),
+        (signal.SIGABRT, "was ended by SIGABRT inside a library"),
+        (signal.SIGSEGV, "was ended by SIGSEGV inside a library"),
+    ],
+)
+def test_death_of_the_process_is_a_failure_with_its_mark(tmp_path: Path, number: signal.Signals, message: str) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=40)
+    process = start_job("check", DATA_DIR=tmp_path / "bucket", WORKERS=1)
+    read_until(process, lambda line: "labelled photos" in line)
+    [child] = children_of(process)
+    os.kill(child, number)
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert message in log
+    assert log.count("CACLI") == 1
+    assert log.endswith("CACLI-TRAINING-FAILED\n")
+
+
+def test_sigterm_before_anything_is_imported_ends_in_order(tmp_path: Path) -> None:
+    process = start_job("check", DATA_DIR=tmp_path, PYTHONUNBUFFERED=1)
+    status = Path(f"/proc/{process.pid}/status")
+    blocked = 0
+    while not blocked & 1 << signal.SIGTERM - 1:
+        blocked = int(re.search(r"SigBlk:\s*(\w+)", status.read_text())[1], 16)  # type: ignore[index]
+    process.send_signal(signal.SIGTERM)
+    log = process.communicate(timeout=60)[0]
+    assert (process.returncode, log.count("stopped: ")) == (143, 1), log
+
+
+def test_start_script_ends_at_sigterm_while_packages_are_installed(tmp_path: Path) -> None:
+    (tmp_path / "start.sh").write_text((ROOT / "start.sh").read_text())
+    (tmp_path / "install.sh").write_text("echo installing; exec sleep 60")
+    process = subprocess.Popen(["bash", tmp_path / "start.sh"], stdout=subprocess.PIPE, text=True)
+    STARTED.append(process)
+    read_until(process, lambda line: "installing" in line)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
 
 
 def test_version_names_release_and_revision() -> None:

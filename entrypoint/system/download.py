@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import logging
 import re
 import time
 from collections.abc import Mapping
+from concurrent import futures
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from entrypoint.system import files, logs
+from entrypoint.system import files, logs, parallel
 from entrypoint.system.errors import JobError
 from entrypoint.system.printable import redact
 
@@ -26,6 +29,7 @@ logger = logging.getLogger("job")
 
 TRANSIENT_STATUS = {408, 429, *range(500, 600)}
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
+HEADERS_SECONDS = 60  # until all headers of an answer are there
 # A transfer of less than so many bytes in so many seconds is broken off and resumed.
 SLOWEST_BYTES, SLOWEST_SECONDS = 64 * 1024, 60
 HTTPS_PORT = 443
@@ -77,7 +81,7 @@ def prefer_https(url: str) -> str:
     netloc = parts.netloc if HTTPS_PORT == 443 else f"{parts.netloc}:{HTTPS_PORT}"
     encrypted = urlunsplit(parts._replace(scheme="https", netloc=netloc))
     try:
-        with requests.head(encrypted, timeout=TIMEOUT, allow_redirects=True) as response:
+        with answer_of("HEAD", encrypted, allow_redirects=True) as response:
             if response.status_code < requests.codes.bad_request:
                 return encrypted
             words = f"it answered {response.status_code}"
@@ -100,7 +104,7 @@ def transfer(url: str, target: Path, sha256: str | None) -> None:
     state = target.with_name(f"{target.name}.part.json")
     headers = resume_headers(part, state)
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with answer_of("GET", url, headers=headers, stream=True) as response:
             refuse_status(response, url, part)
             append = response.status_code == requests.codes.partial_content
             if append and not continues(response, part):
@@ -127,6 +131,26 @@ def transfer(url: str, target: Path, sha256: str | None) -> None:
         raise
     part.replace(target)
     state.unlink()
+
+
+def answer_of(method: str, url: str, **options: Any) -> requests.Response:
+    """Returns the answer to a request when its headers are there; raises Timeout after HEADERS_SECONDS.
+
+    The time limit of requests is one for each read, and a server can send a byte at a time.
+    """
+    request = functools.partial(requests.request, method, url, timeout=TIMEOUT, **options)
+    future = parallel.in_background(request, "request")
+    try:
+        return future.result(HEADERS_SECONDS)
+    except futures.TimeoutError:
+        future.add_done_callback(close)
+        raise requests.Timeout(f"no answer in {HEADERS_SECONDS} seconds") from None
+
+
+def close(future: futures.Future[requests.Response]) -> None:
+    """Closes an answer that came too late."""
+    if future.exception() is None:
+        future.result().close()
 
 
 def innermost(error: Exception) -> str:

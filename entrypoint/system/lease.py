@@ -43,15 +43,17 @@ def hold(name: str, folder: Place) -> Iterator[None]:
     """
     path = folder / LOCK
     mine = {**place_of_process(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-    acquire(path, mine, f"{name}={folder}")
     stop = threading.Event()
     renewal = threading.Thread(target=renew, args=(path, mine, stop), daemon=True, name="lock")
-    renewal.start()
     try:
+        # A signal to stop can arrive when the lock has just been written.
+        acquire(path, mine, f"{name}={folder}")
+        renewal.start()
         yield
     finally:
         stop.set()
-        renewal.join(timeout=RELEASE_SECONDS)
+        if renewal.ident:
+            renewal.join(timeout=RELEASE_SECONDS)
         with contextlib.suppress(OSError):
             if is_mine(read_claim(path), mine):
                 bucket.remove(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 import time
 import warnings
@@ -61,15 +60,6 @@ def configure(stream: TextIO | None = None) -> None:
         # The job itself counts what is odd in a photo, if it matters, so Pillow's warnings are not needed. The warnings
         # of the other modules are like TensorFlow's above.
         warnings.filterwarnings("ignore", module=rf"{module}\b")
-
-
-def put(text: str) -> None:
-    """Prints a text. Nobody need read it: what became of the job does not depend on that."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        # Python would fail once more when it flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

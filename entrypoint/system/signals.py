@@ -22,6 +22,8 @@ def raise_on_sigterm() -> None:
     """Makes SIGTERM and SIGINT raise Stopped in the main thread: at once, or at the end of a `deferred` block."""
     _State.requested = _State.deferred = _State.raised = False
     take_back()
+    # The parent process has blocked them until there are handlers.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
 def take_back() -> None:

@@ -22,7 +22,7 @@ from entrypoint.system.archive import open_tar
 from entrypoint.system.download import RefusedError, TransientError, WrongHashError
 from entrypoint.system.errors import JobError, UserError
 from entrypoint.system.printable import redact
-from entrypoint.training import trust
+from entrypoint.training import foreign_checkpoint, trust
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue
 
@@ -60,11 +60,23 @@ class StartDocument:
 
 
 def run(work: Workspace) -> str:
-    """Puts the checkpoint into WORK_DIR and writes start.json; returns a digest of the checkpoint.
+    """Puts the checkpoint into WORK_DIR, reads it once, and writes start.json; returns a digest of the checkpoint.
 
     Raises:
-        UserError: the checkpoint is missing, its hash is wrong, or its archive is unsafe.
+        UserError: the checkpoint is missing or damaged, its hash is wrong, or its archive is unsafe.
         JobError: the archive could not be downloaded within RETRY_SECONDS.
+    """
+    start = obtain(work)
+    if start is None:
+        return "none"
+    foreign_checkpoint.refuse_unreadable(start.prefix, start.archive or start.prefix)
+    return start.sha256
+
+
+def obtain(work: Workspace) -> Start | None:
+    """Puts the checkpoint into WORK_DIR and writes start.json; returns the checkpoint, or None if there is none.
+
+    Raises what `run` raises, but for the errors of a checkpoint that is there and damaged.
     """
     source = find_source(work)
     if source is None:
@@ -74,7 +86,7 @@ def run(work: Workspace) -> str:
         start = from_archive(source, work) if is_archive(source) else find_in_folder(Path(source), Path(source))
         logger.info("checkpoint: %s (%s layout)", start.prefix, start.layout)
     documents.write(work.start, StartDocument(start))
-    return start.sha256 if start else "none"
+    return start
 
 
 def outputs(work: Workspace) -> list[Path]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from entrypoint.system import copying, lease
-from entrypoint.system.errors import JobError, UserError
+from entrypoint.system.errors import JobError, Stopped, UserError
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, hold_results, make_settings, run_job, write_bucket
 
@@ -146,3 +147,18 @@ def test_two_jobs_do_not_share_a_place_for_checkpoints(tmp_path: Path) -> None:
         places = {"DATA_DIR": tmp_path / "bucket", "RESULT_DIR": tmp_path / "results", "WORK_DIR": tmp_path / "work"}
         second = run_job("1", MODEL="smoke", CHECKPOINT_DIR=tmp_path, **places)
     assert second.returncode == 2
+
+
+@pytest.mark.usefixtures("handled_signals")
+def test_signal_that_comes_when_the_lock_was_just_written_leaves_no_lock(tmp_path: Path) -> None:
+    def stop() -> None:
+        while not lease.read_claim(tmp_path / lease.LOCK):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Stopped), lease.hold("RESULT_DIR", tmp_path):
+        pytest.fail("the signal came before the block")
+    thread.join()
+    assert not (tmp_path / lease.LOCK).exists()

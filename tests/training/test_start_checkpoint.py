@@ -78,7 +78,7 @@ def test_both_layouts_are_fetched_and_only_the_checkpoint_is_kept(
 ) -> None:
     with serve(pack(files)) as server:
         work = workspace_for(tmp_path, zoo_url=f"{server.address}/models/")
-        start_checkpoint.run(work)
+        start_checkpoint.obtain(work)
     start = start_checkpoint.load(work)
     assert start is not None
     folder = Path(start.prefix.removesuffix(f"/{prefix}"))
@@ -95,7 +95,7 @@ def test_transient_failures_are_retried_and_a_broken_transfer_is_resumed(
     content = pack(TF2)
     script = (Answer(503), Answer(503), Answer(send=0.5))
     with serve(content, *script) as server, caplog.at_level(logging.WARNING):
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
     *first, (_, resumed) = server.requests
     assert [wanted for _, wanted in first] == [None, None, None]
     assert resumed is not None
@@ -124,7 +124,7 @@ def test_of_floats_and_integers_the_floats_are_taken_with_their_own_config(
 ) -> None:
     with serve(pack(files)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
-        start_checkpoint.run(work)
+        start_checkpoint.obtain(work)
     start = start_checkpoint.load(work)
     assert start is not None
     assert start.layout == "tf1"
@@ -142,7 +142,7 @@ def test_checkpoint_of_a_job_of_the_first_generation_is_known_by_what_is_in_it(t
 def test_server_that_ignores_range_is_read_from_the_start(tmp_path: Path) -> None:
     with serve(pack(TF2), Answer(send=0.5), Answer(ranges=False)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
-        start_checkpoint.run(work)
+        start_checkpoint.obtain(work)
     assert kept_archive(work).read_bytes() == server.content
 
 
@@ -162,7 +162,7 @@ def test_file_that_changed_between_two_attempts_is_not_patched_together(tmp_path
 
 def test_retry_after_is_honoured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(pack(TF2), Answer(429, {"Retry-After": "3"})) as server:
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
     assert waits(caplog) == [3.0]
 
 
@@ -174,7 +174,7 @@ def waits(caplog: pytest.LogCaptureFixture) -> list[float]:
 @pytest.mark.parametrize("status", [404, 403, 401])
 def test_what_no_retry_mends_fails_at_once_with_address_and_model(tmp_path: Path, status: int) -> None:
     with serve(b"", Answer(status), Answer(status)) as server, pytest.raises(UserError) as caught:
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
     assert len(server.requests) == 1
     assert f"{server.address}/{ARCHIVE} answered {status}" in str(caught.value)
     assert "MODEL=ssd_mobilenet_v2_fpnlite_320x320" in str(caught.value)
@@ -184,7 +184,7 @@ def test_no_network_fails_within_the_budget_and_says_how_to_do_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(JobError, match=r"RETRY_SECONDS=2. Without network, put the archive.*ZOO_URL") as caught:
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url="http://127.0.0.1:9", retry_seconds=2))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url="http://127.0.0.1:9", retry_seconds=2))
     assert not isinstance(caught.value, UserError)
     found = waits(caplog)
     # The log rounds each to a tenth.
@@ -194,7 +194,7 @@ def test_no_network_fails_within_the_budget_and_says_how_to_do_without(
 def test_hash_announced_by_the_server_is_verified_and_the_file_fetched_once_more(tmp_path: Path) -> None:
     wrong = {"x-goog-hash": "crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA=="}
     with serve(pack(TF2), Answer(headers=wrong)) as server:
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
     assert len(server.requests) == 2
 
 
@@ -204,7 +204,7 @@ def test_wrong_hash_twice_is_refused_and_nothing_is_left(tmp_path: Path) -> None
         with pytest.raises(
             UserError, match=r"not 0000.*fetched twice: .* or CHECKPOINT_SHA256 belongs to another archive"
         ):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
     assert len(server.requests) == 2
     assert not [path for path in work.zoo.rglob("*") if path.name.endswith((".tar.gz", ".part"))]
 
@@ -213,17 +213,17 @@ def test_right_hash_is_accepted(tmp_path: Path) -> None:
     content = pack(TF2)
     with serve(content) as server:
         settings = {"zoo_url": server.address, "checkpoint_sha256": hashlib.sha256(content).hexdigest()}
-        start_checkpoint.run(workspace_for(tmp_path, **settings))
+        start_checkpoint.obtain(workspace_for(tmp_path, **settings))
 
 
 def test_kept_file_is_not_fetched_again_but_a_damaged_one_is(tmp_path: Path) -> None:
     with serve(pack(TF2)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
-        start_checkpoint.run(work)
-        start_checkpoint.run(work)
+        start_checkpoint.obtain(work)
+        start_checkpoint.obtain(work)
         assert len(server.requests) == 1
         kept_archive(work).write_bytes(b"damaged")
-        start_checkpoint.run(work)
+        start_checkpoint.obtain(work)
         assert len(server.requests) == 2
 
 
@@ -233,7 +233,7 @@ def test_zoo_in_a_folder_needs_no_network(tmp_path: Path, form: str) -> None:
     archive.parent.mkdir(parents=True)
     archive.write_bytes(pack(TF2))
     work = workspace_for(tmp_path, zoo_url=form.format(tmp_path / "mirror"))
-    start_checkpoint.run(work)
+    start_checkpoint.obtain(work)
     assert layout_of(work) == "tf2"
 
 
@@ -241,20 +241,20 @@ def test_archive_fetched_by_hand_is_found_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / Path(ARCHIVE).name).write_bytes(pack(TF2))
     work = workspace_for(tmp_path, zoo_url=str(tmp_path / "downloads"))
-    start_checkpoint.run(work)
+    start_checkpoint.obtain(work)
     assert layout_of(work) == "tf2"
 
 
 @pytest.mark.parametrize("address", ["http://", "http://[bad/x", "http://h:9x/a", "hdfs://host/a"])
 def test_bad_address_is_a_named_error(tmp_path: Path, address: str) -> None:
     with pytest.raises(UserError, match=r"CHECKPOINT or ZOO_URL|ZOO_URL or CHECKPOINT"):
-        start_checkpoint.run(workspace_for(tmp_path, checkpoint=address))
+        start_checkpoint.obtain(workspace_for(tmp_path, checkpoint=address))
 
 
 def test_addresses_that_differ_in_their_query_are_two(tmp_path: Path) -> None:
     with serve(pack(TF2)) as server:
         for number in (1, 2):
-            start_checkpoint.run(workspace_for(tmp_path, checkpoint=f"{server.address}/get?id={number}"))
+            start_checkpoint.obtain(workspace_for(tmp_path, checkpoint=f"{server.address}/get?id={number}"))
     assert len(server.requests) == 2
 
 
@@ -262,7 +262,7 @@ def test_damaged_archive_of_the_user_s_is_let_alone(tmp_path: Path) -> None:
     (tmp_path / "m.tar.gz").write_bytes(b"damaged")
     (tmp_path / "m.tar.gz.sha256").write_text("the user's own")
     with pytest.raises(UserError, match=r"m.tar.gz is not an archive"):
-        start_checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "m.tar.gz")))
+        start_checkpoint.obtain(workspace_for(tmp_path, checkpoint=str(tmp_path / "m.tar.gz")))
     assert (tmp_path / "m.tar.gz.sha256").exists()
 
 
@@ -272,7 +272,7 @@ def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
     for name in ("ckpt-9.index", "ckpt-9.data-00000-of-00001", "ckpt-10.index", "ckpt-10.data-00000-of-00001"):
         (own / name).write_bytes(b"x")
     work = workspace_for(tmp_path, checkpoint=str(own))
-    start_checkpoint.run(work)
+    start_checkpoint.obtain(work)
     assert prefix_of(work) == str(own / "ckpt-10")
     before = start_checkpoint.fingerprint(work)
     (own / "ckpt-10.index").write_bytes(b"other")
@@ -281,7 +281,7 @@ def test_folder_with_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_checkpoint_in_the_place_of_this_job_s_own_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lies in RESULT_DIR, CHECKPOINT_DIR or WORK_DIR"):
-        start_checkpoint.run(workspace_for(tmp_path, checkpoint=str(tmp_path / "results" / "checkpoint")))
+        start_checkpoint.obtain(workspace_for(tmp_path, checkpoint=str(tmp_path / "results" / "checkpoint")))
 
 
 def test_archives_of_one_name_from_two_places_are_two(tmp_path: Path) -> None:
@@ -290,16 +290,26 @@ def test_archives_of_one_name_from_two_places_are_two(tmp_path: Path) -> None:
     for content in (first, second):
         with serve(content) as server:
             work = workspace_for(tmp_path, checkpoint=f"{server.address}/m.tar.gz")
-            found.append(start_checkpoint.run(work))
+            found.append(start_checkpoint.obtain(work))
     assert found[0] != found[1]
 
 
 def test_trickling_transfer_is_broken_off_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SLOWEST_SECONDS", 1)
     with serve(pack(TF2), Answer(pause=0.2)) as server:
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
     assert len(server.requests) >= 2
     assert server.requests[1][1] is not None
+
+
+def test_headers_that_trickle_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(download, "HEADERS_SECONDS", 1)
+    with serve(pack(TF2), Answer(headers_pause=0.2)) as server, caplog.at_level(logging.WARNING):
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
+    assert len(server.requests) == 2
+    assert "no answer in 1 seconds; trying again" in caplog.text
 
 
 @pytest.mark.parametrize("position", [200, 1000, 150_000, -6])
@@ -309,7 +319,7 @@ def test_archive_with_a_flipped_bit_is_refused(tmp_path: Path, position: int) ->
     with serve(bytes(content)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match="is not an archive, or it is damaged"):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
 
 
 def test_date_in_retry_after_is_understood() -> None:
@@ -349,7 +359,7 @@ def test_unsafe_archive_is_refused_and_nothing_is_left(tmp_path: Path, evil: tar
     with serve(pack(TF2, evil)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match="the archive is refused"):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
     assert not list(work.zoo.glob("*/*extracted*"))
     assert not work.start.exists()
 
@@ -359,7 +369,7 @@ def test_archive_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with serve(pack({f"{TOP}/zeros": b"\0" * (2 << 20)})) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match="more than a checkpoint can"):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +385,7 @@ def test_archive_without_a_whole_checkpoint_is_refused(tmp_path: Path, content: 
     with serve(content) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match=words):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
     assert not list(work.zoo.glob("*/*extracted*"))
 
 
@@ -383,7 +393,7 @@ def test_credentials_of_an_address_are_in_no_message(tmp_path: Path) -> None:
     with serve(b"", Answer(404)) as server:
         address = server.address.replace("://", "://user:secret@")
         with pytest.raises(UserError) as caught:
-            start_checkpoint.run(workspace_for(tmp_path, zoo_url=address))
+            start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=address))
     assert "secret" not in str(caught.value)
 
 
@@ -397,7 +407,7 @@ def finish(work: Workspace, start: start_checkpoint.Start) -> None:
 def test_archive_that_changed_since_the_last_job_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(pack(TF2)) as server, caplog.at_level(logging.INFO):
         first = workspace_for(tmp_path, zoo_url=server.address)
-        start_checkpoint.run(first)
+        start_checkpoint.obtain(first)
         start = start_checkpoint.load(first)
         assert start is not None
         assert start.archive_sha256 == hashlib.sha256(server.content).hexdigest()
@@ -405,16 +415,16 @@ def test_archive_that_changed_since_the_last_job_is_refused(tmp_path: Path, capl
         finish(first, start)
         # On another machine, the same archive is accepted and another one is not, before and after job.json is removed.
         again = workspace_for(tmp_path, zoo_url=server.address, work_dir=tmp_path / "again")
-        start_checkpoint.run(again)
+        start_checkpoint.obtain(again)
         server.content = pack({**TF2, f"{TOP}/pipeline.config": b"model { evil }"})
         changed = hashlib.sha256(server.content).hexdigest()
         other = workspace_for(tmp_path, zoo_url=server.address, work_dir=tmp_path / "other")
         for _ in range(2):
             with pytest.raises(UserError, match=f"changed on its server.*CHECKPOINT_SHA256={changed}"):
-                start_checkpoint.run(other)
+                start_checkpoint.obtain(other)
             last_job.retract(other)
         pinned = {"zoo_url": server.address, "checkpoint_sha256": changed, "work_dir": tmp_path / "pinned"}
-        start_checkpoint.run(workspace_for(tmp_path, **pinned))
+        start_checkpoint.obtain(workspace_for(tmp_path, **pinned))
 
 
 def test_https_is_tried_first(
@@ -435,7 +445,7 @@ def test_https_is_tried_first(
 def test_sparse_member_is_refused(tmp_path: Path) -> None:
     sparse = member(f"{TOP}/checkpoint/ckpt-0.data-00000-of-00001", tarfile.GNUTYPE_SPARSE)
     with serve(pack(TF2, sparse)) as server, pytest.raises(UserError, match=r"refused|is not an archive"):
-        start_checkpoint.run(workspace_for(tmp_path, zoo_url=server.address))
+        start_checkpoint.obtain(workspace_for(tmp_path, zoo_url=server.address))
 
 
 def test_server_that_sends_without_end_is_cut_off_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,6 +453,6 @@ def test_server_that_sends_without_end_is_cut_off_by_name(tmp_path: Path, monkey
     with serve(pack(TF2)) as server:
         work = workspace_for(tmp_path, zoo_url=server.address)
         with pytest.raises(UserError, match=rf"{server.address}.* sends more than 100,000 bytes to .*\.part"):
-            start_checkpoint.run(work)
+            start_checkpoint.obtain(work)
     assert len(server.requests) == 1
     assert not list(work.zoo.rglob("*.part"))
