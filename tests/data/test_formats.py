@@ -18,8 +18,10 @@ from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE, Box
 from entrypoint.data.examples import read_photo
 from entrypoint.data.formats import source
+from entrypoint.data.formats.source import Files
 from entrypoint.data.split import split
 from entrypoint.settings import command_line
+from entrypoint.system import bucket
 from entrypoint.system.errors import UserError
 from tests.awkward import STORED_BY
 from tests.conftest import BOX, write_bucket
@@ -559,6 +561,17 @@ def test_photos_numbered_anew_in_many_folders_are_each_found(tmp_path: Path) -> 
         write(tmp_path / "labels" / folder / "1.txt", yolo_lines(photo))
     write(tmp_path / "classes.txt", "cat\ndog\n")
     assert {image.key: [box.label for box in image.boxes] for image in read(tmp_path).images} == lines
+
+
+def test_many_photos_of_one_name_are_told_apart_in_as_many_looks() -> None:
+    """A search that compares all of them would need four hundred million comparisons here."""
+    entries = {f"video/{number}/rgb/1.jpg": bucket.Entry(1, "1") for number in range(20_000)}
+    files = Files(Path("bucket"), entries, workers=1)
+    for number in range(20_000):
+        assert files.named(f"video/{number}/rgb/1.jpg", "a.json") == f"video/{number}/rgb/1.jpg"
+        # A folder that no photo lies in fits all of them alike.
+        assert files.named(f"other/{number}/1.jpg", "a.json") is None
+        assert files.spelt_like(f"video/{number}/RGB/1.jpg") == f"video/{number}/rgb/1.jpg"
 
 
 VOC = "<annotation><filename>a.png</filename><object><name>cat</name>"

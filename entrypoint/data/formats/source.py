@@ -29,8 +29,12 @@ PARTS = {
 }
 # Folders that only separate photos from annotations. Their names do not help to identify a photo.
 NEUTRAL = frozenset({"images", "labels", "annotations", "jpegimages", ".", ".."})
+# As many folders of a photo are compared at most.
+DEEPEST = 32
 OTHER_FILE = "second file of annotations for a photo, skipped"
 OTHER_SPLIT = "photo listed in two splits, taken for one"
+
+Folders = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -84,7 +88,8 @@ class Source:
         for photo, key, labelled in claims:
             by_photo[photo][key] = labelled
         for photo, files in by_photo.items():
-            chosen = nearest(list(files), list(PurePosixPath(photo).parts[:-1]), part_of_folders(photo)) or min(files)
+            near = Namesakes(list(files)).nearest(list(PurePosixPath(photo).parts[:-1]), part_of_folders(photo))
+            chosen = near or min(files)
             self.images[photo] = files.pop(chosen)
             for key in files:
                 self.tell(OTHER_FILE, key)
@@ -111,6 +116,14 @@ class Files:
     def by_stem(self) -> Index:
         """The photos by their file names without suffix."""
         return Index((PurePosixPath(key).stem, key) for key in sorted(self.photos))
+
+    @functools.cached_property
+    def by_spelling(self) -> dict[str, list[str]]:
+        """The photos by their keys without differences of case and of the encoding of accents."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(self.photos):
+            found[fold(key)].append(key)
+        return found
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Returns the keys with one of these suffixes, the keys nearest to the root first."""
@@ -141,7 +154,7 @@ class Files:
 
         Returns None if there is no such photo, or more than one.
         """
-        found = [each for each in self.by_name.like(PurePosixPath(key).name) if fold(each) == fold(key)]
+        found = self.by_spelling.get(fold(key), [])
         return found[0] if len(found) == 1 else None
 
     def named(self, name: str, near: str) -> str | None:
@@ -151,39 +164,108 @@ class Files:
         """
         path = PurePosixPath(name.replace("\\", "/"))
         folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
-        return nearest(self.by_name.candidates(path.name, folders), folders, part_of_file(near))
+        return self.by_name.of(path.name).nearest(folders, part_of_file(near))
 
     def beside(self, key: str) -> str | None:
         """Returns the photo with the same stem as an annotation file, or None if no photo or several photos fit.
 
         The photo lies in the same folder as the file, or in a parallel folder of the same split.
         """
-        folders, part = list(PurePosixPath(key).parts[:-1]), part_of_folders(key)
-        found = self.by_stem.candidates(PurePosixPath(key).stem, folders)
-        return nearest([each for each in found if may_be_of(part, each)], folders, part)
+        path, part = PurePosixPath(key), part_of_folders(key)
+        folders = list(path.parts[:-1])
+        return self.by_stem.of(path.stem).of_split(part, folders).nearest(folders, part)
 
 
 class Index:
-    """Photos by their names and last folders, so that only a few of many photos with one name are compared."""
+    """Photos by their names."""
 
     def __init__(self, photos: Iterable[tuple[str, str]]) -> None:
         self.by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        self.by_folder: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, key in photos:
             self.by_name[fold(name)].append((name, key))
-            self.by_folder[last_of(PurePosixPath(key).parts[:-1]), name].append(key)
+        self.known: dict[str, Namesakes] = {}
 
     def __contains__(self, name: str) -> bool:
-        return bool(self.like(name))
+        return fold(name) in self.by_name
 
-    def candidates(self, name: str, folders: list[str]) -> list[str]:
-        """Returns the photos of that name in a folder named like the last of `folders`, or else all of that name."""
-        return self.by_folder.get((last_of(folders), name)) or self.like(name)
-
-    def like(self, name: str) -> list[str]:
+    def of(self, name: str) -> Namesakes:
         """Returns the photos of exactly that name, or else those that differ in case or in the encoding of accents."""
-        found = self.by_name.get(fold(name), [])
-        return [key for exact, key in found if exact == name] or [key for _, key in found]
+        if name not in self.known:
+            found = self.by_name.get(fold(name), [])
+            keys = [key for exact, key in found if exact == name] or [key for _, key in found]
+            self.known[name] = Namesakes(keys)
+        return self.known[name]
+
+
+class Namesakes:
+    """Files with one name, by their folders: a search takes no longer if there are many."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self.by_split: dict[tuple[Folders, str | None], Namesakes] = {}
+        self.by_beginning: dict[Folders, dict[Folders, list[str]]] = {}
+        self.chosen: dict[tuple[Folders, Folders, str | None], str | None] = {}
+
+    @functools.cached_property
+    def by_end(self) -> dict[Folders, list[str]]:
+        """The keys by each of the ends of their folders, the last folder first."""
+        return grouped(self.keys, reverse=True)
+
+    def of_split(self, part: str | None, folders: list[str]) -> Namesakes:
+        """Returns those that can be of that split.
+
+        If some lie in a folder that is named like the last of the given folders, the others are left out first: photos
+        are numbered anew in many folders, and the photo that belongs here may be missing.
+        """
+        end = longest(self.by_end, meaningful(folders)[-1:])
+        if (end, part) not in self.by_split:
+            self.by_split[end, part] = Namesakes([key for key in self.by_end[end] if may_be_of(part, key)])
+        return self.by_split[end, part]
+
+    def nearest(self, folders: list[str], part: str | None) -> str | None:
+        """Returns the key whose folders agree most with the given folders, first at their end, then at their beginning.
+
+        Of keys that agree equally, those of the split come first, and then those with fewer folders. Returns None if
+        there are no keys, or if two keys are equal in all of this.
+        """
+        if len(self.keys) < 2:
+            return next(iter(self.keys), None)
+        end = longest(self.by_end, meaningful(folders)[::-1])
+        if end not in self.by_beginning:
+            self.by_beginning[end] = grouped(self.by_end[end], reverse=False)
+        beginning = longest(self.by_beginning[end], meaningful(folders))
+        place = (end, beginning, part)
+        if place not in self.chosen:
+            self.chosen[place] = first_of(self.by_beginning[end][beginning], part)
+        return self.chosen[place]
+
+
+def grouped(keys: Iterable[str], *, reverse: bool) -> dict[Folders, list[str]]:
+    """Returns keys by each beginning of their folders, up to DEEPEST of them; `reverse` begins at the last folder."""
+    found: dict[Folders, list[str]] = defaultdict(list, {(): []})
+    for key in keys:
+        folders = meaningful(PurePosixPath(key).parts[:-1])
+        folders = folders[::-1][:DEEPEST] if reverse else folders[:DEEPEST]
+        for count in range(len(folders) + 1):
+            found[tuple(folders[:count])].append(key)
+    return dict(found)
+
+
+def longest(groups: Mapping[Folders, list[str]], folders: list[str]) -> Folders:
+    """Returns the longest beginning of the folders for which there is a group. The empty one is always there."""
+    beginnings = (tuple(folders[:count]) for count in range(min(len(folders), DEEPEST), -1, -1))
+    return next(each for each in beginnings if each in groups)
+
+
+def first_of(keys: list[str], part: str | None) -> str | None:
+    """Returns the key of the split with the fewest folders; None if two keys are equal in this."""
+
+    def rank(key: str) -> tuple[bool, int]:
+        is_of_part = part is not None and part_of_folders(key) == part
+        return is_of_part, -len(meaningful(PurePosixPath(key).parts[:-1]))
+
+    ranked = sorted(keys, key=rank)
+    return None if len(ranked) > 1 and rank(ranked[-1]) == rank(ranked[-2]) else ranked[-1]
 
 
 def fold(name: str) -> str:
@@ -191,43 +273,9 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def last_of(folders: Iterable[str]) -> str:
-    """Returns the last folder that distinguishes photos of one name, or an empty string if there is none."""
-    return next(reversed(meaningful(folders)), "")
-
-
-def nearest(keys: list[str], folders: list[str], part: str | None) -> str | None:
-    """Returns the key whose folders agree most with the given folders.
-
-    Of keys that agree equally, those of the split come first, and then those with fewer folders. Returns None if there
-    are no keys, or if two keys are equal in all of this.
-    """
-    wanted = meaningful(folders)
-
-    def rank(key: str) -> tuple[int, int, bool, int]:
-        found = meaningful(PurePosixPath(key).parts[:-1])
-        is_of_part = part is not None and part_of_folders(key) == part
-        return common(found[::-1], wanted[::-1]), common(found, wanted), is_of_part, -len(found)
-
-    ranked = sorted(keys, key=rank)
-    if not ranked or (len(ranked) > 1 and rank(ranked[-1]) == rank(ranked[-2])):
-        return None
-    return ranked[-1]
-
-
 def meaningful(folders: Iterable[str]) -> list[str]:
     """Returns the folders that distinguish photos of one name."""
     return [folder for folder in folders if folder.lower() not in NEUTRAL]
-
-
-def common(first: list[str], second: list[str]) -> int:
-    """Returns how many items are the same before the first difference."""
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
 
 
 def part_of_folders(key: str) -> str | None:
