@@ -58,6 +58,9 @@ class Engine(Protocol):
     def extractors(self) -> set[str]:
         """Returns the types of feature extractors that upstream has for this engine."""
 
+    def rehearse(self, config: Any) -> None:
+        """Builds model, augmentation and optimizer, and forgets them; raises UserError if upstream refuses them."""
+
     def build(self, config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
         """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 

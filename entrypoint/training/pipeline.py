@@ -117,13 +117,17 @@ def refuse_early(settings: Settings) -> None:
             f"PIPELINE_CONFIG={path} does not determine the checkpoint to start from: set CHECKPOINT to a checkpoint "
             "of its model, or MODEL to the model of the zoo that it belongs to, or set CHECKPOINT=none"
         )
-    if path and settings.pipeline_config:
-        config = pipeline_config.read(path)
-        generation = pipeline_config.generation_of(config, path)
-        refuse_unknown_model(config, generation, path)
-    else:
-        generation = catalogue.find(settings.model).generation
+    if settings.pipeline_config is None or path is None:
+        refuse_cluster(catalogue.find(settings.model).generation, settings)
+        return
+    config = pipeline_config.read(path)
+    generation = pipeline_config.generation_of(config, path)
+    refuse_unknown_model(config, generation, path)
     refuse_cluster(generation, settings)
+    # A slip in the config is reported now, and not after hours of conversion.
+    pipeline_config.refuse_empty_input(config, path)
+    schedule.inject(config.train_config, settings, None, Changes())
+    loading.engine_of(generation).rehearse(config)
 
 
 def source(work: Workspace) -> Path:

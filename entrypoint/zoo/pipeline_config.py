@@ -188,6 +188,20 @@ def input_size(config: Any) -> tuple[int, int] | None:
     return None
 
 
+def refuse_empty_input(config: Any, path: Path) -> None:
+    """Raises UserError, with the line, if the model's input has no size."""
+    resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    if kind is None:
+        raise UserError(
+            f"{path}:{line_of(path, 'image_resizer')}: image_resizer is missing: give the size of the input"
+        )
+    for name in ("height", "width", "min_dimension", "max_dimension"):
+        size = getattr(getattr(resizer, kind), name, 1)
+        if size < 1:
+            raise UserError(f"{path}:{line_of(path, name)}: {name} is {size}: the model's input must have a size")
+
+
 def line_of(path: Path, text: str) -> int:
     """Returns the number of the first line that holds the text outside of a comment; 1 if no line does."""
     lines = path.read_text(encoding="utf-8").splitlines()

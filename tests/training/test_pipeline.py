@@ -17,7 +17,7 @@ from entrypoint.training import pipeline, plan, schedule, start_checkpoint
 from entrypoint.training.start_checkpoint import Start, StartDocument
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
-from tests.conftest import SHARED, environment, make_settings, run_job
+from tests.conftest import ROOT, SHARED, environment, make_settings, run_job
 from tests.zoo import published as zoo_published
 
 QUALITY = DataQuality(None, None, None, (), False, {}, {}, None)
@@ -364,14 +364,39 @@ def test_one_device_s_part_of_a_published_batch_is_taken(batch: int, replicas: i
 
 def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_is_fetched(tmp_path: Path) -> None:
     path = tmp_path / "user.config"
-    path.write_text(user_config())
+    path.write_text((ROOT / "pipelines" / "smoke.config").read_text())
     with pytest.raises(UserError, match="does not determine the checkpoint to start from"):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path))
     named = {"model": "of_my_own", "checkpoint": "none"}
     for start in ({"checkpoint": "none"}, {"model": "ssd_mobilenet_v2_320x320"}, {"checkpoint": "/a/folder"}, named):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, **start))
-    path.write_text(user_config().replace("num_classes", "no_such_field: 1 num_classes"))
+    path.write_text(path.read_text().replace("num_classes", "no_such_field: 1 num_classes"))
     with pytest.raises(UserError, match="no_such_field"):
+        pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, checkpoint="none"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            "num_steps:",
+            'freeze_variables: "*" num_steps:',
+            r"freeze_variables has '\*', which is not a regular expression",
+        ),
+        ("num_steps:", 'freeze_variables: ".*" num_steps:', "leave no variable to train"),
+        ("height: 160", "height: 0", "height is 0: the model's input must have a size"),
+        ("warmup_steps: 50", "warmup_steps: 700", "cannot build what the pipeline.config describes: .*total_steps"),
+        ("kernel_size: 3", "kernel_size: 0", "the model in the pipeline.config cannot be built: .*kernel_size"),
+    ],
+)
+def test_slip_that_only_the_model_shows_is_found_before_any_photo_is_read(
+    tmp_path: Path, before: str, after: str, words: str
+) -> None:
+    path = tmp_path / "user.config"
+    text = (ROOT / "pipelines" / "smoke.config").read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(UserError, match=words):
         pipeline.refuse_early(make_settings(tmp_path, pipeline_config=path, checkpoint="none"))
 
 

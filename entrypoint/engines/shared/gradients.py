@@ -29,6 +29,9 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
     def fits(variable: Any, patterns: Any) -> bool:
         return any(re.search(pattern, variable.name) for pattern in patterns)
 
+    for name in ("freeze_variables", "update_trainable_variables"):
+        for pattern in getattr(train, name):
+            refuse_pattern(name, pattern)
     wanted = train.update_trainable_variables
     found = [each for each in variables if not wanted or fits(each, wanted)]
     found = [each for each in found if not fits(each, train.freeze_variables)]
@@ -37,6 +40,17 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
     if len(found) < len(variables):
         logger.info("%d of %d variables are trained, the rest is frozen", len(found), len(variables))
     return found
+
+
+def refuse_pattern(name: str, pattern: str) -> None:
+    """Raises UserError if a pattern in that field of a train_config is not a regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"train_config's {name} has {pattern!r}, which is not a regular expression ({error}): `.*` matches every "
+            "name"
+        ) from None
 
 
 def adjust(gradients: list[Any], variables: list[Any], train: Any) -> list[tuple[Any, Any]]:

@@ -9,6 +9,7 @@ class Tf1Engine:
     """Trains slim models in graph mode, on one device. The methods are those of Engine."""
 
     extractors = staticmethod(model.extractors)
+    rehearse = staticmethod(trainer.rehearse)
     build = staticmethod(trainer.build)
     evaluate = staticmethod(detector.evaluate)
     export = staticmethod(exporter.export)

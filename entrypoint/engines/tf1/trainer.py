@@ -14,7 +14,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, refuse_cluster
-from entrypoint.engines.shared import gradients, patches
+from entrypoint.engines.shared import gradients, patches, refusals
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -108,6 +108,17 @@ class Trainer:
     def save(self, prefix: Path) -> None:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
         self.saver.save(self.session, str(prefix), write_meta_graph=False, write_state=False)
+
+
+def rehearse(config: Any) -> None:
+    """Builds model, augmentation and optimizer, and forgets them; raises UserError if upstream refuses them."""
+    with tf.Graph().as_default(), refusals.named():
+        model = models.build(config, is_training=False)
+        image, shapes = model.preprocess(tf.fill([1, 320, 320, 3], 128.0))
+        model.postprocess(model.predict(image, shapes), shapes)
+        gradients.to_train(tf.trainable_variables(), config.train_config)
+        refusals.build_augmentation(config.train_config)
+        optimizer_builder.build(config.train_config.optimizer, global_step=tf.train.get_or_create_global_step())
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:

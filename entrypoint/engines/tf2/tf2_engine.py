@@ -9,6 +9,7 @@ class Tf2Engine:
     """Trains Keras models, on all devices of all machines. The methods are those of Engine."""
 
     extractors = staticmethod(model.extractors)
+    rehearse = staticmethod(trainer.rehearse)
     build = staticmethod(trainer.build)
     evaluate = staticmethod(detector.evaluate)
     export = staticmethod(exporter.export)

@@ -12,7 +12,7 @@ from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS
-from entrypoint.engines.shared import distribution, gradients, patches
+from entrypoint.engines.shared import distribution, gradients, patches, refusals
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -141,6 +141,19 @@ def build_optimizer(config: Any, step: Any) -> tuple[Any, Any]:
     if config.HasField("rms_prop_optimizer"):
         patches.correct_rmsprop(optimizer, config.rms_prop_optimizer)
     return optimizer, rate
+
+
+def rehearse(config: Any) -> None:
+    """Builds model, augmentation and optimizer, and forgets them; raises UserError if upstream refuses them."""
+    with refusals.named():
+        model = models.build(config, is_training=True)
+        gradients.to_train(model.trainable_variables, config.train_config)
+        refusals.build_augmentation(config.train_config)
+        _, rate = build_optimizer(config.train_config.optimizer, tf.Variable(0, dtype=tf.int64))
+        if callable(rate):
+            rate()
+    # Keras counts the layers of a name, and the model of the training counts from the start again.
+    tf.keras.backend.clear_session()
 
 
 def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
