@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from object_detection import inputs, model_lib
+from object_detection import model_lib
 from object_detection.builders import optimizer_builder
 from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, refuse_cluster
-from entrypoint.engines.shared import gradients, patches, refusals
+from entrypoint.engines.shared import gradients, patches, refusals, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -43,7 +43,7 @@ class Trainer:
         train = self.config.train_config
         self.global_step = tf.train.get_or_create_global_step()
         self.model = models.build(self.config, is_training=True)
-        dataset = inputs.train_input(train, self.config.train_input_reader, self.config.model, model=self.model)
+        dataset = training_input.batches(self.config, self.model)
         self.batches = tf.data.make_initializable_iterator(dataset)
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from object_detection import inputs, model_lib
+from object_detection import model_lib
 from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS
-from entrypoint.engines.shared import distribution, gradients, patches, refusals
+from entrypoint.engines.shared import distribution, gradients, patches, refusals, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -188,9 +188,7 @@ def make_dataset(config: Any, model: Any, strategy: Any) -> Any:
     """Returns upstream's input pipeline: endless batches of (features, labels), augmented, resized and padded."""
 
     def make(context: Any) -> Any:
-        dataset = inputs.train_input(
-            config.train_config, config.train_input_reader, config.model, model=model, input_context=context
-        )
+        dataset = training_input.batches(config, model, context)
         # An endless dataset has no smaller last batch, so replicas need not ask each other whether it has come.
         return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
