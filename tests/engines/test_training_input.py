@@ -1,7 +1,5 @@
 """Upstream's input pipeline for training is traced without AutoGraph, unless its augmentation needs that."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
