@@ -258,6 +258,9 @@ def refuse_missing_bucket(root: Place) -> None:
     except PermissionError as error:
         mend = bucket.MEND if bucket.is_remote(root) else "let this user read it, or start the container as its owner"
         raise UserError(f"DATA_DIR={root} may not be read ({error.strerror}): {mend}") from None
+    except OSError as error:
+        words = f"DATA_DIR={root} is not a folder ({error.strerror})"
+        raise UserError(f"{words}: name the folder of the photos") from None
     if not is_there and bucket.is_remote(root):
         raise UserError(f"DATA_DIR={root}: there is no such bucket, or nothing in it below that address")
     if not is_there:

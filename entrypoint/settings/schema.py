@@ -25,7 +25,7 @@ from pydantic_settings import (
 from entrypoint.settings import services
 from entrypoint.settings.choices import DataFormat, Export
 from entrypoint.settings.cluster import Cluster
-from entrypoint.system import bucket
+from entrypoint.system import bucket, foreign
 
 # A folder, or the address of a bucket.
 Place = Annotated[Path, PlainValidator(bucket.parse), PlainSerializer(str)]
@@ -193,7 +193,8 @@ class Settings(BaseSettings):
     @classmethod
     def read_json(cls, value: Any) -> Any:
         """Parses TF_CONFIG. Returns None if it names no cluster or only one machine."""
-        document = json.loads(value) if isinstance(value, str) else value
+        with foreign.parsing("TF_CONFIG", "it must be the JSON object that TensorFlow describes"):
+            document = json.loads(value) if isinstance(value, str) else value
         members = document.get("cluster") if isinstance(document, dict) else document
         if not isinstance(members, dict):
             return members

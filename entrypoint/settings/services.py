@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint.system import foreign
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import printable
 
@@ -37,12 +38,11 @@ class Container:
 
     def document(self, path: str) -> dict[str, Any]:
         """Returns the JSON object in a file, or an empty object without a file; raises UserError if it is not JSON."""
-        try:
-            content = json.loads((self.root / path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        place = self.root / path
+        if not place.is_file():
             return {}
-        except ValueError as error:
-            raise UserError(f"{self.root / path} is not JSON ({error})") from None
+        with foreign.parsing(str(place), "the service writes JSON there"):
+            content = json.loads(place.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) else {}
 
     def address(self, name: str) -> str | None:

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from entrypoint.system import bucket, files
+from entrypoint.system import bucket, files, foreign
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
 T = TypeVar("T")
+
+MEND = "it is damaged, or another program wrote it; remove it, and make it again"
 
 
 def read(kind: type[T], place: Place) -> T:
@@ -36,17 +38,17 @@ def parse(kind: type[T], content: bytes, place: Place) -> T:
         UserError: the content is damaged, or is not a document of this kind; the message names the place.
     """
     try:
-        # Python's reader accepts the lone surrogates of file names that are not UTF-8; pydantic's own does not.
-        document: T = TypeAdapter(kind).validate_python(json.loads(content))
+        with foreign.parsing(str(place), MEND):
+            # Python's reader accepts the lone surrogates of file names that are not UTF-8; pydantic's does not.
+            values = json.loads(content)
+        document: T = TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         words = f"{where}: {first['msg']}" if where else first["msg"]
-    except (ValueError, RecursionError) as error:
-        words = str(error)
     else:
         return document
-    raise UserError(f"{place} is damaged, or another program wrote it ({words}): remove it, and make it again")
+    raise UserError(f"{place} cannot be read ({words}): {MEND}")
 
 
 def write(path: Path, document: Any) -> None:

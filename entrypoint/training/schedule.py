@@ -13,6 +13,7 @@ from entrypoint.training.changes import Changes
 # The largest batch of one device if BATCH_SIZE is not set. Published batches reach 256 photos, for COCO's 118,000
 # photos. Many buckets hold fewer photos than that, and many GPUs do not have enough memory.
 LARGEST_BATCH = 32
+MOST_PHOTOS = 65_536  # of a batch, as for BATCH_SIZE
 
 
 def inject(train: Any, settings: Settings, archive: str | None, changes: Changes) -> None:
@@ -37,6 +38,8 @@ def inject(train: Any, settings: Settings, archive: str | None, changes: Changes
         raise UserError(
             f"the pipeline.config has batch_size {train.batch_size} and learning rate {peak:g}: both must be above 0"
         )
+    if train.batch_size > MOST_PHOTOS:
+        raise UserError(f"the pipeline.config has batch_size {train.batch_size}: the most is {MOST_PHOTOS}")
     batch = settings.batch_size or (train.batch_size if archive is None else published_batch(train, archive))
     ratio = batch / train.batch_size
     factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)

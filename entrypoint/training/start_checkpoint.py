@@ -7,17 +7,15 @@ and `fp32/model.ckpt-400000.*` next to its own pipeline.config (MobileDet).
 from __future__ import annotations
 
 import logging
-import lzma
 import re
 import shutil
 import tarfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from entrypoint import workspace
-from entrypoint.system import bucket, documents, download, files
+from entrypoint.system import bucket, documents, download, files, foreign
 from entrypoint.system.archive import open_tar
 from entrypoint.system.download import RefusedError, TransientError, WrongHashError
 from entrypoint.system.errors import JobError, UserError
@@ -249,14 +247,15 @@ def extract(archive: Path, source: str, work: Workspace) -> Start:
     folder = folder_of(source, work) / "extracted"
     with files.new_folder(folder) as scratch:
         try:
-            with open_tar(archive, MAX_EXTRACTED_BYTES) as tar:
+            with (
+                foreign.parsing(str(archive), "it is not an archive, or it is damaged; fetch it again"),
+                open_tar(archive, MAX_EXTRACTED_BYTES) as tar,
+            ):
                 extract_members(tar, scratch, archive)
-        except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise
+        except UserError:
             if archive.is_relative_to(work.zoo):
                 archive.with_name(f"{archive.name}.sha256").unlink(missing_ok=True)
-            raise UserError(f"{archive} is not an archive, or it is damaged ({error}): fetch it again") from None
+            raise
         start = find_in_folder(scratch, archive)
     return replace(start, prefix=str(folder / Path(start.prefix).relative_to(scratch)))
 

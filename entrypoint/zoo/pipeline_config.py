@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,10 @@ def parse(text: str, *, tolerant: bool = False) -> Any:
     from object_detection.protos import pipeline_pb2
 
     config = pipeline_pb2.TrainEvalPipelineConfig()
-    return text_format.Parse(text, config, allow_unknown_field=tolerant, allow_unknown_extension=tolerant)
+    try:
+        return text_format.Parse(text, config, allow_unknown_field=tolerant, allow_unknown_extension=tolerant)
+    except RecursionError:
+        raise text_format.ParseError("the messages are nested too deeply") from None
 
 
 def text_of(path: Path) -> str:
@@ -148,6 +152,7 @@ def generation_of(config: Any, path: Path) -> str:
             f"this job trains {', '.join(META_ARCHITECTURES)}"
         )
     refuse_beyond_boxes(config, path)
+    refuse_infinite(config, path)
     extractor = getattr(config.model, architecture).feature_extractor.type
     return "tf2" if architecture == "center_net" or extractor.endswith("_keras") else "tf1"
 
@@ -162,6 +167,23 @@ def refuse_beyond_boxes(config: Any, path: Path) -> None:
             f"{path}:{line_of(path, 'number_of_stages')}: a model of one stage finds boxes without labels; remove "
             "number_of_stages"
         )
+
+
+def refuse_infinite(config: Any, path: Path) -> None:
+    """Raises UserError, with the line, for a number that is infinite or no number."""
+    for name, value in numbers_in(config):
+        if not math.isfinite(value):
+            raise UserError(f"{path}:{line_of(path, name)}: {name} is {value}: give a finite number")
+
+
+def numbers_in(message: Any) -> Iterator[tuple[str, float]]:
+    """Yields name and value of every fraction in a message and in the messages in it."""
+    for field, value in message.ListFields():
+        for inner in value if isinstance(value, Sequence) else [value]:
+            if field.message_type:
+                yield from numbers_in(inner)
+            elif isinstance(inner, float):
+                yield field.name, inner
 
 
 def names_set(message: Any) -> Iterator[str]:

@@ -167,6 +167,7 @@ def test_tf_config_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
         (json.dumps({**CLUSTER, "task": {"type": "worker", "index": 1}}), "worker 1 is not a member of the cluster"),
         (json.dumps({"cluster": CLUSTER["cluster"]}), "TF_CONFIG"),
         ('{"cluster": {"worker": 5}}', "must hold a list of addresses"),
+        ("[" * 100_000, "TF_CONFIG is nested too deeply"),
     ],
 )
 def test_tf_config_that_cannot_be_is_refused(text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,13 @@ def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> No
         ("model { " + MODELS["ssd"] + " }", "no optimizer in train_config"),
         (user_config().replace("batch_size: 64", "batch_size: 0"), "has batch_size 0 "),
         (user_config(rate="constant_learning_rate { learning_rate: 0 }"), "learning rate 0: both must be above 0"),
+        (
+            user_config(rate="constant_learning_rate {\n learning_rate: nan }"),
+            "user.config:6: learning_rate is nan: give",
+        ),
+        (user_config(rate="constant_learning_rate { learning_rate: inf }"), "learning_rate is inf: give a finite"),
+        (user_config().replace("batch_size: 64", "batch_size: 2000000000"), "the most is 65536"),
+        ("model { ssd { " + "x { " * 5000, 'has no field named "x"'),
     ],
 )
 def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: Path, text: str, words: str) -> None:

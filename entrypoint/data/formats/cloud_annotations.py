@@ -8,6 +8,7 @@ from typing import Any
 from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.source import Files, Labelled, Source, part_of_folders
+from entrypoint.system import foreign
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
@@ -34,14 +35,8 @@ def read(files: Files) -> Source | None:
 
 def read_document(path: Place, content: bytes) -> dict[str, Any]:
     """Returns the JSON object in the file; raises UserError if the file has none, or holds no photos with boxes."""
-    try:
+    with foreign.parsing(str(path), "it is not JSON in UTF-8, or it is cut off: export the annotations again"):
         document = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}: export the annotations again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON ({error}): it is cut off or damaged; export the annotations again"
-        ) from None
     if not isinstance(document, dict):
         raise UserError(f"{path} holds a JSON {type(document).__name__}, but an object is expected")
     if (document.get("type") or "localization") != "localization":

@@ -24,15 +24,24 @@ def named() -> Iterator[None]:
         raise refused(error) from None
     except (RuntimeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
         raise refused(error) from None
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"the model in the pipeline.config does not fit into the memory of this machine ({first_line(error)}): "
+            "correct its sizes"
+        ) from None
 
 
 def refused(error: Exception) -> UserError:
     """Returns the error for a config that upstream refuses."""
-    words = str(error).strip().splitlines()
     return UserError(
         f"the Object Detection API cannot build what the pipeline.config describes: {type(error).__name__}: "
-        f"{words[0] if words else 'no reason given'}"
+        f"{first_line(error)}"
     )
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), "no reason given")
 
 
 def build_augmentation(train: Any) -> None:
