@@ -174,7 +174,7 @@ def warn_when_full(limit: int, stop: threading.Event | None = None) -> None:
         if used > FULL * limit:
             message = (
                 f"memory: {used / (1 << 20):,.0f} of the {limit / (1 << 20):,.0f} MiB that this container may use are "
-                f"in use; above the limit the kernel kills the container (exit code 137): {MEND_MEMORY}"
+                f"in use; above the limit the kernel kills the job: {MEND_MEMORY}"
             )
             logger.warning("%s", message)
             services.tell_failure(message)

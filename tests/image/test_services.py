@@ -246,14 +246,18 @@ def test_little_memory_is_a_clear_message(image: str, bucket: Path) -> None:
 def test_memory_that_runs_out_is_told_before_the_kernel_kills(image: str) -> None:
     # As a job whose memory grows does, and no faster than a look at it takes: 800 MiB in eight seconds.
     grow = (
-        "import time; from entrypoint.engines import machine; from entrypoint.system import logs\n"
-        "logs.configure(); machine.watch_memory(); held = []\n"
-        "while True: held.append(bytearray(b'1' * (1 << 20))); time.sleep(0.01)"
+        "import sys, time; from entrypoint import __main__ as parent, main\n"
+        "from entrypoint.engines import machine; from entrypoint.system import logs\n"
+        "def grow(_):\n"
+        "    logs.configure(); machine.watch_memory(); held = []\n"
+        "    while True: held.append(bytearray(b'1' * (1 << 20))); time.sleep(0.01)\n"
+        "main.main = grow; sys.exit(parent.watch([]))"
     )
     limits = ("--memory=800m", "--memory-swap=800m", "--workdir=/opt/job", "--entrypoint=python")
-    log = run(*limits, image, "-c", grow, code=137)
+    log = run(*limits, image, "-c", grow, code=1)
     assert "800 MiB that this container may use are in use; above the limit" in log
-    assert "the kernel kills the container (exit code 137)" in log
+    assert "was killed by SIGKILL. The kernel does this if memory runs out" in log
+    assert log.endswith("CACLI-TRAINING-FAILED\n")
 
 
 def test_image_tells_what_is_in_it(image: str) -> None:
