@@ -44,6 +44,8 @@ def run(function: Callable[[], str]) -> Ended:
     numbers = {getattr(signal, name) for name in PASSED_ON}
     waited_for = {number for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*waited_for, signal.SIGCHLD})
+    # Whoever started this process may ignore the end of children, which is inherited and would hide how they end.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reading, writing = os.pipe()
     parent = os.getpid()
     child = os.fork()

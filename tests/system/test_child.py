@@ -66,6 +66,15 @@ def test_library_that_ends_the_process_is_noticed() -> None:
     assert output_of("os._exit(0)") == "ended None 0\n"
 
 
+def test_end_is_noticed_where_the_ends_of_children_are_ignored() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = start("return 'done'")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert process.communicate(timeout=30)[0].endswith("ended done 0\n")
+
+
 def test_process_that_the_child_left_behind_is_not_waited_for() -> None:
     began = time.monotonic()
     assert output_of("os.fork() or (os.close(1), time.sleep(60))\nreturn 'done'") == "ended done 0\n"
