@@ -66,7 +66,7 @@ def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]
 
 def reasons_to_stop(dataset: Dataset, facts: dict[str, Any], seen: Seen, settings: Settings) -> list[str]:
     """Returns the reasons for which the job would stop before the training; empty if it would not stop."""
-    lost = tf_record.too_many_lost(dataset, len(seen.skipped), settings.max_skipped)
+    lost = tf_record.too_many_lost(dataset, seen.skipped, settings.max_skipped)
     return ([lost] if lost else []) + ([] if facts["photos"]["train"] else [tf_record.NO_PHOTO])
 
 

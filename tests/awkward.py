@@ -14,6 +14,8 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
+from entrypoint.data import losses
+
 SIZE = (120, 80)
 GROUND, OBJECT = (70, 80, 90), (230, 200, 40)
 # The transformation for storing a photo with each Exif orientation (Exif 2.3, 4.6.4). A viewer turns the photo back.
@@ -60,8 +62,8 @@ REPAIRED = {
 UNUSABLE = {
     "zero": ("box without area, skipped", {"x": 0.5, "y": 0.5, "x2": 0.5, "y2": 0.9}),
     "outside": ("box outside of the photo, skipped", {"x": 1.5, "y": 0.5, "x2": 1.9, "y2": 0.9}),
-    "nan": ("box with a corner missing or no number, skipped", {"x": float("nan"), "y": 0.5, "x2": 0.9, "y2": 0.9}),
-    "missing": ("box with a corner missing or no number, skipped", {"x": 0.1, "y": 0.5, "x2": 0.9}),
+    "nan": (losses.CORNERS, {"x": float("nan"), "y": 0.5, "x2": 0.9, "y2": 0.9}),
+    "missing": (losses.CORNERS, {"x": 0.1, "y": 0.5, "x2": 0.9}),
 }
 # Files that are not usable photos, and a part of the reason that is reported.
 BROKEN = {
@@ -102,12 +104,13 @@ def write(folder: Path) -> dict[str, dict[str, float]]:
         image.save(folder / f"{name}.png")
         annotations[f"{name}.png"] = [{**each, "label": "thing"} for each in distort(name, corners)]
         drawn[f"{name}.png"] = corners
-    for name, (_, box) in UNUSABLE.items():
+    for name, (kind, box) in UNUSABLE.items():
         image, corners = draw(len(annotations))
         image.save(folder / f"{name}.png")
-        # The photo also has a box that can be used.
+        # The photo also has a box that can be used, and is lost all the same if the other one cannot be read.
         annotations[f"{name}.png"] = [{**box, "label": "thing"}, {**corners, "label": "thing"}]
-        drawn[f"{name}.png"] = corners
+        if kind != losses.CORNERS:
+            drawn[f"{name}.png"] = corners
     for name, content in broken_files():
         (folder / name).write_bytes(content)
         annotations[name] = [{"x": 0.1, "y": 0.1, "x2": 0.9, "y2": 0.9, "label": "thing"}]

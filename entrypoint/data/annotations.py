@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import images
-from entrypoint.data.boxes import Box, Drawn, NoBox
+from entrypoint.data import images, losses, sizes
+from entrypoint.data.boxes import Box, Drawn, NoBox, Unread
 from entrypoint.data.formats import cloud_annotations, reading
 from entrypoint.data.formats.source import Files, Labelled, Source
 from entrypoint.settings.schema import Settings
@@ -26,14 +26,11 @@ from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
-MISSING, OUTSIDE = "photo missing in the bucket, skipped", "photo outside of the bucket, skipped"
 LINK = "folder is a link, not followed, its photos are left out"
-DAMAGED = "file of annotations is damaged, skipped"
 UNLISTED = "photo in none of the bucket's splits, trained on"
 NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
 HEAD = 1 << 16  # bytes: for most photos, fewer bytes contain the size and the orientation
 SMALLEST = 1e-6  # of a side of the photo: a smaller box has no area in the records' float32
-ASPECT_TOLERANCE = 0.02  # sides are rounded to pixels when a photo is made smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,8 @@ class Dataset:
 
     @property
     def lost(self) -> list[str]:
-        """The names of photos that are not in the bucket, and of files of annotations that cannot be read."""
-        return [key for kind in (MISSING, OUTSIDE, DAMAGED) for key in self.findings.kinds.get(kind, [])]
+        """The photos that cannot be used, and the files of annotations that cannot be read: one entry for each."""
+        return [where for kind in losses.MENDS for where in self.findings.kinds.get(kind, [])]
 
 
 def run(work: Workspace) -> str:
@@ -149,7 +146,11 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     for key in links:
         findings.add(LINK, key)
     labelled = find_photos(source, files, findings)
-    frames = measure_photos([key for key, each in labelled.items() if each.in_pixels and listing[key].size], files)
+    measured = [key for key, each in labelled.items() if (each.in_pixels or each.others) and listing[key].size]
+    frames = measure_photos(measured, files)
+    labelled = sizes.decide(
+        {key: choose(key, each, frames.get(key), findings) for key, each in labelled.items()}, frames
+    )
     images = []
     for key, each in keep_own_split(labelled, findings).items():
         if settings.empty_photos == "drop" and all(one is NoBox.NEGATIVE for one in each.annotations):
@@ -170,18 +171,13 @@ def mend_for_no_box(findings: Findings) -> str:
     """Returns what a user can do about a bucket without a usable box."""
     if links := findings.kinds.get(LINK):
         return f"put the photos themselves into the bucket instead of a link to their folder ({', '.join(links[:3])})"
-    if MISSING in findings.kinds:
-        return "put the photos into the bucket under the names that the annotations have"
-    return "draw boxes on some photos"
+    lost = {kind: len(where) for kind, where in findings.kinds.items() if kind in losses.MENDS}
+    return losses.MENDS[max(lost, key=lambda kind: lost[kind])] if lost else "draw boxes on some photos"
 
 
 def find_photos(source: Source, files: Files, findings: Findings) -> dict[str, Labelled]:
     """Returns the annotations by the keys of photos that exist, in the order of the keys."""
-    for name in source.missing:
-        findings.add(MISSING, name)
-    for name in source.unreadable:
-        findings.add(DAMAGED, name)
-    for kind, where in source.found.items():
+    for kind, where in [*source.lost.items(), *source.found.items()]:
         for place in where:
             findings.add(kind, place)
     found: dict[str, Labelled] = {}
@@ -287,7 +283,7 @@ def resolve(key: str, files: Files, findings: Findings) -> str | None:
         return alike
     parts = PurePosixPath(html.unescape(key)).parts
     outside = key in files.photos or ".." in parts or key.startswith("/")
-    findings.add(OUTSIDE if outside else MISSING, key)
+    findings.add(losses.OUTSIDE if outside else losses.MISSING, key)
     return None
 
 
@@ -296,63 +292,79 @@ def is_inside(root: Place, key: str) -> bool:
     return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
 
 
+def choose(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> Labelled:
+    """Returns the annotations of a photo that is listed more than once: those that were made at the photo's own size.
+
+    If this decides nothing, the photo is lost: boxes of two photos are never put together.
+    """
+    if not labelled.others:
+        return labelled
+    fitting = [each for each in (labelled, *labelled.others) if frame and each.size == frame.size]
+    if len(fitting) == 1:
+        findings.add("photo listed more than once, taken with the boxes of the entry that has its size", key)
+        return dataclasses.replace(fitting[0], part=labelled.part)
+    count = 1 + len(labelled.others)
+    unread = Unread(losses.REPEATED, f"{key}: {count} entries")
+    return Labelled([unread], part=labelled.part)
+
+
 def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
-    """Returns the photo with its usable boxes; an empty list if all are unusable, because it is not a negative then."""
+    """Returns the photo with its usable boxes; an empty list if it is lost.
+
+    A photo is lost if an object on it was drawn and cannot be read, or if all of its boxes are unusable: it would be
+    trained on as background.
+    """
     part = labelled.part
     drawn = [each for each in labelled.annotations if each is not NoBox.NEGATIVE]
+    if unread := next(filter(None, (unread_of(key, each) for each in drawn)), None):
+        findings.add(unread.reason, unread.where)
+        return []
+    read = [each for each in drawn if not isinstance(each, Unread)]
     size = labelled.size or (frame.size if frame else None)
     if labelled.in_pixels:
         if size is None:
             # Without the size, pixels cannot become fractions. The conversion skips a photo whose header cannot be
             # read, and reports why.
             return [LabelledImage(key, (), part)]
-        drawn = [each.to_fractions(*size) if isinstance(each, Drawn) else each for each in drawn]
-    boxes = [box for annotation in drawn if (box := read_box(key, annotation, findings)) is not None]
+        if labelled.told:
+            findings.add(labelled.told, key)
+        read = [each.to_fractions(*size) if isinstance(each, Drawn) else each for each in read]
+    boxes = [box for annotation in read if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))
     for _ in boxes[len(unique) :]:
         findings.add("box drawn twice, taken once", key)
-    if drawn and not unique:
-        findings.add("photo without a usable box, skipped", key)
+    if read and not unique:
+        findings.add(losses.UNUSABLE, key)
         return []
-    if frame is not None and size is not None:
-        unique = fit_to_frame(key, unique, size, frame, findings)
+    if labelled.is_turned and frame is not None:
+        unique = tuple(box.turned(frame.orientation) for box in unique)
     return [LabelledImage(key, unique, part)]
 
 
-def fit_to_frame(
-    key: str, boxes: tuple[Box, ...], size: tuple[int, int], frame: images.Frame, findings: Findings
-) -> tuple[Box, ...]:
-    """Returns the boxes on the upright photo. `size` is the size that the photo has according to the annotations."""
-    upright = frame.size
-    if size == upright:
-        return boxes
-    if frame.is_on_its_side and size == upright[::-1]:
-        findings.add("boxes drawn on a photo before it was turned upright, turned with it", key)
-        return tuple(box.turned(frame.orientation) for box in boxes)
-    if abs(size[0] * upright[1] - size[1] * upright[0]) > ASPECT_TOLERANCE * size[0] * upright[1]:
-        findings.add("photo of another shape than its annotations say, boxes stretched to it", key)
-    return boxes
+def unread_of(key: str, annotation: Drawn | NoBox | Unread) -> Unread | None:
+    """Returns why an annotation cannot be read, or None if it can."""
+    if isinstance(annotation, Unread):
+        return annotation
+    if isinstance(annotation, NoBox):
+        return Unread(losses.NO_BOX, key) if annotation is NoBox.UNKNOWN else None
+    if not isinstance(annotation.label, str) or not annotation.label.strip():
+        return Unread(losses.LABEL, key)
+    has_corners = None not in (annotation.x, annotation.y, annotation.x2, annotation.y2)
+    return None if has_corners else Unread(losses.CORNERS, key)
 
 
 def read_box(key: str, annotation: Drawn | NoBox, findings: Findings) -> Box | None:
     """Returns the box, in order and within the photo, or None. A fault becomes a finding."""
     if isinstance(annotation, NoBox):
-        is_crowd = annotation is NoBox.CROWD
-        findings.add("region of a crowd, skipped" if is_crowd else "annotation is no box, skipped", key)
+        findings.add("region of a crowd, skipped", key)
         return None
     label = annotation.label
-    if not isinstance(label, str) or not label.strip():
-        findings.add("box without a label, skipped", key)
-        return None
-    x, y, x2, y2 = annotation.x, annotation.y, annotation.x2, annotation.y2
-    if x is None or y is None or x2 is None or y2 is None:
-        findings.add("box with a corner missing or no number, skipped", key)
-        return None
     if label != label.strip():
         findings.add("label with white space around it, taken without", key)
     # JavaScript cuts an emoji in two when it counts to a limit. UTF-8 cannot encode half an emoji.
     label = label.strip().encode(errors="replace").decode()
-    return repair_box(key, label, [x, y, x2, y2], findings)
+    corners = [annotation.x, annotation.y, annotation.x2, annotation.y2]
+    return repair_box(key, label, [value for value in corners if value is not None], findings)
 
 
 def repair_box(key: str, label: str, corners: list[float], findings: Findings) -> Box | None:

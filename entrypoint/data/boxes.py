@@ -14,6 +14,8 @@ from typing import Any
 
 # Exif orientations from this one on exchange the width and the height of a photo (Exif 2.3, section 4.6.4).
 FIRST_ON_ITS_SIDE = 5
+# Boxes are drawn a little over the edge of a photo.
+TOLERANCE = 0.01
 
 
 class NoBox(enum.Enum):
@@ -22,6 +24,14 @@ class NoBox(enum.Enum):
     NEGATIVE = "the photo shows no object"
     CROWD = "a region of many objects that nobody separated"
     UNKNOWN = "anything else"
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An object that was drawn and cannot be read, so that its photo is lost."""
+
+    reason: str  # a key of `losses.MENDS`
+    where: str  # the file and the line, and what is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,26 @@ class Drawn:
         if x is None or y is None or width is None or height is None:
             return cls(label, None, None, None, None)
         return cls.from_size(label, x - width / 2, y - height / 2, width, height)
+
+    def rotated(self, degrees: float) -> Drawn:
+        """Returns the hull of a box in pixels that was rotated about its middle, clockwise as CVAT counts."""
+        if self.x is None or self.y is None or self.x2 is None or self.y2 is None or not degrees % 360:
+            return self
+        angle = math.radians(degrees)
+        cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+        width, height = abs(self.x2 - self.x), abs(self.y2 - self.y)
+        half_width, half_height = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+        x, y = (self.x + self.x2) / 2, (self.y + self.y2) / 2
+        return Drawn(self.label, x - half_width, y - half_height, x + half_width, y + half_height)
+
+    def leaves(self, width: int, height: int) -> bool:
+        """Returns whether a box in pixels reaches out of a picture of that size by more than a rounding."""
+        corners = (self.x, self.x2, width), (self.y, self.y2, height)
+        return any(
+            value is not None and not -TOLERANCE * side <= value <= (1 + TOLERANCE) * side + 1
+            for first, second, side in corners
+            for value in (first, second)
+        )
 
     @classmethod
     def from_points(cls, label: Any, xs: Sequence[Any], ys: Sequence[Any]) -> Drawn:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from entrypoint.data import annotations, examples, foreign_records, images, quality, records
+from entrypoint.data import annotations, examples, foreign_records, images, losses, quality, records
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import Seen
@@ -151,21 +151,29 @@ def judge(dataset: Dataset, parts: dict[str, list[LabelledImage]], seen: Seen, m
 
 
 def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> None:
-    """Raises UserError if more photos are missing or unreadable than MAX_SKIPPED allows."""
-    told = too_many_lost(dataset, len(skipped), max_skipped)
+    """Raises UserError if more photos are lost than MAX_SKIPPED allows."""
+    told = too_many_lost(dataset, skipped, max_skipped)
     if told:
-        key, reason = min(
-            (skipped | dict.fromkeys(dataset.lost, "not in the bucket, or its annotations cannot be read")).items()
-        )
-        raise UserError(f"{told}; the first: {key}: {reason}. Replace them, or raise MAX_SKIPPED")
+        raise UserError(told)
 
 
-def too_many_lost(dataset: Dataset, skipped: int, max_skipped: float) -> str | None:
-    """Returns a message if more photos are missing or unreadable than MAX_SKIPPED allows, otherwise None."""
-    lost, photos = len(dataset.lost) + skipped, len(dataset.images) + len(dataset.lost)
+def too_many_lost(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> str | None:
+    """Returns a message if more photos are lost than MAX_SKIPPED allows, otherwise None.
+
+    `skipped` are photos that cannot be read, by their keys, with the reasons. The most frequent reason comes first.
+    """
+    lost, photos = len(dataset.lost) + len(skipped), len(dataset.images) + len(dataset.lost)
     if lost <= max_skipped * photos:
         return None
-    return f"{lost} of {photos} photos cannot be read, more than MAX_SKIPPED={max_skipped} allows"
+    reasons = {kind: where for kind, where in dataset.findings.kinds.items() if kind in losses.MENDS}
+    for key, reason in sorted(skipped.items()):
+        reasons.setdefault(f"photo skipped, {reason}", []).append(key)
+    ranked = sorted(reasons.items(), key=lambda pair: -len(pair[1]))
+    words = "; ".join(
+        f"{kind}: {len(where)} (the first: {where[0]}): {losses.MENDS.get(kind, 'replace the photos')}"
+        for kind, where in ranked
+    )
+    return f"{lost} of {photos} photos cannot be used, more than MAX_SKIPPED={max_skipped} allows: {words}"
 
 
 class RecordWriter:

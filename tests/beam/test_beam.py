@@ -117,7 +117,7 @@ def test_place_that_is_in_use_is_refused(converted: Path) -> None:
 def test_too_many_broken_photos_stop_the_conversion_without_a_manifest(converted: Path, tmp_path: Path) -> None:
     result = run_beam(DATA_DIR=converted / "bucket", RECORDS_DIR=tmp_path / "records", MODEL="smoke")
     assert result.returncode == 2
-    assert "photos cannot be read, more than MAX_SKIPPED=0.1 allows" in result.stdout
+    assert "photos cannot be used, more than MAX_SKIPPED=0.1 allows" in result.stdout
     job = run_job("1", RECORDS_DIR=tmp_path / "records", WORK_DIR=tmp_path / "work", DATA_DIR=tmp_path, MODEL="smoke")
     assert job.returncode == 2
     assert "has no manifest.json" in job.stdout

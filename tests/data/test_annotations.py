@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.data import annotations
+from entrypoint.data import annotations, losses
 from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.settings import command_line
@@ -102,23 +102,37 @@ def test_box_is_repaired(
 @pytest.mark.parametrize(
     ("annotation", "finding"),
     [
+        ({**BOX, "x": float("nan")}, losses.CORNERS),
+        ({**BOX, "x": float("inf")}, losses.CORNERS),
+        ({**BOX, "x": True}, losses.CORNERS),
+        ({**BOX, "x": "left"}, losses.CORNERS),
+        ({"label": "cat", "x": 0.1}, losses.CORNERS),
+        ({**BOX, "label": 7}, losses.LABEL),
+        ({**BOX, "label": " "}, losses.LABEL),
+        ("box", losses.NO_BOX),
+        (None, losses.NO_BOX),
+    ],
+)
+def test_photo_with_an_object_that_cannot_be_read_is_lost(tmp_path: Path, annotation: Any, finding: str) -> None:
+    """It would be trained on as background."""
+    dataset = read_one(tmp_path, annotation, BOX)
+    assert [image.key for image in dataset.images] == ["good.png"]
+    assert dataset.findings.kinds == {finding: ["a.png"]}
+    assert dataset.lost == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "finding"),
+    [
         ({**BOX, "x2": 0.25}, "box without area, skipped"),
         ({**BOX, "x": 1.5, "x2": 1.75}, "box outside of the photo, skipped"),
-        ({**BOX, "x": float("nan")}, "box with a corner missing or no number, skipped"),
-        ({**BOX, "x": float("inf")}, "box with a corner missing or no number, skipped"),
-        ({**BOX, "x": True}, "box with a corner missing or no number, skipped"),
-        ({**BOX, "x": "left"}, "box with a corner missing or no number, skipped"),
-        ({"label": "cat", "x": 0.1}, "box with a corner missing or no number, skipped"),
-        ({**BOX, "label": 7}, "box without a label, skipped"),
-        ({**BOX, "label": " "}, "box without a label, skipped"),
-        ("box", "annotation is no box, skipped"),
-        (None, "annotation is no box, skipped"),
     ],
 )
 def test_unusable_box_is_skipped_and_its_photo_is_no_negative(tmp_path: Path, annotation: Any, finding: str) -> None:
     dataset = read_one(tmp_path, annotation)
     assert [image.key for image in dataset.images] == ["good.png"]
-    assert dataset.findings.kinds == {finding: ["a.png"], "photo without a usable box, skipped": ["a.png"]}
+    assert dataset.findings.kinds == {finding: ["a.png"], losses.UNUSABLE: ["a.png"]}
+    assert dataset.lost == ["a.png"]
 
 
 def test_box_drawn_twice_counts_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from entrypoint.data import annotations, images
+from entrypoint.data import annotations, images, losses
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE, Box
 from entrypoint.data.examples import read_photo
@@ -313,7 +313,8 @@ def test_photos_of_one_name_are_told_apart_by_their_folders_or_not_taken(tmp_pat
     (tmp_path / "train" / "_annotations.coco.json").rename(tmp_path / "all.json")
     document["images"][0]["file_name"] = "a.jpg"
     write(tmp_path / "all.json", json.dumps(document))
-    assert read(tmp_path).findings.kinds[annotations.MISSING] == ["a.jpg"]
+    (where,) = read(tmp_path).findings.kinds[losses.SEVERAL]
+    assert where.startswith("a.jpg: ")
 
 
 def test_photos_for_a_test_are_left_out_or_stand_in_for_those_of_validation(tmp_path: Path) -> None:
@@ -341,28 +342,28 @@ BROKEN = {
         yolo,
         "train/labels/a.txt",
         "7 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n",
-        "box without a label",
+        losses.CLASS,
     ),
-    "yolo words": (yolo, "train/labels/a.txt", "cat\n0 nan 0.5 1 1\n0 0.5 0.5 0.2 0.2", "annotation is no box"),
+    "yolo words": (yolo, "train/labels/a.txt", "cat\n0 nan 0.5 1 1\n0 0.5 0.5 0.2 0.2", losses.NUMBERS),
     "voc cut off": (pascal_voc, "train/a.xml", "<annotation><object>", "file of annotations is damaged"),
     "voc with entities": (pascal_voc, "train/a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotation/>", "is damaged"),
     "voc without corners": (
         pascal_voc,
         "train/a.xml",
         "<annotation><filename>a.jpg</filename><object><name>cat</name></object></annotation>",
-        "box with a corner missing or no number",
+        losses.CORNERS,
     ),
     "voc of a photo that is gone": (
         pascal_voc,
         "train/gone.xml",
         "<annotation><filename>gone.jpg</filename></annotation>",
-        annotations.MISSING,
+        losses.MISSING,
     ),
     "create_ml without coordinates": (
         create_ml,
         "train/_annotations.createml.json",
-        '[{"image": "a.jpg", "annotations": [{"label": "cat"}, 7]}]',
-        "annotation is no box",
+        '[{"image": "a.jpg", "annotations": [7, {"label": "cat"}]}]',
+        losses.NO_BOX,
     ),
     "coco with a crowd": (
         coco,
@@ -389,12 +390,12 @@ def test_what_is_broken_is_counted_and_the_rest_is_kept(case: str, tmp_path: Pat
     assert any(image.key.startswith("valid/") and image.boxes for image in dataset.images)
 
 
-def test_photo_of_another_shape_than_its_annotations_say_is_told(tmp_path: Path) -> None:
+def test_photo_of_another_shape_than_its_annotations_say_is_lost_without_evidence(tmp_path: Path) -> None:
     pascal_voc(tmp_path)
     path = tmp_path / "train" / "a.xml"
     path.write_text(path.read_text().replace(f"<height>{SIZE[1]}", "<height>160"))
     kinds = read(tmp_path).findings.kinds
-    assert kinds == {"photo of another shape than its annotations say, boxes stretched to it": ["train/a.jpg"]}
+    assert kinds == {losses.SIZE: ["train/a.jpg: 160 x 160 in the annotations, 160 x 80 in the photo"]}
 
 
 def test_photo_whose_header_cannot_be_read_is_left_for_the_conversion_to_count(tmp_path: Path) -> None:
@@ -415,7 +416,7 @@ def test_annotations_of_a_photo_that_is_gone_are_not_those_of_its_namesake_in_an
         dataset = read(folder)
         train = next(image for image in dataset.images if image.key.startswith("train/") and "a.jpg" in image.key)
         assert [box.label for box in train.boxes] == [label for label, *_ in PHOTOS[0].boxes]
-        assert len(dataset.findings.kinds[annotations.MISSING]) == 1
+        assert len(dataset.findings.kinds[losses.MISSING]) == 1
 
 
 def test_of_two_files_for_a_photo_one_is_taken_and_the_other_counted(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_unreadable_photos_are_skipped_and_counted(work: Workspace) -> None:
 def test_missing_photos_count_towards_the_limit(work: Workspace) -> None:
     names = [f"{index}.png" for index in range(10)]
     write_bucket(work.settings.data_dir, {name: [BOX] for name in names}, tuple(names[:8]))
-    with pytest.raises(UserError, match=r"2 of 10 photos cannot be read"):
+    with pytest.raises(UserError, match=r"2 of 10 photos cannot be used"):
         run_steps(work)
 
 
@@ -185,7 +185,7 @@ def test_more_unreadable_photos_than_allowed_stop_the_job(work: Workspace) -> No
     for name in names[:2]:
         (work.settings.data_dir / name).write_bytes(b"text")
     with pytest.raises(
-        UserError, match=r"2 of 10 photos cannot be read, more than MAX_SKIPPED=0.1 allows; the first: 0.png"
+        UserError, match=r"2 of 10 photos cannot be used, more than MAX_SKIPPED=0.1 allows: photo skipped, no photo"
     ):
         run_steps(work)
     assert not work.records.exists()
@@ -196,13 +196,13 @@ def test_rest_of_very_many_photos_is_not_read_once_too_many_are_lost(work: Works
     write_bucket(work.settings.data_dir, {name: [BOX] for name in names})
     for name in names:
         (work.settings.data_dir / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"101 of 400 photos cannot be read"):
+    with pytest.raises(UserError, match=r"101 of 400 photos cannot be used"):
         run_steps(work)
 
 
 def test_photos_that_are_missing_stop_the_job_before_any_is_read(work: Workspace) -> None:
     write_bucket(work.settings.data_dir, {"a.png": [BOX], "gone.png": [BOX]}, ("a.png",))
-    with pytest.raises(UserError, match=r"1 of 2 photos cannot be read.*the first: gone.png: not in the bucket"):
+    with pytest.raises(UserError, match=r"1 of 2 photos cannot be used.*missing in the bucket.*the first: gone.png"):
         run_steps(work)
     assert not work.records.with_name(".records.part").exists()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from entrypoint.data import annotations
+from entrypoint.data import losses
 from tests import awkward
 from tests.conftest import run_job
 
@@ -95,10 +95,10 @@ def counts(done: Done) -> dict[str, int]:
 
 def test_counts_and_reasons_are_in_job_json(done: Done) -> None:
     found = counts(done)
-    assert found[annotations.OUTSIDE] == len(awkward.OUTSIDE_KEYS)
-    assert found[annotations.MISSING] == 1
-    assert done.facts["data"]["found"][annotations.MISSING]["where"] == ["gone.jpg"]
-    assert found["box with a corner missing or no number, skipped"] == 2
+    assert found[losses.OUTSIDE] == len(awkward.OUTSIDE_KEYS)
+    assert found[losses.MISSING] == 1
+    assert done.facts["data"]["found"][losses.MISSING]["where"] == ["gone.jpg"]
+    assert found[losses.CORNERS] == 2
     assert found["box without area, skipped"] == 1
     assert found["box outside of the photo, skipped"] == 1
     assert found["box with corners swapped, put in order"] == 1

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from entrypoint.data.boxes import Drawn, NoBox, number
+from entrypoint.data.formats import documents
 from entrypoint.data.formats.annotation_format import AnnotationFormat
-from entrypoint.data.formats.source import Files, Labelled, Source, part_of_folders
+from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_folders
 from entrypoint.system import foreign
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
@@ -27,7 +28,10 @@ def read(files: Files) -> Source | None:
     """
     if FILE not in files.keys:
         return None
-    document = read_document(files.root / FILE, files.read(FILE))
+    content = files.read(FILE)
+    if documents.classify(content)[0] == documents.COCO:
+        return None
+    document = read_document(files.root / FILE, content)
     drawn = read_v2(document) if isinstance(document.get("images"), dict) else read_v1(document)
     images = {key: Labelled(boxes, part=part_of_folders(key)) for key, boxes in drawn.items()}
     return Source(files.root / FILE, declared_labels(document), images)
@@ -48,7 +52,7 @@ def read_document(path: Place, content: bytes) -> dict[str, Any]:
     return document
 
 
-def read_v1(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
+def read_v1(document: dict[str, Any]) -> dict[str, list[Annotation]]:
     """Returns the annotations of version 1.0 by the photo's key; each has x, y, x2, y2 and label."""
     entries = {key: value if isinstance(value, list) else [value] for key, value in document["annotations"].items()}
     return {key: [read_annotation(each) for each in value] for key, value in entries.items()}
@@ -64,12 +68,12 @@ def read_annotation(annotation: Any) -> Drawn | NoBox:
     return Drawn(annotation.get("label"), x, y, x2, y2)
 
 
-def read_v2(document: dict[str, Any]) -> dict[str, list[Drawn | NoBox]]:
+def read_v2(document: dict[str, Any]) -> dict[str, list[Annotation]]:
     """Returns the annotations of version v2, whose document has images, labels and annotations by id."""
     labels = document.get("labels")
     entries = labels if isinstance(labels, dict) else {}
     names = {key: entry.get("name") for key, entry in entries.items() if isinstance(entry, dict)}
-    found: dict[str, list[Drawn | NoBox]] = {}
+    found: dict[str, list[Annotation]] = {}
     for key, entry in sorted(document["images"].items()):
         image = entry if isinstance(entry, dict) else {}
         ids = image["annotations"] if isinstance(image.get("annotations"), list) else []

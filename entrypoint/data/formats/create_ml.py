@@ -13,7 +13,7 @@ from entrypoint.data.boxes import Drawn, NoBox
 from entrypoint.data.formats import cloud_annotations, documents
 from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.documents import ANNOTATIONS, IMAGE, first
-from entrypoint.data.formats.source import Files, Labelled, Source, part_of_file, text
+from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_file, text
 
 WANTED = "JSON files with a list of `image` and `annotations`"
 
@@ -35,9 +35,9 @@ def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) ->
     name = first(entry, IMAGE)
     photo = files.named(unquote(urlsplit(name).path) if "://" in name else name, key)
     if photo is None:
-        source.missing.append(name)
+        source.lose_photo(name, files.named_alike(name))
         return
-    drawn = [read_annotation(annotation) for annotation in first(entry, ANNOTATIONS)]
+    drawn: list[Annotation] = [read_annotation(annotation) for annotation in first(entry, ANNOTATIONS)]
     source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key)))
 
 

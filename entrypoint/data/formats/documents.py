@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from entrypoint.data.boxes import Drawn
 from entrypoint.data.formats.source import Files
 from entrypoint.system.errors import UserError
 
@@ -15,6 +16,7 @@ FIRST, LARGEST = 40, 10
 COCO, CREATE_ML, DAMAGED = "coco", "create_ml", "damaged"
 # The job does not use these fields, which are many times as large as the boxes.
 HEAVY = ("segmentation", "keypoints", "caption")
+COCO_LISTS = ("images", "annotations", "categories")
 # The older names come from Turi Create and from programs that export for it.
 IMAGE = ("image", "imagefilename", "imageURL", "filename")
 ANNOTATIONS = ("annotations", "annotation")
@@ -65,19 +67,42 @@ def classify(content: bytes) -> tuple[str, Any]:
 
 
 def without_heavy(item: dict[str, Any]) -> dict[str, Any]:
-    """Returns an object of a document without the fields that the job does not use."""
+    """Returns an object of a document without the fields that the job does not use.
+
+    A polygon becomes the box around it if there is no box.
+    """
+    polygons = item.get("segmentation")
+    if isinstance(polygons, list) and not isinstance(item.get("bbox"), list):
+        item["bbox"] = hull_of(polygons)
     for name in HEAVY:
         item.pop(name, None)
     return item
 
 
+def hull_of(polygons: list[Any]) -> list[float] | None:
+    """Returns x, y, width and height of the box around polygons, or None if there are no numbers.
+
+    A polygon is a list of x1, y1, x2, y2, ...
+    """
+    flat = [value for each in polygons for value in (each if isinstance(each, list) else [each])]
+    box = Drawn.from_points(None, flat[::2], flat[1::2])
+    if box.x is None or box.y is None or box.x2 is None or box.y2 is None:
+        return None
+    return [box.x, box.y, box.x2 - box.x, box.y2 - box.y]
+
+
 def is_coco(document: Any) -> bool:
     """Returns whether a document holds boxes: captions and panoptic segments have annotations of another form."""
-    lists = ("images", "annotations", "categories")
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in lists):
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), list | dict) for name in COCO_LISTS):
         return False
-    boxes = [each for each in document["annotations"] if isinstance(each, dict)]
-    return not boxes or any("bbox" in each for each in boxes)
+    boxes = [each for each in rows_of(document, "annotations") if isinstance(each, dict)]
+    return not boxes or any(isinstance(each.get("bbox"), list) for each in boxes)
+
+
+def rows_of(document: dict[str, Any], name: str) -> list[Any]:
+    """Returns a list of COCO. Some scripts write it as an object by the ids."""
+    rows = document[name]
+    return list(rows.values()) if isinstance(rows, dict) else rows
 
 
 def is_create_ml(document: Any) -> bool:

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from entrypoint.data.boxes import Drawn, NoBox, number
+from entrypoint.data import losses
+from entrypoint.data.boxes import Drawn, NoBox, Unread, number
 from entrypoint.system import bucket, parallel
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"})
+# Browsers on Windows save JPEG as .jfif.
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jif", ".jfif"})
+PHOTO_SUFFIXES = JPEG_SUFFIXES | {".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif"}
+# Folders of pictures that belong to photos of the same names.
+MASKS = frozenset({"mask", "masks", "segmentation", "segmentations", "segmentationclass", "segmentationobject"})
 # Names that annotation tools give to folders and files -> the split that they mean.
 PARTS = {
     "train": "train",
@@ -35,16 +40,21 @@ OTHER_FILE = "second file of annotations for a photo, skipped"
 OTHER_SPLIT = "photo listed in two splits, taken for one"
 
 Folders = tuple[str, ...]
+Annotation = Drawn | NoBox | Unread
 
 
 @dataclass(slots=True)
 class Labelled:
     """The annotations of a photo, unchecked."""
 
-    annotations: list[Drawn | NoBox]
+    annotations: list[Annotation]
     in_pixels: bool = False  # corners are in pixels; otherwise they are fractions of width and height
     size: tuple[int, int] | None = None  # width and height of the picture that was annotated, if the format has them
     part: str | None = None  # "train", "validation" or "test", if the annotations name a split
+    told: str = ""  # what was decided about the size
+    is_turned: bool = False  # the boxes were drawn on the stored photo and are turned upright with it
+    is_upright: bool = False  # the tool is known to draw on upright photos, whatever size it writes
+    others: list[Labelled] = field(default_factory=list)  # what else the annotations have for this photo
 
 
 @dataclass
@@ -54,9 +64,19 @@ class Source:
     place: Place  # the file, or the folder of the files
     labels: list[str]  # the labels that the annotations list, in the order of their ids
     images: dict[str, Labelled] = field(default_factory=dict)  # by the photo's key
-    missing: list[str] = field(default_factory=list)  # named photos, or files, for which no photo or several fit
-    unreadable: list[str] = field(default_factory=list)  # files of annotations that are damaged
+    lost: dict[str, list[str]] = field(default_factory=dict)  # key of `losses.MENDS` -> photos or files of annotations
     found: dict[str, list[str]] = field(default_factory=dict)  # other problems: kind -> photos or files
+
+    def lose(self, reason: str, where: str) -> None:
+        """Adds a photo that is lost. `reason` is a key of `losses.MENDS`."""
+        self.lost.setdefault(reason, []).append(where)
+
+    def lose_photo(self, name: str, several: list[str]) -> None:
+        """Adds an annotation for which no photo fits. `several` are the photos of that name: none of them is nearer."""
+        if len(several) > 1:
+            self.lose(losses.SEVERAL, f"{name}: {', '.join(several[:3])}")
+        else:
+            self.lose(losses.MISSING, name)
 
     def tell(self, kind: str, where: str) -> None:
         """Adds a problem of the annotations themselves."""
@@ -65,8 +85,9 @@ class Source:
     def add(self, photo: str, labelled: Labelled) -> None:
         """Adds the annotations that a document of many photos has for one photo.
 
-        If two documents name different splits for the photo, only the annotations of one split are kept: the split that
-        the photo's folder is named after, or else the split that was added first.
+        If documents name different splits for the photo, only the annotations of one split are kept: the split that the
+        photo's folder is named after, or else the split that was added first. Annotations that differ are never put
+        together: the size of the photo can tell later which of them belong to it.
         """
         known = self.images.setdefault(photo, labelled)
         if known is labelled:
@@ -77,7 +98,8 @@ class Source:
                 self.images[photo] = labelled
             return
         known.part = known.part or labelled.part
-        known.annotations += labelled.annotations
+        if (labelled.annotations, labelled.size) != (known.annotations, known.size):
+            known.others.append(labelled)
 
     def add_files(self, claims: list[tuple[str, str, Labelled]]) -> None:
         """Adds photos that have a file of annotations each.
@@ -162,18 +184,33 @@ class Files:
 
         The name can start with folders of another machine. `near` is the key of the file that contains the name.
         """
-        path = PurePosixPath(name.replace("\\", "/"))
+        path = path_of(name)
         folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
         return self.by_name.of(path.name).nearest(folders, part_of_file(near))
+
+    def named_alike(self, name: str) -> list[str]:
+        """Returns the photos of that name in all folders."""
+        return self.by_name.of(path_of(name).name).keys
 
     def beside(self, key: str) -> str | None:
         """Returns the photo with the same stem as an annotation file, or None if no photo or several photos fit.
 
         The photo lies in the same folder as the file, or in a parallel folder of the same split.
         """
-        path, part = PurePosixPath(key), part_of_folders(key)
-        folders = list(path.parts[:-1])
-        return self.by_stem.of(path.stem).of_split(part, folders).nearest(folders, part)
+        return self._beside(key).nearest(list(PurePosixPath(key).parts[:-1]), part_of_folders(key))
+
+    def all_beside(self, key: str) -> list[str]:
+        """Returns the photos with the same stem as an annotation file that can be of its split."""
+        return self._beside(key).keys
+
+    def _beside(self, key: str) -> Namesakes:
+        path = PurePosixPath(key)
+        return self.by_stem.of(path.stem).of_split(part_of_folders(key), list(path.parts[:-1]))
+
+
+def path_of(name: str) -> PurePosixPath:
+    """Returns the path in a name, which can be one of Windows."""
+    return PurePosixPath(name.replace("\\", "/"))
 
 
 class Index:
@@ -193,7 +230,8 @@ class Index:
         if name not in self.known:
             found = self.by_name.get(fold(name), [])
             keys = [key for exact, key in found if exact == name] or [key for _, key in found]
-            self.known[name] = Namesakes(keys)
+            # A mask has the name of its photo.
+            self.known[name] = Namesakes([key for key in keys if not is_mask(key)] or keys)
         return self.known[name]
 
 
@@ -266,6 +304,11 @@ def first_of(keys: list[str], part: str | None) -> str | None:
 
     ranked = sorted(keys, key=rank)
     return None if len(ranked) > 1 and rank(ranked[-1]) == rank(ranked[-2]) else ranked[-1]
+
+
+def is_mask(key: str) -> bool:
+    """Returns whether a picture lies in a folder of masks, which belong to photos of the same names."""
+    return any(folder.lower() in MASKS for folder in PurePosixPath(key).parts[:-1])
 
 
 def fold(name: str) -> str:

@@ -1,0 +1,99 @@
+"""In which picture boxes in pixels were drawn, if the annotations give another size than the photo has.
+
+The boxes of all photos decide together, because a box that reaches out of a picture was not drawn in it. If nothing
+speaks for one reading, the photos are lost: a guess would train on wrong boxes, and nobody would notice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from entrypoint.data import losses
+from entrypoint.data.boxes import Drawn, Unread
+from entrypoint.data.formats.source import Labelled
+from entrypoint.data.images import Frame
+
+TURNED = "boxes drawn on a photo before it was turned upright, turned with it"
+UPRIGHT = "size of the photo before it was turned upright beside boxes of the upright one, boxes not turned"
+SCALED = "size in the annotations is not that of the photo, boxes scaled to it"
+CROPPED = "size in the annotations is not that of the photo, boxes taken in pixels of the photo"
+# That all boxes lie in a part of the picture they were drawn in can be chance if they are fewer.
+LEAST_BOXES = 10
+
+Photos = Mapping[str, Labelled]
+Size = tuple[int, int]
+
+
+def decide(labelled: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
+    """Returns the photos with the size that their boxes in pixels belong to.
+
+    `frames` has the size and orientation of the photos whose header could be read.
+    """
+    result = dict(labelled)
+    other = {key: frames[key] for key, each in labelled.items() if is_other(each, frames.get(key))}
+    turned = {key for key, frame in other.items() if is_swapped(labelled[key], frame)}
+    for keys, choose in ((sorted(turned), turned_reading), (sorted(other.keys() - turned), resized_reading)):
+        if keys:
+            result |= choose({key: labelled[key] for key in keys}, frames)
+    return result
+
+
+def is_other(labelled: Labelled, frame: Frame | None) -> bool:
+    """Returns whether the annotations give another size than the upright photo has, and boxes depend on it."""
+    return frame is not None and labelled.in_pixels and labelled.size not in (None, frame.size)
+
+
+def is_swapped(labelled: Labelled, frame: Frame) -> bool:
+    """Returns whether the annotations give the size of a photo before it was turned upright."""
+    return frame.is_on_its_side and labelled.size == frame.size[::-1]
+
+
+def turned_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
+    """Returns photos whose width and height are swapped: the boxes show whether they were drawn before the turn.
+
+    Some tools write the size of the stored photo and draw on the upright one.
+    """
+    fits_stored = not any_leaves(photos, {key: frames[key].size[::-1] for key in photos})
+    fits_upright = not any_leaves(photos, {key: frames[key].size for key in photos})
+    if fits_upright and (not fits_stored or all(each.is_upright for each in photos.values())):
+        return {key: dataclasses.replace(each, size=frames[key].size, told=UPRIGHT) for key, each in photos.items()}
+    if fits_stored and not fits_upright:
+        return {key: dataclasses.replace(each, is_turned=True, told=TURNED) for key, each in photos.items()}
+    return {key: lost(losses.TURNED, key, each, frames[key].size) for key, each in photos.items()}
+
+
+def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
+    """Returns photos of another size than the annotations give: the boxes show in which picture they were drawn.
+
+    A photo was made smaller or larger after the boxes were drawn, or cut out of a larger picture before.
+    """
+    sizes = {key: each.size for key, each in photos.items() if each.size is not None}
+    fits_declared = not any_leaves(photos, sizes)
+    fits_photo = not any_leaves(photos, {key: frames[key].size for key in photos})
+    boxes = sum(len(each.annotations) for each in photos.values())
+    is_cut = all(frames[key].width <= size[0] and frames[key].height <= size[1] for key, size in sizes.items())
+    if fits_declared and (not fits_photo or not is_cut):
+        return {key: dataclasses.replace(each, told=SCALED) for key, each in photos.items()}
+    if fits_photo and (not fits_declared or boxes >= LEAST_BOXES):
+        return {key: dataclasses.replace(each, size=frames[key].size, told=CROPPED) for key, each in photos.items()}
+    return {key: lost(losses.SIZE, key, each, frames[key].size) for key, each in photos.items()}
+
+
+def any_leaves(photos: Photos, sizes: Mapping[str, Size]) -> bool:
+    """Returns whether a box reaches out of its picture; `sizes` has width and height of the pictures."""
+    return any(box.leaves(*sizes[key]) for key, each in photos.items() for box in boxes_of(each))
+
+
+def boxes_of(labelled: Labelled) -> Iterable[Drawn]:
+    """Returns the annotations that are boxes."""
+    return (each for each in labelled.annotations if isinstance(each, Drawn))
+
+
+def lost(reason: str, key: str, labelled: Labelled, size: Size) -> Labelled:
+    """Returns a photo that is lost if it has a box, with the size that the annotations give and its own."""
+    if not any(True for _ in boxes_of(labelled)):
+        return labelled
+    width, height = labelled.size or size
+    where = f"{key}: {width} x {height} in the annotations, {size[0]} x {size[1]} in the photo"
+    return dataclasses.replace(labelled, annotations=[Unread(reason, where)])
