@@ -7,7 +7,6 @@ middle of the box.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from entrypoint.data.boxes import Drawn, NoBox
 from entrypoint.data.formats import cloud_annotations, documents
@@ -33,7 +32,7 @@ def read(files: Files) -> Source | None:
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
     """Adds a photo with its annotations."""
     name = first(entry, IMAGE)
-    photo = files.named(unquote(urlsplit(name).path) if "://" in name else name, key)
+    photo = files.named(name, key)
     if photo is None:
         source.lose_photo(name, files.named_alike(name))
         return

@@ -6,6 +6,7 @@ corners in pixels.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
@@ -109,9 +110,23 @@ def read_annotation(key: str, root: ElementTree.Element, listed: str | None) -> 
 
 def read_object(element: ElementTree.Element) -> Drawn:
     """Returns the box of an object."""
-    corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
     # Some programs add white space when they break XML into lines.
-    return Drawn((element.findtext("name") or "").strip(), *corners)
+    label = (element.findtext("name") or "").strip()
+    if element.find("robndbox") is not None:
+        # roLabelImg: the middle, the size, and the angle in radians.
+        sides = (element.findtext(f"robndbox/{name}") for name in ("cx", "cy", "w", "h"))
+        angle = number(element.findtext("robndbox/angle"))
+        return Drawn.from_centre(label, *sides).rotated(math.degrees(angle or 0.0))
+    corners = (number(element.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return Drawn(label, *corners).rotated(rotation_of(element))
+
+
+def rotation_of(element: ElementTree.Element) -> float:
+    """Returns the degrees by which CVAT's box was rotated, which CVAT writes among the attributes of an object."""
+    for attribute in element.iterfind("attributes/attribute"):
+        if attribute.findtext("name") == "rotation":
+            return number(attribute.findtext("value")) or 0.0
+    return 0.0
 
 
 def read_lists(files: Files) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from entrypoint.data import losses
 from entrypoint.data.boxes import Drawn, NoBox, Unread, number
@@ -34,6 +35,10 @@ PARTS = {
 }
 # Folders that only separate photos from annotations. Their names do not help to identify a photo.
 NEUTRAL = frozenset({"images", "labels", "annotations", "jpegimages", ".", ".."})
+# Words beside the name of a split that do not change its meaning.
+NEUTRAL_WORDS = NEUTRAL | set(
+    ["", "set", "split", "data", "dataset", "image", "img", "imgs", "photos", "pictures", "label", "coco", "instances"]
+)
 # As many folders of a photo are compared at most.
 DEEPEST = 32
 OTHER_FILE = "second file of annotations for a photo, skipped"
@@ -184,13 +189,16 @@ class Files:
 
         The name can start with folders of another machine. `near` is the key of the file that contains the name.
         """
-        path = path_of(name)
-        folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
-        return self.by_name.of(path.name).nearest(folders, part_of_file(near))
+        for each in readings(name):
+            path = path_of(each)
+            folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
+            if photo := self.by_name.of(path.name).nearest(folders, part_of_file(near)):
+                return photo
+        return None
 
     def named_alike(self, name: str) -> list[str]:
         """Returns the photos of that name in all folders."""
-        return self.by_name.of(path_of(name).name).keys
+        return next((keys for each in readings(name) if (keys := self.by_name.of(path_of(each).name).keys)), [])
 
     def beside(self, key: str) -> str | None:
         """Returns the photo with the same stem as an annotation file, or None if no photo or several photos fit.
@@ -206,6 +214,21 @@ class Files:
     def _beside(self, key: str) -> Namesakes:
         path = PurePosixPath(key)
         return self.by_stem.of(path.stem).of_split(part_of_folders(key), list(path.parts[:-1]))
+
+
+def readings(name: str) -> Iterator[str]:
+    """Yields a name as it is, then as an address: the path that Label Studio puts behind `?d=`, and without escapes.
+
+    A file can have a percent sign in its name, so the name as it is comes first.
+    """
+    yield name
+    if "%" in name or "?" in name or "://" in name:
+        try:
+            parts = urlsplit(name)
+        except ValueError:
+            return
+        yield from (unquote(value) for value in parse_qs(parts.query).get("d", []))
+        yield unquote(parts.path)
 
 
 def path_of(name: str) -> PurePosixPath:
@@ -322,11 +345,14 @@ def meaningful(folders: Iterable[str]) -> list[str]:
 
 
 def part_of_folders(key: str) -> str | None:
-    """Returns the split that a folder of the key is named after: `train`, `valid`, `val2017`; None if there is none."""
-    for folder in PurePosixPath(key).parts[:-1]:
-        if (name := folder.lower().rstrip("0123456789")) in PARTS:
-            return PARTS[name]
-    return None
+    """Returns the split that a folder of the key is named after, such as `val2017` and `Training Set`, or None."""
+    return next(filter(None, map(part_of_name, PurePosixPath(key).parts[:-1])), None)
+
+
+def part_of_name(name: str) -> str | None:
+    """Returns the split that a name means if it has no other meaning: a `train_station` is no split."""
+    words = [word for word in re.split("[^a-z]+", name.lower()) if word not in NEUTRAL_WORDS]
+    return PARTS.get(words[0]) if len(words) == 1 else None
 
 
 def may_be_of(part: str | None, photo: str) -> bool:
