@@ -36,9 +36,21 @@ PARTS = {
 # Folders that only separate photos from annotations. Their names do not help to identify a photo.
 NEUTRAL = frozenset({"images", "labels", "annotations", "jpegimages", ".", ".."})
 # Words beside the name of a split that do not change its meaning.
-NEUTRAL_WORDS = NEUTRAL | set(
-    ["", "set", "split", "data", "dataset", "image", "img", "imgs", "photos", "pictures", "label", "coco", "instances"]
-)
+NEUTRAL_WORDS = NEUTRAL | {
+    "",
+    "set",
+    "split",
+    "data",
+    "dataset",
+    "image",
+    "img",
+    "imgs",
+    "photos",
+    "pictures",
+    "label",
+    "coco",
+    "instances",
+}
 # As many folders of a photo are compared at most.
 DEEPEST = 32
 OTHER_FILE = "second file of annotations for a photo, skipped"
