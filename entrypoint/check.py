@@ -3,17 +3,20 @@
 It reads the annotations, reports their content, decodes every photo as the conversion does, and writes nothing.
 """
 
+import dataclasses
 import json
 from typing import Any
 
 from entrypoint.data import annotations, examples, images, quality, records, tf_record
-from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.annotations import Dataset, LabelledImage, Origin
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import DataQuality, Seen
 from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, logs, parallel, streams
+from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
+from entrypoint.training import pipeline
 from entrypoint.zoo import input_size
 
 SHOWN = 20  # names of each kind of finding; `--json` prints all of them
@@ -22,13 +25,28 @@ SHOWN = 20  # names of each kind of finding; `--json` prints all of them
 def run(settings: Settings, *, as_json: bool) -> int:
     """Prints what was found, first in the annotations; returns 0 if the job can start, 2 if it would stop.
 
+    With `as_json`, standard output has a JSON document whatever happens; an error is its `error`.
+
     Raises:
-        UserError: the bucket or its annotations cannot be read, or the model's input size is not known.
+        UserError: the job would refuse the settings, or the bucket or its annotations cannot be read.
     """
+    try:
+        stops = find(settings, as_json=as_json)
+    except UserError as error:
+        if not as_json:
+            raise
+        streams.put(json.dumps({"error": str(error), "stops": [str(error)]}, indent=1))
+        return error.exit_code
+    return 2 if stops else 0
+
+
+def find(settings: Settings, *, as_json: bool) -> list[str]:
+    """Prints what was found; returns the reasons for which the job would stop."""
+    refuse_early(settings)
     size = input_size.of_model(settings)
-    dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
+    dataset, origin = annotations.read_with_origin(settings, exclude=settings.result_dir)
     if not as_json:
-        streams.put(as_text(describe(dataset, settings, Seen())))
+        streams.put(as_text(describe(dataset, settings, Seen()), origin, split_of(dataset)))
     seen = read_photos(dataset.images, settings)
     facts = describe(dataset, settings, seen)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
@@ -36,10 +54,27 @@ def run(settings: Settings, *, as_json: bool) -> int:
     stops = reasons_to_stop(dataset, facts, seen, settings)
     if as_json:
         facts["found"] |= seen.kinds()
-        streams.put(json.dumps({**facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
+        about = {"annotations": dataclasses.asdict(origin), "split": split_of(dataset)}
+        streams.put(json.dumps({**about, **facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
     else:
         streams.put(about_photos(found, stops, seen))
-    return 2 if stops else 0
+    return stops
+
+
+def refuse_early(settings: Settings) -> None:
+    """Raises UserError for what the job would refuse before it reads anything."""
+    from entrypoint import job
+
+    pipeline.find(settings)
+    annotations.refuse_missing_bucket(settings.data_dir)
+    job.refuse_early(settings)
+
+
+def split_of(dataset: Dataset) -> str:
+    """Returns where the split comes from, in words."""
+    if any(image.part for image in dataset.images):
+        return "the bucket's own, and VALIDATION_FRACTION is not used"
+    return "by VALIDATION_FRACTION and SEED"
 
 
 def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]:
@@ -89,12 +124,14 @@ def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
     return seen
 
 
-def as_text(facts: dict[str, Any]) -> str:
+def as_text(facts: dict[str, Any], origin: Origin, of_split: str) -> str:
     """Returns the content of the annotations as text for a person."""
     photos = facts["photos"]
     lines = [
+        f"annotations in the format {origin.format}: {origin.place}",
         f"{photos['labelled']} labelled photos: {photos['train']} to train on, {photos['validation']} for validation, "
         f"{photos['empty']} of them without a box",
+        f"the split is {of_split}",
         f"{photos['without annotation']} photos of the bucket carry no annotation and are not used",
         f"{len(facts['labels'])} labels, with their boxes for training and for validation:",
         *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),

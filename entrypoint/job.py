@@ -18,7 +18,7 @@ from entrypoint.results.export import formats
 from entrypoint.settings.schema import Settings
 from entrypoint.system import copying, files, lease, parallel, signals, version
 from entrypoint.system.errors import UserError
-from entrypoint.training import last_job, pipeline
+from entrypoint.training import last_job, pipeline, start_checkpoint
 from entrypoint.workspace import Mark, Workspace
 
 logger = logging.getLogger("job")
@@ -100,6 +100,7 @@ def refuse_early(settings: Settings) -> None:
     """Fails fast on errors that can be detected before anything is read or downloaded."""
     pipeline.refuse_early(settings)
     formats.refuse_early(settings)
+    start_checkpoint.refuse_missing(settings)
 
 
 @contextmanager

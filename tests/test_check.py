@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import BOX, ROOT, environment, run_job, write_bucket
 
 
@@ -48,6 +50,32 @@ def test_bucket_without_annotations_is_a_named_error(tmp_path: Path) -> None:
     result = run_job("check", **settings(tmp_path))
     assert result.returncode == 2
     assert "_annotations.json is missing" in result.stdout
+
+
+def test_check_says_what_it_read_and_where_the_split_is_from(demo_bucket: Path, tmp_path: Path) -> None:
+    facts = json.loads(run_job("check", "--json", **settings(tmp_path) | {"DATA_DIR": demo_bucket}).stdout)
+    assert facts["annotations"] == {"format": "cloud_annotations", "place": str(demo_bucket / "_annotations.json")}
+    assert facts["split"] == "by VALIDATION_FRACTION and SEED"
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        ({"CHECKPOINT": "/nowhere/ckpt"}, "/nowhere/ckpt is missing: correct CHECKPOINT"),
+        (
+            {"MODEL": "faster_rcnn_resnet50_v1_640x640", "EXPORTS": "tflite", "PIPELINE_CONFIG": "/none"},
+            "is not a file",
+        ),
+        ({"DATA_DIR": "/nowhere"}, "DATA_DIR=/nowhere is not a folder"),
+    ],
+)
+def test_check_refuses_what_the_job_would_refuse_and_prints_json_all_the_same(
+    demo_bucket: Path, tmp_path: Path, refused: dict[str, str], words: str
+) -> None:
+    result = run_job("check", "--json", **settings(tmp_path) | {"DATA_DIR": demo_bucket} | refused)
+    assert result.returncode == 2
+    assert words in json.loads(result.stdout)["error"]
+    assert words in run_job("check", **settings(tmp_path) | {"DATA_DIR": demo_bucket} | refused).stdout
 
 
 def test_check_does_without_tensorflow(demo_bucket: Path, tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ class LabelledImage:
     version: str = field(default="", compare=False)  # changes whenever the photo changes
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which annotations of a bucket were read."""
+
+    format: str  # its name, as in DATA_FORMAT
+    place: str  # the file, or the folder of the files
+
+
 @dataclass
 class Findings:
     """All repairs and losses: kind -> the photos or labels concerned."""
@@ -80,7 +88,8 @@ def run(work: Workspace) -> str:
         bucket.fetch(refuse_missing_records(work.settings.records_dir) / "dataset.json", work.dataset)
         dataset = load(work)
     else:
-        dataset = read_bucket(work.settings, exclude=work.results)
+        dataset, origin = read_with_origin(work.settings, exclude=work.results)
+        logger.info("annotations in the format %s: %s", origin.format, origin.place)
         files.write_json(work.dataset, dataset)
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
@@ -131,7 +140,14 @@ def to_object(item: dict[str, Any]) -> Any:
 
 
 def read_bucket(settings: Settings, exclude: Place) -> Dataset:
-    """Returns the dataset of the bucket DATA_DIR. `exclude` is a folder in it that holds no data of the user.
+    """Returns the dataset of the bucket DATA_DIR; see `read_with_origin`."""
+    return read_with_origin(settings, exclude)[0]
+
+
+def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origin]:
+    """Returns the dataset of the bucket DATA_DIR, and where it comes from.
+
+    `exclude` is a folder in the bucket that holds no data of the user.
 
     Raises:
         UserError: there are no annotations in a known format, or they hold no box that can be used.
@@ -164,7 +180,8 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
         raise UserError(
             f"{source.place} has no usable box ({describe(findings)}): {mend_for_no_box(findings)}, then start again"
         )
-    return Dataset(labels, images, findings, unlabelled=len(files.photos - labelled.keys() - source.images.keys()))
+    unlabelled = len(files.photos - labelled.keys() - source.images.keys())
+    return Dataset(labels, images, findings, unlabelled), Origin(source.format, str(source.place))
 
 
 def mend_for_no_box(findings: Findings) -> str:

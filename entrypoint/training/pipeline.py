@@ -85,7 +85,7 @@ def outputs(work: Workspace) -> list[Path]:
 
 def fingerprint(work: Workspace) -> str:
     """Returns a digest of the config that the job starts from, and of WORK_DIR, which is written into the config."""
-    return files.digest([source(work).read_text(encoding="utf-8"), str(work.root)])
+    return files.digest([pipeline_config.text_of(source(work)), str(work.root)])
 
 
 def find(settings: Settings) -> Path | None:

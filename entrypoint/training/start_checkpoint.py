@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from entrypoint import workspace
+from entrypoint.settings.schema import Settings
 from entrypoint.system import bucket, documents, download, files, foreign
 from entrypoint.system.archive import open_tar
 from entrypoint.system.download import RefusedError, TransientError, WrongHashError
@@ -128,6 +129,18 @@ def find_source(work: Workspace) -> str | None:
     return str(path if path.exists() else Path(base).absolute() / path.name)
 
 
+def refuse_missing(settings: Settings) -> None:
+    """Raises UserError if the checkpoint to start from is a local file or folder that does not exist."""
+    source = find_source(Workspace(settings))
+    if source and "://" not in source and not Path(source).exists():
+        raise missing(source, settings)
+
+
+def missing(source: str, settings: Settings) -> UserError:
+    """Returns the error for a checkpoint that does not exist."""
+    return UserError(f"{source} is missing: correct CHECKPOINT, or put {settings.model}'s archive into ZOO_URL")
+
+
 def refuse_own(place: Path, work: Workspace) -> Path:
     """Returns the place; raises UserError if this job would save checkpoints there and remove the start checkpoint."""
     ours = (work.results, work.root, work.settings.checkpoint_dir)
@@ -170,7 +183,7 @@ def fetch(source: str, work: Workspace) -> Path:
         raise UserError(f"CHECKPOINT or ZOO_URL: {redact(source)} does not begin with one of {schemes}")
     path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(source)
     if not path.is_file():
-        raise UserError(f"{path} is missing: correct CHECKPOINT, or put {work.settings.model}'s archive into ZOO_URL")
+        raise missing(str(path), work.settings)
     return verified(path, str(path), work)
 
 

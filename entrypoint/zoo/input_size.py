@@ -63,7 +63,7 @@ def of_model(settings: Settings) -> InputSize | None:
     path = settings.pipeline_config
     if path is not None:
         try:
-            return of_config(path.read_text(encoding="utf-8"))
+            return of_config(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeError) as error:
             raise UserError(f"PIPELINE_CONFIG={path} cannot be read ({error})") from None
     model = catalogue.find(settings.model)

@@ -76,7 +76,8 @@ def parse(text: str, *, tolerant: bool = False) -> Any:
 def text_of(path: Path) -> str:
     """Returns the content of a config; raises UserError if it is not text."""
     try:
-        return path.read_text(encoding="utf-8")
+        # Editors on Windows begin a text with a byte order mark.
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8 (byte {error.start})") from None
 
@@ -226,5 +227,5 @@ def refuse_empty_input(config: Any, path: Path) -> None:
 
 def line_of(path: Path, text: str) -> int:
     """Returns the number of the first line that holds the text outside of a comment; 1 if no line does."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     return next((number for number, line in enumerate(lines, start=1) if text in line.partition("#")[0]), 1)

@@ -282,6 +282,10 @@ def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: 
         run(tmp_path, text)
 
 
+def test_byte_order_mark_of_a_config_is_no_error(tmp_path: Path) -> None:
+    assert run(tmp_path, "\ufeff" + user_config()).train_config.num_steps == 1000
+
+
 def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"PIPELINE_CONFIG=.*nowhere.config is not a file"):
         pipeline.find(make_settings(tmp_path, pipeline_config=tmp_path / "nowhere.config"))
@@ -391,6 +395,11 @@ def test_config_without_a_start_is_refused_before_a_checkpoint_of_another_model_
             r"freeze_variables has '\*', which is not a regular expression",
         ),
         ("num_steps:", 'freeze_variables: ".*" num_steps:', "leave no variable to train"),
+        (
+            "num_steps:",
+            'freeze_variables: "FeatureExtractor" num_steps:',
+            "'FeatureExtractor' in the .* fits no variable",
+        ),
         ("height: 160", "height: 0", "height is 0: the model's input must have a size"),
         ("warmup_steps: 50", "warmup_steps: 700", "cannot build what the pipeline.config describes: .*total_steps"),
         ("kernel_size: 3", "kernel_size: 0", "the model in the pipeline.config cannot be built: .*kernel_size"),

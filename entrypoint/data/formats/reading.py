@@ -28,11 +28,19 @@ def read(files: Files, name: str) -> Source:
     if name == "auto":
         return recognise(files)
     chosen = format_of(name)
-    source = chosen.read(files)
+    source = read_format(chosen, files)
     if source is None:
         raise UserError(
             f"{files.root} has no annotations of DATA_FORMAT={name}, which are {chosen.wanted}{about_damaged(files)}"
         )
+    return source
+
+
+def read_format(chosen: AnnotationFormat, files: Files) -> Source | None:
+    """Returns the annotations in that format with its name, or None if the bucket has no files of it."""
+    source = chosen.read(files)
+    if source is not None:
+        source.format = chosen.name
     return source
 
 
@@ -42,9 +50,9 @@ def recognise(files: Files) -> Source:
     own = [each for each in formats if each.comes_first]
     others = [each for each in formats if not each.comes_first]
     for each in own:
-        if (source := each.read(files)) is not None:
+        if (source := read_format(each, files)) is not None:
             return source
-    found = {each.name: source for each in others if (source := each.read(files)) is not None}
+    found = {each.name: source for each in others if (source := read_format(each, files)) is not None}
     if len(found) > 1:
         names = "|".join(found)
         raise UserError(f"{files.root} has annotations of several formats: say which to take, DATA_FORMAT={names}")

@@ -83,6 +83,7 @@ class Source:
     images: dict[str, Labelled] = field(default_factory=dict)  # by the photo's key
     lost: dict[str, list[str]] = field(default_factory=dict)  # key of `losses.MENDS` -> photos or files of annotations
     found: dict[str, list[str]] = field(default_factory=dict)  # other problems: kind -> photos or files
+    format: str = ""  # the name of the format
 
     def lose(self, reason: str, where: str) -> None:
         """Adds a photo that is lost. `reason` is a key of `losses.MENDS`."""

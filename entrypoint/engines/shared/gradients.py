@@ -15,6 +15,8 @@ from entrypoint.system.errors import UserError
 
 logger = logging.getLogger("job")
 
+# The fields of a train_config with patterns of names of variables.
+PATTERNS = ("freeze_variables", "update_trainable_variables")
 # The ends of the names that slim and Keras give to biases.
 BIAS = re.compile(r"/bias(es)?(:\d+)?$")
 
@@ -29,9 +31,11 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
     def fits(variable: Any, patterns: Any) -> bool:
         return any(re.search(pattern, variable.name) for pattern in patterns)
 
-    for name in ("freeze_variables", "update_trainable_variables"):
+    for name in PATTERNS:
         for pattern in getattr(train, name):
             refuse_pattern(name, pattern)
+    for name, pattern in without_effect(variables, train):
+        logger.warning("%s", refusal(name, pattern, variables))
     wanted = train.update_trainable_variables
     found = [each for each in variables if not wanted or fits(each, wanted)]
     found = [each for each in found if not fits(each, train.freeze_variables)]
@@ -40,6 +44,29 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
     if len(found) < len(variables):
         logger.info("%d of %d variables are trained, the rest is frozen", len(found), len(variables))
     return found
+
+
+def refuse_without_effect(variables: list[Any], train: Any) -> None:
+    """Raises UserError if a pattern of a train_config fits no variable, so that it would do nothing."""
+    for name, pattern in without_effect(variables, train):
+        raise UserError(f"{refusal(name, pattern, variables)}: correct the pattern, or remove it")
+
+
+def without_effect(variables: list[Any], train: Any) -> list[tuple[str, str]]:
+    """Returns the patterns of a train_config that fit no variable, each with the name of its field."""
+    return [
+        (name, pattern)
+        for name in PATTERNS
+        for pattern in getattr(train, name)
+        if not any(re.search(pattern, each.name) for each in variables)
+    ]
+
+
+def refusal(name: str, pattern: str, variables: list[Any]) -> str:
+    """Returns the message about a pattern that fits no variable, with the first, the middle and the last of them."""
+    names = sorted(each.name for each in variables)
+    shown = ", ".join(dict.fromkeys([names[0], names[len(names) // 2], names[-1]]))
+    return f"{name} {pattern!r} in the pipeline.config fits no variable of the model, which has {shown} and others"
 
 
 def refuse_pattern(name: str, pattern: str) -> None:
