@@ -167,6 +167,7 @@ def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origi
     labelled = sizes.decide(
         {key: choose(key, each, frames.get(key), findings) for key, each in labelled.items()}, frames
     )
+    sizes.refuse_many_beyond(labelled, frames, settings.max_repaired)
     images = []
     for key, each in keep_own_split(labelled, findings).items():
         if settings.empty_photos == "drop" and all(one is NoBox.NEGATIVE for one in each.annotations):

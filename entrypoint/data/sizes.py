@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from entrypoint.data import losses
-from entrypoint.data.boxes import Drawn, Unread
+from entrypoint.data.boxes import TOLERANCE, Drawn, Unread
 from entrypoint.data.formats.source import Labelled
 from entrypoint.data.images import Frame
+from entrypoint.system.errors import UserError
 
 TURNED = "boxes drawn on a photo before it was turned upright, turned with it"
 UPRIGHT = "size of the photo before it was turned upright beside boxes of the upright one, boxes not turned"
@@ -97,3 +98,38 @@ def lost(reason: str, key: str, labelled: Labelled, size: Size) -> Labelled:
     width, height = labelled.size or size
     where = f"{key}: {width} x {height} in the annotations, {size[0]} x {size[1]} in the photo"
     return dataclasses.replace(labelled, annotations=[Unread(reason, where)])
+
+
+def refuse_many_beyond(labelled: Photos, frames: Mapping[str, Frame], max_repaired: float) -> None:
+    """Raises UserError if more boxes reach out of their photos, or have no area, than MAX_REPAIRED allows.
+
+    To cut most boxes of a data set to the photos is no repair. A few boxes are no evidence.
+    """
+    drawn = [(key, box) for key, each in labelled.items() for box in in_fractions(each, frames.get(key))]
+    for words, is_faulty in (("reach out of their photos", reaches_out), ("have no area", has_no_area)):
+        faulty = [key for key, box in drawn if is_faulty(box)]
+        if len(faulty) >= LEAST_BOXES and len(faulty) > max_repaired * len(drawn):
+            raise UserError(
+                f"{len(faulty)} of {len(drawn)} boxes {words}, the first on {faulty[0]}, more than "
+                f"MAX_REPAIRED={max_repaired:g} allows: the boxes may be in other units, or belong to other photos; "
+                "export the annotations again, or raise MAX_REPAIRED if the boxes are right"
+            )
+
+
+def in_fractions(labelled: Labelled, frame: Frame | None) -> Iterable[Drawn]:
+    """Returns the boxes of a photo as fractions of it; nothing if they are in pixels and its size is not known."""
+    size = labelled.size or (frame.size if frame else None)
+    if not labelled.in_pixels:
+        return boxes_of(labelled)
+    return (box.to_fractions(*size) for box in boxes_of(labelled)) if size else ()
+
+
+def reaches_out(box: Drawn) -> bool:
+    """Returns whether a box in fractions reaches out of its photo by more than a rounding."""
+    values = [value for value in (box.x, box.y, box.x2, box.y2) if value is not None]
+    return any(not -TOLERANCE <= value <= 1 + TOLERANCE for value in values)
+
+
+def has_no_area(box: Drawn) -> bool:
+    """Returns whether two corners of a box lie on one line."""
+    return None not in (box.x, box.y) and (box.x == box.x2 or box.y == box.y2)

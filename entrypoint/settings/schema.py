@@ -174,6 +174,13 @@ class Settings(BaseSettings):
         le=1,
         description="largest share of missing or unreadable photos that the job skips; it stops if there are more",
     )
+    max_repaired: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of boxes that reach out of their photos, or have no area, that the job cuts or "
+        "skips; it stops if there are more, because boxes in other units look like this",
+    )
     checkpoint_seconds: float = Field(300, ge=0, le=86_400, description="seconds of training between two checkpoints")
     workers: int = Field(
         32,

@@ -17,8 +17,9 @@ from tests.conftest import make_settings
 WIDTH, HEIGHT = 200, 100
 
 
-def read(folder: Path) -> Dataset:
-    return annotations.read_bucket(make_settings(folder.parent, data_dir=folder), exclude=folder / "results")
+def read(folder: Path, **settings: Any) -> Dataset:
+    values = make_settings(folder.parent, data_dir=folder, **settings)
+    return annotations.read_bucket(values, exclude=folder / "results")
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -301,3 +302,41 @@ def test_percent_sign_in_the_name_of_a_file_is_one(tmp_path: Path) -> None:
     draw(tmp_path / "b" / "50%25.jpg")
     write_coco(tmp_path / "b", coco_of([[10, 10, 20, 20]], file_name="50%25.jpg"))
     assert [image.key for image in read(tmp_path / "b").images] == ["50%25.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("0 50 50 20 20", "12 of 24 boxes reach out of their photos"), ("0 0.5 0.5 0 0.2", "12 of 24 boxes have no area")],
+)
+def test_repair_of_most_boxes_stops(tmp_path: Path, line: str, words: str) -> None:
+    write_yolo(tmp_path / "b", *[f"{line}\n0 0.5 0.5 0.2 0.2"] * 12)
+    with pytest.raises(UserError, match=f"{words}, the first on images/0.jpg, more than MAX_REPAIRED=0.1 allows"):
+        read(tmp_path / "b")
+    assert len(read(tmp_path / "b", max_repaired=0.6).images) == 12
+
+
+def test_boxes_that_are_a_rounding_over_the_edge_are_cut(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "b", *["0 0.5 0.5 1.004 1.004"] * 12)
+    assert approximately(boxes_of(read(tmp_path / "b"), "images/0.jpg")[0], 0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"0.txt": "0 0.5 0.5 0.2 0.2", "1.txt": ""},
+            "2 text files such as 0.txt are in YOLO's form, and no file lists",
+        ),
+        ({"a.csv": "filename,width"}, "a.csv is a table, which this job does not read"),
+        ({"0.json": json.dumps({"shapes": [], "imagePath": "0.jpg"})}, "0.json is from LabelMe"),
+        ({"p.json": json.dumps([{"id": 1, "data": {}, "annotations": []}])}, "p.json is from Label Studio"),
+        ({"notes.md": ""}, r"The bucket has 2 photos and 1 other files \(1 .md\)"),
+    ],
+)
+def test_message_lists_what_lies_there_and_what_is_lacking(tmp_path: Path, files: dict[str, str], words: str) -> None:
+    for number in range(2):
+        draw(tmp_path / "b" / f"{number}.jpg")
+    for name, content in files.items():
+        write(tmp_path / "b" / name, content)
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / "b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import get_args
 
+from entrypoint.data.formats import contents
 from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.source import Files, Source
 from entrypoint.settings.choices import DataFormat
@@ -61,7 +62,7 @@ def recognise(files: Files) -> Source:
     wanted = "; ".join(f"{each.name}: {each.wanted}" for each in others)
     raise UserError(
         f"{files.root / '_annotations.json'} is missing: DATA_DIR must name the bucket's root, where it lies, "
-        f"or annotations of another format ({wanted}){about_damaged(files)}"
+        f"or annotations of another format ({wanted}){about_damaged(files)}. {contents.describe(files)}"
     )
 
 
