@@ -317,12 +317,12 @@ def choose(key: str, labelled: Labelled, frame: images.Frame | None, findings: F
     """
     if not labelled.others:
         return labelled
-    fitting = [each for each in (labelled, *labelled.others) if frame and each.size == frame.size]
-    if len(fitting) == 1:
+    entries = (labelled, *labelled.others)
+    fitting = [each for each in entries if frame and each.size == frame.size]
+    if len(fitting) == 1 and all(each.size for each in entries):
         findings.add("photo listed more than once, taken with the boxes of the entry that has its size", key)
         return dataclasses.replace(fitting[0], part=labelled.part)
-    count = 1 + len(labelled.others)
-    unread = Unread(losses.REPEATED, f"{key}: {count} entries")
+    unread = Unread(losses.REPEATED, f"{key}: {len(entries)} entries")
     return Labelled([unread], part=labelled.part)
 
 

@@ -5,4 +5,6 @@ from typing import Literal
 # entrypoint/results/export/NAME.py
 Export = Literal["saved_model", "tflite"]
 # entrypoint/data/formats/NAME.py; `auto` finds out.
-DataFormat = Literal["auto", "cloud_annotations", "coco", "pascal_voc", "yolo", "create_ml"]
+DataFormat = Literal[
+    "auto", "cloud_annotations", "coco", "pascal_voc", "yolo", "create_ml", "csv_rows", "labelme", "via", "label_studio"
+]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -189,6 +190,79 @@ def create_ml(folder: Path) -> None:
         write(folder / part / "_annotations.createml.json", json.dumps(document))
 
 
+def csv_rows(folder: Path) -> None:
+    """A table for each split, as the tutorials of TFRecords write it; a photo without objects has a row of its own."""
+    for part in ("train", "valid"):
+        rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+        for photo in PHOTOS:
+            if photo.part == part:
+                write(folder / part / photo.name, encode(photo))
+                size = f"{photo.name},{SIZE[0]},{SIZE[1]}"
+                rows += [",".join((size, *map(str, box))) for box in photo.boxes] or [f"{size},,,,,"]
+        write(folder / f"{part}_labels.csv", "\n".join(rows))
+
+
+def labelme(folder: Path) -> None:
+    """A file for each photo; one shape is a polygon."""
+    for photo in PHOTOS:
+        write(folder / photo.part / photo.name, encode(photo))
+        shapes = [
+            {"label": label, "shape_type": "rectangle", "points": [[x, y], [x2, y2]]}
+            if label == "cat"
+            else {"label": label, "shape_type": "polygon", "points": [[x, y], [x2, y], [x2, y2], [x, y2]]}
+            for label, x, y, x2, y2 in photo.boxes
+        ]
+        document = {"imagePath": photo.name, "imageData": "x" * 100, "imageWidth": SIZE[0], "imageHeight": SIZE[1]}
+        write((folder / photo.part / photo.name).with_suffix(".json"), json.dumps({**document, "shapes": shapes}))
+
+
+def via(folder: Path) -> None:
+    """A project for each split."""
+    for part in ("train", "valid"):
+        metadata = {}
+        for photo in PHOTOS:
+            if photo.part == part:
+                write(folder / part / photo.name, encode(photo))
+                regions = [
+                    {
+                        "shape_attributes": {"name": "rect", "x": x, "y": y, "width": x2 - x, "height": y2 - y},
+                        "region_attributes": {"kind": label} if label == "cat" else {"kind": {label: True}},
+                    }
+                    for label, x, y, x2, y2 in photo.boxes
+                ]
+                metadata[f"{photo.name}123"] = {"filename": photo.name, "size": 123, "regions": regions}
+        write(folder / part / "via_project.json", json.dumps({"_via_settings": {}, "_via_img_metadata": metadata}))
+
+
+def label_studio(folder: Path) -> None:
+    """An export for each split; the names of the photos are those before they were uploaded."""
+    for part in ("train", "valid"):
+        tasks: list[dict[str, Any]] = []
+        for photo in PHOTOS:
+            if photo.part == part:
+                write(folder / part / photo.name, encode(photo))
+                result = [
+                    {
+                        "type": "rectanglelabels",
+                        "original_width": SIZE[0],
+                        "original_height": SIZE[1],
+                        "value": {
+                            "x": 100 * x / SIZE[0],
+                            "y": 100 * y / SIZE[1],
+                            "width": 100 * (x2 - x) / SIZE[0],
+                            "height": 100 * (y2 - y) / SIZE[1],
+                            "rotation": 0,
+                            "rectanglelabels": [label],
+                        },
+                    }
+                    for label, x, y, x2, y2 in photo.boxes
+                ]
+                annotations = [{"was_cancelled": True, "result": []}, {"result": [*result, {"type": "choices"}]}]
+                data = {"image": f"/data/upload/7/0a1b2c3d-{quote(photo.name)}"}
+                tasks.append({"id": len(tasks), "data": data, "annotations": annotations})
+        write(folder / part / "project.json", json.dumps(tasks))
+
+
 WRITERS: tuple[Callable[[Path], None], ...] = (
     cloud_annotations,
     coco,
@@ -198,6 +272,10 @@ WRITERS: tuple[Callable[[Path], None], ...] = (
     yolo,
     yolo_with_splits_by_name,
     create_ml,
+    csv_rows,
+    labelme,
+    via,
+    label_studio,
 )
 
 

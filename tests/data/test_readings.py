@@ -327,9 +327,8 @@ def test_boxes_that_are_a_rounding_over_the_edge_are_cut(tmp_path: Path) -> None
             {"0.txt": "0 0.5 0.5 0.2 0.2", "1.txt": ""},
             "2 text files such as 0.txt are in YOLO's form, and no file lists",
         ),
-        ({"a.csv": "filename,width"}, "a.csv is a table, which this job does not read"),
-        ({"0.json": json.dumps({"shapes": [], "imagePath": "0.jpg"})}, "0.json is from LabelMe"),
-        ({"p.json": json.dumps([{"id": 1, "data": {}, "annotations": []}])}, "p.json is from Label Studio"),
+        ({"a.csv": "filename,width"}, "a.csv is a table without the columns that this job reads"),
+        ({"0.jpg.json": json.dumps({"objects": [], "size": {}})}, "0.jpg.json is from Supervisely"),
         ({"notes.md": ""}, r"The bucket has 2 photos and 1 other files \(1 .md\)"),
     ],
 )
@@ -340,3 +339,70 @@ def test_message_lists_what_lies_there_and_what_is_lacking(tmp_path: Path, files
         write(tmp_path / "b" / name, content)
     with pytest.raises(UserError, match=words):
         read(tmp_path / "b")
+
+
+def write_task(folder: Path, kind: str, value: dict[str, Any], **task: Any) -> None:
+    """Writes an export of Label Studio with one region on a photo."""
+    region = {"type": kind, "original_width": WIDTH, "original_height": HEIGHT, "value": {kind: ["cat"], **value}}
+    annotations = task.pop("annotations", [{"result": [region]}])
+    draw(folder / "0.jpg")
+    draw(folder / "1.jpg")
+    other = {"data": {"image": "1.jpg"}, "annotations": [{"result": [region]}]}
+    write(folder / "tasks.json", json.dumps([{"data": {"image": "0.jpg"}, "annotations": annotations, **task}, other]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("rectanglelabels", {"x": 50, "y": 20, "width": 20, "height": 40, "rotation": 90}, (0.3, 0.2, 0.5, 0.6)),
+        ("polygonlabels", {"points": [[10, 20], [30, 25], [20, 60]]}, (0.1, 0.2, 0.3, 0.6)),
+        ("ellipselabels", {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20}, (0.4, 0.3, 0.6, 0.7)),
+    ],
+)
+def test_shapes_of_label_studio_become_boxes(
+    tmp_path: Path, kind: str, value: dict[str, Any], expected: tuple[float, ...]
+) -> None:
+    write_task(tmp_path / "b", kind, value)
+    assert approximately(boxes_of(read(tmp_path / "b"), "0.jpg")[0], *expected)
+
+
+def test_task_that_two_people_did_differently_is_lost(tmp_path: Path) -> None:
+    box = {"x": 10, "y": 10, "width": 20, "height": 20}
+    write_task(tmp_path / "b", "rectanglelabels", box, annotations=[{"result": []}, {"result": [{"type": "x"}]}])
+    assert [len(image.boxes) for image in read(tmp_path / "b").images] == [0, 1]
+    region = {"type": "rectanglelabels", "original_width": WIDTH, "original_height": HEIGHT}
+    region |= {"value": {**box, "rectanglelabels": ["cat"]}}
+    write_task(tmp_path / "b", "rectanglelabels", box, annotations=[{"result": []}, {"result": [region]}])
+    assert read(tmp_path / "b").findings.kinds == {losses.REPEATED: ["0.jpg: 2 entries"]}
+
+
+def test_circle_of_labelme_becomes_a_box(tmp_path: Path) -> None:
+    draw(tmp_path / "b" / "0.jpg")
+    shape = {"label": "cat", "shape_type": "circle", "points": [[100, 50], [100, 70]]}
+    write(tmp_path / "b" / "0.json", json.dumps({"imagePath": "0.jpg", "shapes": [shape]}))
+    assert approximately(boxes_of(read(tmp_path / "b"), "0.jpg")[0], 0.4, 0.3, 0.6, 0.7)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_table_with_another_delimiter_is_read(tmp_path: Path, separator: str) -> None:
+    draw(tmp_path / "b" / "0.jpg")
+    rows = ["Filename,Class,xmin,ymin,xmax,ymax", "0.jpg,cat,20,10,60,40"]
+    write(tmp_path / "b" / "boxes.csv", "\r\n".join(rows).replace(",", separator))
+    assert approximately(boxes_of(read(tmp_path / "b"), "0.jpg")[0], 0.1, 0.1, 0.3, 0.4)
+
+
+def test_attribute_of_via_that_is_no_choice_is_no_label(tmp_path: Path) -> None:
+    draw(tmp_path / "b" / "0.jpg")
+    draw(tmp_path / "b" / "1.jpg")
+    rect = {"name": "rect", "x": 20, "y": 10, "width": 40, "height": 30}
+    photos = {
+        name: {"filename": name, "regions": [{"shape_attributes": rect, "region_attributes": attributes}]}
+        for name, attributes in (
+            ("0.jpg", {"colour": "red", "size": "big"}),
+            ("1.jpg", {"colour": "red", "class": "cat"}),
+        )
+    }
+    write(tmp_path / "b" / "via.json", json.dumps(photos))
+    dataset = read(tmp_path / "b")
+    assert dataset.labels == ["cat"]
+    assert dataset.findings.kinds == {losses.LABEL: ["0.jpg"]}

@@ -16,12 +16,7 @@ MOST_BYTES = 1 << 20  # of a file that is looked at
 CONVERT = "convert them to a format above"
 LIST = "put the labels into classes.txt, one on each line, in the order of their numbers"
 # A tool that writes JSON -> the keys of its documents.
-TOOLS = {
-    "LabelMe": {"shapes", "imagePath"},
-    "Label Studio": {"data", "annotations"},
-    "VGG Image Annotator": {"_via_img_metadata"},
-    "Supervisely": {"objects", "size"},
-}
+TOOLS = {"Supervisely": {"objects", "size"}, "V7": {"item", "annotations"}, "Labelbox": {"data_row", "projects"}}
 
 
 def describe(files: Files) -> str:
@@ -38,7 +33,7 @@ def near_misses(files: Files) -> Iterator[str]:
     if lines and is_yolo(files, lines[0]):
         yield f"{len(lines)} text files such as {lines[0]} are in YOLO's form, and no file lists the labels: {LIST}"
     if tables := files.with_suffix(".csv"):
-        yield f"{tables[0]} is a table, which this job does not read: {CONVERT}"
+        yield f"{tables[0]} is a table without the columns that this job reads: {CONVERT}"
     for key in files.with_suffix(".json")[:1]:
         if tool := tool_of(files, key):
             yield f"{key} is from {tool}, whose own JSON this job does not read: {CONVERT}, such as COCO"

@@ -13,9 +13,10 @@ from entrypoint.system.errors import UserError
 # The first FIRST files from the root down are read, and the LARGEST largest of the rest. If no file among them is of a
 # known kind, no more files are read, because a bucket can have a file of another kind for each photo.
 FIRST, LARGEST = 40, 10
-COCO, CREATE_ML, DAMAGED = "coco", "create_ml", "damaged"
+COCO, CREATE_ML, LABELME, VIA, LABEL_STUDIO = "coco", "create_ml", "labelme", "via", "label_studio"
+DAMAGED = "damaged"
 # The job does not use these fields, which are many times as large as the boxes.
-HEAVY = ("segmentation", "keypoints", "caption")
+HEAVY = ("segmentation", "keypoints", "caption", "imageData")
 COCO_LISTS = ("images", "annotations", "categories")
 # The older names come from Turi Create and from programs that export for it.
 IMAGE = ("image", "imagefilename", "imageURL", "filename")
@@ -61,9 +62,14 @@ def classify(content: bytes) -> tuple[str, Any]:
         document = json.loads(content.decode("utf-8-sig"), object_hook=without_heavy)
     except (ValueError, RecursionError):
         return DAMAGED if b'"annotation' in content else "", None
-    if is_coco(document):
-        return COCO, document
-    return (CREATE_ML, document) if is_create_ml(document) else ("", None)
+    tests = (
+        (COCO, is_coco),
+        (CREATE_ML, is_create_ml),
+        (LABELME, is_labelme),
+        (VIA, is_via),
+        (LABEL_STUDIO, are_tasks),
+    )
+    return next(((kind, document) for kind, is_kind in tests if is_kind(document)), ("", None))
 
 
 def without_heavy(item: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +114,42 @@ def rows_of(document: dict[str, Any], name: str) -> list[Any]:
 def is_create_ml(document: Any) -> bool:
     """Returns whether a document is a list with photos in it."""
     return isinstance(document, list) and any(is_entry(entry) for entry in document)
+
+
+def is_labelme(document: Any) -> bool:
+    """Returns whether a document has the shapes on a photo."""
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("shapes"), list)
+        and isinstance(document.get("imagePath"), str)
+    )
+
+
+def is_via(document: Any) -> bool:
+    """Returns whether a document has photos with regions, by any keys."""
+    if not isinstance(document, dict):
+        return False
+    photos = document.get("_via_img_metadata", document)
+    return isinstance(photos, dict) and any(is_via_entry(entry) for entry in photos.values())
+
+
+def is_via_entry(entry: Any) -> bool:
+    """Returns whether an item of the VGG Image Annotator is a photo."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("filename"), str)
+        and isinstance(entry.get("regions"), list | dict)
+    )
+
+
+def are_tasks(document: Any) -> bool:
+    """Returns whether a document is a list with tasks of Label Studio in it."""
+    return isinstance(document, list) and any(is_task(task) for task in document)
+
+
+def is_task(task: Any) -> bool:
+    """Returns whether an item of Label Studio's list is a task."""
+    return isinstance(task, dict) and isinstance(task.get("data"), dict) and isinstance(task.get("annotations"), list)
 
 
 def is_entry(entry: Any) -> bool:
