@@ -55,8 +55,8 @@ demo: install
 	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 600
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
-# A worker for each core. Tests of one file share what it trains, and stay together.
-PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadfile
+# A worker for each core. Tests of one file share what it trains, and stay together; tests/conftest.py groups them.
+PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 OTHER_GROUPS := $(addprefix --ignore tests/,end_to_end mounts jobs beam image)
 
 test: install-dev

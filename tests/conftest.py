@@ -38,6 +38,22 @@ hypothesis_settings.load_profile("default")
 NO_HISTORY = "the Git history is not in this copy of the files"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file in one worker, because they share what the file trains.
+
+    The long tests of a file with SHARES_NOTHING come first, one by one, so that no worker is idle at the end.
+    """
+
+    def shares_nothing(item: pytest.Item) -> bool:
+        module = item.getparent(pytest.Module)
+        return module is not None and getattr(module.obj, "SHARES_NOTHING", False)
+
+    for item in items:
+        if not shares_nothing(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: not shares_nothing(item))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Escapes names that are not UTF-8 in what a test printed: pytest's workers could not send them."""
