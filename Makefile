@@ -124,7 +124,7 @@ image:
 
 # Builds the CPU image on a base that debootstrap makes, and runs it. Needs root, and Debian's docker.io, debootstrap.
 test-image: install-dev
-	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
+	DOCKER=$(DOCKER) $(PYTEST) tests/image
 
 # What services get: jobs/NAME, with the names in it taken from the command line or the environment, and then NAME's
 # own client. `make submit-kubernetes IMAGE=... BUCKET=...`; what is missing is told.

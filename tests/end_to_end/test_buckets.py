@@ -82,13 +82,13 @@ def test_job_reads_from_and_writes_to_an_address(address: str, requests: Path, t
 
 
 def test_killed_job_on_an_address_resumes_on_another_machine(address: str, tmp_path: Path) -> None:
-    settings = {**SMOKE, "DATA_DIR": address, "CHECKPOINT_SECONDS": 0}
-    process = start_job("40", **settings, WORK_DIR=tmp_path / "work")
+    settings = {**SMOKE, "DATA_DIR": address}
+    process = start_job("10", **settings, WORK_DIR=tmp_path / "work", CHECKPOINT_SECONDS=0)
     read_until(process, lambda line: "checkpoint saved at step" in line)
     process.kill()
     process.communicate()
     # The lock of a job that was killed here is known to be dead; on another machine it is waited for.
-    result = run_job("40", **settings, WORK_DIR=tmp_path / "other")
+    result = run_job("10", **settings, WORK_DIR=tmp_path / "other")
     assert result.returncode == 0, result.stdout
     assert re.search(r"resumed at step [1-9]", result.stdout)
 
@@ -105,7 +105,7 @@ def test_checkpoint_of_the_zoo_comes_out_of_a_bucket(address: str, tmp_path: Pat
     settings = {**SMOKE, "DATA_DIR": address, "WORK_DIR": tmp_path / "work"}
     damaged = run_job("1", **settings, CHECKPOINT="s3://photos/zoo/no-archive.tar.gz")
     assert damaged.returncode == 2
-    assert "no-archive.tar.gz is not an archive" in damaged.stdout
+    assert "it is not an archive, or it is damaged" in damaged.stdout
     missing = run_job("1", **settings, CHECKPOINT="s3://photos/zoo/none.tar.gz")
     assert missing.returncode == 2
     assert "s3://photos/zoo/none.tar.gz cannot be read" in missing.stdout

@@ -78,7 +78,7 @@ def losses(log: str) -> list[str]:
 
 
 def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
-    chief, worker = cluster.start("60")
+    chief, worker = cluster.start("30")
     read_until(worker, lambda line: is_at_step(line, 8))
     # One of them is told to stop, and all do, at the same step.
     worker.send_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert f"checkpoint saved at step {stopped}" in logs[0]
     assert f"checkpoint saved at step {stopped}" in logs[1]
 
-    processes = cluster.start("60")
+    processes = cluster.start("30")
     logs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     # The second machine has no checkpoint at hand: it gets everything from the chief.
@@ -99,12 +99,12 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert f"step = {stopped + 1}\n" in logs[1]
     assert losses(logs[0]) == losses(logs[1]) != []
     assert (logs[0].count("CACLI-TRAINING-SUCCESS"), logs[1].count("CACLI-TRAINING-SUCCESS")) == (1, 0)
-    assert json.loads((cluster.folder / "results/job.json").read_text())["settings"]["num_steps"] == 60
+    assert json.loads((cluster.folder / "results/job.json").read_text())["settings"]["num_steps"] == 30
     assert not (cluster.folder / "nothing").exists()
 
     # The chief's machine is lost after training: another one needs nobody to evaluate and publish once more.
     cluster.runs += 1
-    chief = cluster.start_member(0, ["127.0.0.1:1", "127.0.0.1:2"], "60")
+    chief = cluster.start_member(0, ["127.0.0.1:1", "127.0.0.1:2"], "30")
     log = chief.communicate(timeout=300)[0]
     assert chief.returncode == 0, log
     assert "nothing is left to train" in log

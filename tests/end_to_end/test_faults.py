@@ -14,7 +14,7 @@ import pytest
 from entrypoint import job
 from tests.conftest import BOX, ROOT, is_at_step, read_until, run_job, start_job, write_bucket
 
-STEPS = 150
+STEPS = 60
 
 
 @pytest.fixture

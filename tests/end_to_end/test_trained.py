@@ -246,7 +246,10 @@ def test_upstream_trains_on_the_job_s_config_and_exports_its_own_and_the_job_s_c
 ) -> None:
     import tensorflow as tf
 
-    config = str(trained.results / "pipeline.config")
+    # Upstream trains at least a hundred steps.
+    text = (trained.results / "pipeline.config").read_text()
+    (tmp_path / "pipeline.config").write_text(text.replace("batch_size: 16", "batch_size: 2", 1))
+    config = str(tmp_path / "pipeline.config")
     model_dir = str(tmp_path / "upstream")
     steps = ("--num_train_steps=100", "--checkpoint_every_n=100")
     upstream("model_main_tf2", f"--pipeline_config_path={config}", f"--model_dir={model_dir}", *steps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,51 +61,74 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
     docker("rm", "--force", name, check=False)
 
 
+@contextmanager
+def locked(path: Path, kind: int) -> Iterator[None]:
+    """Holds a lock on a file, fcntl.LOCK_SH or fcntl.LOCK_EX, against the other workers of the tests."""
+    with path.open("a") as file:
+        fcntl.flock(file, kind)
+        yield
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[str]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the tests have."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def engine(shared: Path) -> Iterator[str]:
     """The version of a running engine: the one that there is, or one of the tests' own, stopped in the end."""
-    version = ("version", "--format={{.Server.Version}}")
-    if docker("info", check=False).returncode == 0:
-        yield docker(*version).stdout
-        return
+    with locked(shared / "start.lock", fcntl.LOCK_EX):
+        daemon = None if docker("info", check=False).returncode == 0 else start_engine()
+    with locked(shared / "engine.lock", fcntl.LOCK_SH):
+        yield docker("version", "--format={{.Server.Version}}").stdout
+    if daemon:
+        # The other workers may still use it.
+        with locked(shared / "engine.lock", fcntl.LOCK_EX):
+            daemon.terminate()
+            daemon.wait(30)
+
+
+def start_engine() -> subprocess.Popen[bytes]:
+    """Starts an engine and waits until it answers."""
     daemon = subprocess.Popen(["dockerd"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while docker("info", check=False).returncode:
         assert daemon.poll() is None, "dockerd ended"
         assert time.monotonic() < deadline, "dockerd does not answer"
         time.sleep(1)
-    yield docker(*version).stdout
-    daemon.terminate()
-    daemon.wait(30)
+    return daemon
 
 
-@pytest.fixture(scope="session")
-def base(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What BASE_IMAGE names, else a small Debian, made once and kept by the engine: no registry is needed then."""
-    assert engine
+def make_base(folder: Path) -> str:
+    """Returns what BASE_IMAGE names, else a small Debian, made once and kept by the engine: it needs no registry."""
     if os.environ.get("BASE_IMAGE"):
         return os.environ["BASE_IMAGE"]
     if docker("image", "inspect", BASE, check=False).returncode:
-        root = tmp_path_factory.mktemp("base") / "root"
+        root = folder / "root"
         packages = "--include=ca-certificates,python3,python3-venv,tini"
         subprocess.run(
             ["debootstrap", "--variant=minbase", packages, "bookworm", root], check=True, stdout=subprocess.DEVNULL
         )
         # The certificates of this machine, by which it reaches its package index.
         shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc" / "ssl" / "certs")
-        archive = root.parent / "base.tar"
+        archive = folder / "base.tar"
         subprocess.run(["tar", "--create", "--file", archive, "--directory", root, "."], check=True)
         docker("import", str(archive), BASE)
-        shutil.rmtree(root.parent)
+        shutil.rmtree(folder)
     return BASE
 
 
 @pytest.fixture(scope="session")
-def image(base: str) -> str:
-    """The CPU image of this working tree, as `make image` builds it."""
-    options = f"--network=host --build-arg=BASE_IMAGE={base} --build-arg=REQUIREMENTS=requirements-cpu.txt"
-    command = ["make", "image", f"IMAGE={IMAGE}", f"DOCKER={DOCKER}", f"IMAGE_OPTIONS={options}"]
-    built = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+def image(engine: str, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The CPU image of this working tree, as `make image` builds it. The second worker finds everything built."""
+    assert engine
+    with locked(shared / "build.lock", fcntl.LOCK_EX):
+        base = make_base(tmp_path_factory.mktemp("base"))
+        options = f"--network=host --build-arg=BASE_IMAGE={base} --build-arg=REQUIREMENTS=requirements-cpu.txt"
+        command = ["make", "image", f"IMAGE={IMAGE}", f"DOCKER={DOCKER}", f"IMAGE_OPTIONS={options}"]
+        built = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr[-10_000:]
     return IMAGE
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,16 @@ REFUSALS = ("rename", "append", "random-write", "overwrite", "chmod", "fsync", "
 Mount = Callable[..., Path]
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
+@contextmanager
+def mounts(folder: Path) -> Iterator[Mount]:
     """Yields a function that mounts a folder which refuses the given operations. Unmounts it in the end."""
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def start(*refused: str) -> Path:
-        place = tmp_path / "mount"
-        for folder in (place, tmp_path / "below"):
-            folder.mkdir()
-        command = [sys.executable, "-m", "tests.mounts.refusing", str(tmp_path / "below"), str(place), *refused]
+        place = folder / "mount"
+        for each in (place, folder / "below"):
+            each.mkdir()
+        command = [sys.executable, "-m", "tests.mounts.refusing", str(folder / "below"), str(place), *refused]
         started.append((subprocess.Popen(command, cwd=ROOT), place))
         deadline = time.monotonic() + 20
         while not place.is_mount():
@@ -47,6 +49,31 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     for process, place in started:
         subprocess.run(["fusermount3", "-u", place], check=False)
         process.wait(20)
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    with mounts(tmp_path) as start:
+        yield start
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole job whose results lie where everything is refused."""
+
+    result: subprocess.CompletedProcess[str]
+    results: Path
+    settings: dict[str, Any]  # without RESULT_DIR: a job with these settings has nothing left to train
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, demo_bucket: Path) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("whole")
+    settings = {"MODEL": "smoke", "BATCH_SIZE": 4, "NUM_STEPS": 3, "EXPORTS": "saved_model", "CHECKPOINT_SECONDS": 0}
+    settings |= {"DATA_DIR": demo_bucket, "WORK_DIR": folder / "work"}
+    with mounts(folder) as start:
+        results = start(*REFUSALS) / "results"
+        yield Whole(run_job(**settings, RESULT_DIR=results), results, settings)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -83,36 +110,30 @@ def read(path: Path) -> bytes:
         return b""
 
 
-def test_whole_job_completes_where_everything_is_refused(tmp_path: Path, mount: Mount, demo_bucket: Path) -> None:
-    results = mount(*REFUSALS) / "results"
-    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
-    result = run_job("3", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", CHECKPOINT_SECONDS=0, **places)
-    assert result.returncode == 0, result.stdout
-    facts = json.loads((results / "job.json").read_text())
+def test_whole_job_completes_where_everything_is_refused(whole: Whole) -> None:
+    assert whole.result.returncode == 0, whole.result.stdout
+    facts = json.loads((whole.results / "job.json").read_text())
     for name in facts["files"]:
-        assert (results / name).stat().st_size > 0
-    newest = max((path for path in results.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+        assert (whole.results / name).stat().st_size > 0
+    files = (path for path in whole.results.rglob("*") if path.is_file())
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
     assert newest.name == "job.json"
 
 
-def test_failure_that_stays_leaves_no_manifest(tmp_path: Path, demo_bucket: Path) -> None:
+def test_failure_that_stays_leaves_no_manifest(tmp_path: Path, whole: Whole) -> None:
     results = tmp_path / "results"
     (results / "report.html").mkdir(parents=True)
     (results / "report.html" / "in the way").write_text("")
-    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
-    result = run_job("2", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", **places)
+    result = run_job(**whole.settings, RESULT_DIR=results)
     assert result.returncode == 1
     assert "report.html" in result.stdout.splitlines()[-2]
     assert result.stdout.rstrip().endswith("CACLI-TRAINING-FAILED")
     assert not (results / "job.json").exists()
 
 
-def test_close_that_always_fails_is_tried_again_and_leaves_no_manifest(
-    tmp_path: Path, mount: Mount, demo_bucket: Path
-) -> None:
+def test_close_that_always_fails_is_tried_again_and_leaves_no_manifest(mount: Mount, whole: Whole) -> None:
     results = mount("close-of-report") / "results"
-    places: dict[str, Any] = {"DATA_DIR": demo_bucket, "WORK_DIR": tmp_path / "work", "RESULT_DIR": results}
-    result = run_job("2", MODEL="smoke", BATCH_SIZE=4, EXPORTS="saved_model", **places)
+    result = run_job(**whole.settings, RESULT_DIR=results)
     assert result.returncode == 1
     assert result.stdout.count("report.html'; trying again in") == 5
     assert "Input/output error, writing" in result.stdout.splitlines()[-2]
