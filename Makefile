@@ -52,7 +52,7 @@ FORCE:
 demo: install
 	.venv/bin/python -m tests.demo demo
 	rm -rf demo/work demo/results
-	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 600
+	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 300
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
 # A worker for each core. Tests of one file share what it trains, and stay together; tests/conftest.py groups them.

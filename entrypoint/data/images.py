@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -199,21 +200,36 @@ def refuse_costly(image: Image.Image, content: bytes) -> None:
     width, length = (tags.get(tag, 0) for tag in TILE)
     if width * length > MAX_PIXELS:
         raise UnusablePhotoError(f"its tiles have more than {MAX_PIXELS:,} pixels")
-    if image.format in ("JPEG", "MPO") and content.count(START_OF_SCAN) > MOST_SCANS < scans_of(content):
+    if image.format in ("JPEG", "MPO") and has_many_scans(image, content):
         raise UnusablePhotoError(f"more than {MOST_SCANS} scans")
 
 
-def scans_of(content: bytes) -> int:
-    """Returns the number of scans of a JPEG. What lies behind its end, such as a film, does not count."""
-    scans, position = 0, 2
+def has_many_scans(image: Image.Image, content: bytes) -> bool:
+    """Returns whether a JPEG has more than MOST_SCANS scans.
+
+    A decoder reads further scans of a file that is progressive, or whose first scan does not have all of its colours.
+    """
+    starts = scans(content)
+    first = next(starts, None)
+    if first is None:
+        return False
+    # A length of two bytes precedes the number of colours (ITU-T T.81, B.2.3).
+    colours = content[first + 2 : first + 3]
+    is_last = "progressive" not in image.info and colours == bytes([len(image.getbands())])
+    return not is_last and sum(1 for _ in itertools.islice(starts, MOST_SCANS)) >= MOST_SCANS
+
+
+def scans(content: bytes) -> Iterator[int]:
+    """Yields where the header of each scan of a JPEG begins. What lies behind its end, such as a film, has none."""
+    position = 2
     while found := MARKER.search(content, position):
         marker, start = found[0], found.end()
         if marker == END_OF_IMAGE:
-            break
-        scans += marker == START_OF_SCAN
+            return
+        if marker == START_OF_SCAN:
+            yield start
         # A segment, the header of a scan too, begins with its length.
         position = start + int.from_bytes(content[start : start + 2], "big")
-    return scans
 
 
 @dataclass(frozen=True)

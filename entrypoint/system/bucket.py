@@ -116,6 +116,12 @@ def read(place: Place, root: Place | None = None, limit: int = MOST_BYTES) -> by
             outside of the folder `root`. The error names the place.
     """
     if not is_remote(place):
+        try:
+            return read_regular(place, root, limit)
+        except OSError as error:
+            if not is_transient(error):
+                raise
+        # tenacity takes as long as the reading of a small file.
         return retrying()(read_regular, place, root, limit)
     # S3's client would ask for the size first, to fetch a large file in parts; many files are in flight here anyway.
     options = {"max_concurrency": 1} if scheme_of(place) == "s3" else {}
@@ -173,14 +179,14 @@ def refuse_unfit(descriptor: int, path: Path, root: Path | None) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise PermissionError(errno.EPERM, "is not a regular file", str(path))
-    if root is not None and not Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_relative_to(resolved(root)):
+    if root is not None and not os.readlink(f"/proc/self/fd/{descriptor}").startswith(inside(root)):
         raise PermissionError(errno.EPERM, "is a link out of the bucket", str(path))
 
 
 @functools.lru_cache(maxsize=16)
-def resolved(root: Path) -> Path:
-    """Returns a folder with all links followed."""
-    return root.resolve()
+def inside(root: Path) -> str:
+    """Returns how the paths of all files in a folder begin, links followed."""
+    return str(root.resolve()).rstrip("/") + "/"
 
 
 def asked(place: Place, method: str, **options: Any) -> Any:

@@ -185,13 +185,26 @@ def progressive(scans: int) -> bytes:
     draw_upright().save(buffer, "JPEG", progressive=True)
     content = buffer.getvalue()
     last = content.rindex(images.START_OF_SCAN)
-    return content[:last] + content[last:-2] * (scans - images.scans_of(content) + 1) + content[-2:]
+    return content[:last] + content[last:-2] * (scans - len(list(images.scans(content))) + 1) + content[-2:]
 
 
 def test_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
     assert images.load(progressive(images.MOST_SCANS)).width == 96
     with pytest.raises(images.UnusablePhotoError, match="more than 100 scans"):
         images.load(progressive(images.MOST_SCANS + 1))
+
+
+def test_sequential_jpeg_of_many_scans_is_refused_too() -> None:
+    """Its first scan has only one of three colours, so that the decoder reads on."""
+    buffer = io.BytesIO()
+    draw_upright().save(buffer, "JPEG")
+    content = buffer.getvalue()
+    start = content.rindex(images.START_OF_SCAN)
+    one = content[: start + 2] + bytes([0, 8, 1, 1, 0, 0, 63, 0]) + content[start + 14 : -2]
+    assert images.load(content).width == 96
+    many = one + one[start:] * images.MOST_SCANS + content[-2:]
+    with pytest.raises(images.UnusablePhotoError, match="more than 100 scans"):
+        images.load(many)
 
 
 def test_film_behind_a_jpeg_does_not_count_as_scans() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from entrypoint.data import images
 from tests.conftest import ROOT, environment, run_job
 
-STEPS = 600
+STEPS = 300
 
 
 @dataclass(frozen=True)
