@@ -74,9 +74,10 @@ def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, La
     fits_photo = not any_leaves(photos, {key: frames[key].size for key in photos})
     boxes = sum(len(each.annotations) for each in photos.values())
     is_cut = all(frames[key].width <= size[0] and frames[key].height <= size[1] for key, size in sizes.items())
-    if fits_declared and (not fits_photo or not is_cut):
+    is_larger = all(frames[key].width >= size[0] and frames[key].height >= size[1] for key, size in sizes.items())
+    if fits_declared and (not fits_photo or is_larger):
         return {key: dataclasses.replace(each, told=SCALED) for key, each in photos.items()}
-    if fits_photo and (not fits_declared or boxes >= LEAST_BOXES):
+    if fits_photo and (not fits_declared or (is_cut and boxes >= LEAST_BOXES)):
         return {key: dataclasses.replace(each, size=frames[key].size, told=CROPPED) for key, each in photos.items()}
     return {key: lost(losses.SIZE, key, each, frames[key].size) for key, each in photos.items()}
 

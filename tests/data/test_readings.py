@@ -151,6 +151,40 @@ def test_boxes_show_whether_a_photo_was_scaled_or_cut_out(
         assert approximately(boxes_of(dataset, "0.jpg")[0], *expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "corners", "told"),
+    [
+        ((100, 50), (20, 10, 60, 40), sizes.SCALED),
+        ((HEIGHT, WIDTH), (120, 10, 180, 40), sizes.CROPPED),
+        ((HEIGHT, WIDTH), (20, 10, 60, 40), losses.SIZE),
+        ((150, 400), (20, 10, 60, 40), losses.SIZE),
+    ],
+    ids=["photo made larger", "swapped, with a box beyond", "swapped", "of another shape"],
+)
+def test_size_that_no_cut_and_no_scale_explains_is_doubted(
+    tmp_path: Path, size: tuple[int, int], corners: tuple[int, ...], told: str
+) -> None:
+    for number in range(12):
+        draw(tmp_path / "b" / f"{number}.jpg")
+        write_voc(tmp_path / "b", number, size, BNDBOX.format(*corners))
+    draw(tmp_path / "b" / "99.jpg")
+    write_voc(tmp_path / "b", 99, (WIDTH, HEIGHT), BNDBOX.format(*INSIDE))
+    assert len(read(tmp_path / "b").findings.kinds[told]) == 12
+
+
+def test_list_of_labels_of_another_format_is_not_read(tmp_path: Path) -> None:
+    draw(tmp_path / "b" / "0.jpg")
+    write_voc(tmp_path / "b", 0, (WIDTH, HEIGHT), BNDBOX.format(*INSIDE))
+    write(tmp_path / "b" / "classes.txt", b"gr\xfcn")
+    assert read(tmp_path / "b").labels == ["cat"]
+
+
+def test_labels_txt_counts_only_without_another_list(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "b", "1 0.5 0.5 0.2 0.2")
+    write(tmp_path / "b" / "labels.txt", "other\nlist\n")
+    assert read(tmp_path / "b").labels == ["dog"]
+
+
 # The photo is 100 x 200 when it is upright, and 200 x 100 as it is stored.
 @pytest.mark.parametrize(
     ("corners", "tool", "told", "expected"),

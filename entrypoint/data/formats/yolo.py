@@ -52,8 +52,10 @@ def read(files: Files) -> Source | None:
     Raises:
         UserError: several files list the labels, and the lists differ.
     """
-    names = read_names(files)
-    keys = [key for key in files.with_suffix(".txt") if is_of_photo(files, key, names.lists)]
+    texts = [key for key in files.with_suffix(".txt") if is_of_photo(files, key)]
+    # The list of labels is read only if there is something to read with it: it can belong to another format.
+    names = read_names(files) if texts else Names()
+    keys = [key for key in texts if key not in names.lists]
     if not names.labels or not keys:
         return None
     source = Source(files.root / names.key, list(names.labels.values()))
@@ -111,12 +113,10 @@ def has_tracks(lines: Iterable[list[str]]) -> bool:
     return are_there
 
 
-def is_of_photo(files: Files, key: str, lists: dict[str, str]) -> bool:
+def is_of_photo(files: Files, key: str) -> bool:
     """Returns whether a text file can belong to a photo: a photo has its stem, or it lies in a folder `labels`."""
     path = PurePosixPath(key)
-    if key in lists or is_list(files, key):
-        return False
-    return path.stem in files.by_stem or "labels" in path.parts[:-1]
+    return not is_list(files, key) and (path.stem in files.by_stem or "labels" in path.parts[:-1])
 
 
 def is_list(files: Files, key: str) -> bool:
@@ -146,7 +146,7 @@ def read_names(files: Files) -> Names:
     """
     documents = {key: parse(files, key) for key in files.with_suffix(".yaml", ".yml")}
     described = {key: labels for key, document in documents.items() if (labels := labels_of(document))}
-    listed = read_label_lists(files)
+    listed = read_label_lists(files, others=not described)
     if not described and not listed:
         return Names()
     key, labels = the_one(files, described | listed | read_notes(files, [*described, *listed]))
@@ -158,14 +158,14 @@ def read_names(files: Files) -> Names:
     return Names(key, labels, parts, words, unfound)
 
 
-def read_label_lists(files: Files) -> dict[str, dict[int, str]]:
+def read_label_lists(files: Files, *, others: bool) -> dict[str, dict[int, str]]:
     """Returns the lists of labels with one label per line, by their keys.
 
-    Files with the names that only some programs use count if there is no other list.
+    With `others`, files with the names that only some programs use count if there is no list of a usual name.
     """
     keys = [key for key in files.with_suffix(".txt", ".names") if is_list(files, key)]
     usual = [key for key in keys if PurePosixPath(key).name not in OTHER_LISTS]
-    for chosen in (usual, keys):
+    for chosen in (usual, keys if others else []):
         found = {}
         for key in chosen:
             lines = decode(files.read(key, MOST_BYTES), files.root / key).splitlines()
