@@ -1,10 +1,12 @@
 """`check` reports what the job would find in the bucket, before a GPU is paid for, and without TensorFlow.
 
-It reads the annotations, reports their content, decodes every photo as the conversion does, and writes nothing.
+It reads the annotations, reports their content, decodes every photo as the conversion does, and writes a page about it.
 """
 
 import dataclasses
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 from entrypoint.data import annotations, examples, images, quality, records, tf_record
@@ -12,53 +14,78 @@ from entrypoint.data.annotations import Dataset, LabelledImage, Origin
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import DataQuality, Seen
 from entrypoint.data.split import split
+from entrypoint.results import check_page
+from entrypoint.results.check_page import Checked
+from entrypoint.settings.command_line import Command
 from entrypoint.settings.schema import Settings
-from entrypoint.system import documents, logs, parallel, streams
+from entrypoint.system import copying, documents, lease, logs, parallel, streams
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
 from entrypoint.training import pipeline
 from entrypoint.zoo import input_size
 
-SHOWN = 20  # names of each kind of finding; `--json` prints all of them
+logger = logging.getLogger("job")
 
 
-def run(settings: Settings, *, as_json: bool) -> int:
+def run(command: Command) -> int:
     """Prints what was found, first in the annotations; returns 0 if the job can start, 2 if it would stop.
 
-    With `as_json`, standard output has a JSON document whatever happens; an error is its `error`.
+    With `--json`, standard output has a JSON document whatever happens; an error is its `error`.
 
     Raises:
         UserError: the job would refuse the settings, or the bucket or its annotations cannot be read.
     """
     try:
-        stops = find(settings, as_json=as_json)
+        stops = find(command)
     except UserError as error:
-        if not as_json:
+        if not command.as_json:
             raise
         streams.put(json.dumps({"error": str(error), "stops": [str(error)]}, indent=1))
         return error.exit_code
     return 2 if stops else 0
 
 
-def find(settings: Settings, *, as_json: bool) -> list[str]:
-    """Prints what was found; returns the reasons for which the job would stop."""
+def find(command: Command) -> list[str]:
+    """Prints what was found and writes the page; returns the reasons for which the job would stop."""
+    settings = command.settings
     refuse_early(settings)
     size = input_size.of_model(settings)
     dataset, origin = annotations.read_with_origin(settings, exclude=settings.result_dir)
-    if not as_json:
+    if not command.as_json:
         streams.put(as_text(describe(dataset, settings, Seen()), origin, split_of(dataset)))
     seen = read_photos(dataset.images, settings)
     facts = describe(dataset, settings, seen)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
     found = quality.assess(parts, dataset.labels, seen, size)
     stops = reasons_to_stop(dataset, facts, seen, settings)
-    if as_json:
+    checked = Checked(settings, origin, split_of(dataset), dataset, facts, seen, found, stops)
+    page = write_page(checked, command.page)
+    if command.as_json:
         facts["found"] |= seen.kinds()
-        about = {"annotations": dataclasses.asdict(origin), "split": split_of(dataset)}
+        about = {"annotations": dataclasses.asdict(origin), "split": split_of(dataset), "page": page}
         streams.put(json.dumps({**about, **facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
     else:
-        streams.put(about_photos(found, stops, seen))
+        streams.put(about_photos(found, stops, seen, page))
     return stops
+
+
+def write_page(checked: Checked, chosen: Path | None) -> str | None:
+    """Writes the page to the file that was chosen, or into RESULT_DIR if that can be written to; returns its place.
+
+    Raises:
+        UserError: the chosen file cannot be written.
+    """
+    place = chosen or checked.settings.result_dir / "check.html"
+    try:
+        lease.make_writable("--page" if chosen else "RESULT_DIR", place.parent)
+        copying.write_below([place.parent])
+        copying.write_file(place, check_page.render(checked).encode())
+    except (UserError, OSError) as error:
+        if chosen:
+            raise UserError(f"--page={chosen} cannot be written ({error})") from None
+        logger.warning("the page check.html is not written: %s", error)
+        return None
+    return str(place)
 
 
 def refuse_early(settings: Settings) -> None:
@@ -139,13 +166,14 @@ def as_text(facts: dict[str, Any], origin: Origin, of_split: str) -> str:
     return str(Lines(lines + as_lines(facts["found"])))
 
 
-def about_photos(found: DataQuality, stops: list[str], seen: Seen) -> str:
+def about_photos(found: DataQuality, stops: list[str], seen: Seen, page: str | None) -> str:
     """Returns the results of reading the photos as text for a person."""
     lines = as_lines(seen.kinds()) + quality.describe_sizes(found) + quality.describe_problems(found)
+    lines += [f"photos with their boxes: {page}"] if page else []
     lines += [f"the job would stop: {reason}" for reason in stops]
     return str(Lines(lines if stops else [*lines, "the job can start"]))
 
 
 def as_lines(found: dict[str, list[str]]) -> list[str]:
-    """Returns a line for each kind of finding."""
-    return [f"{kind}: {len(keys)} ({quality.listed(keys, SHOWN)})" for kind, keys in found.items()]
+    """Returns a line for each finding, the most severe first."""
+    return ["{severity}: {kind}: {count} ({where})".format_map(row) for row in check_page.finding_rows(found)]

@@ -63,7 +63,7 @@ def run(command: Command) -> Ending:
         if command.as_json:
             # Standard output is for the document alone.
             logs.configure(sys.stderr)
-        return Ending(check.run(command.settings, as_json=command.as_json))
+        return Ending(check.run(command))
     return run_steps(command)
 
 

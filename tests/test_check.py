@@ -19,10 +19,10 @@ def test_demo_bucket_can_be_trained_on_and_what_is_odd_is_told(demo_bucket: Path
     result = run_job("check", **settings(tmp_path) | {"DATA_DIR": demo_bucket})
     assert result.returncode == 0, result.stdout
     assert "40 labelled photos: 34 to train on, 6 for validation" in result.stdout
-    assert "box with corners swapped, put in order: 1 (photo-0000.jpg)" in result.stdout
+    assert "repaired: box with corners swapped, put in order: 1 (photo-0000.jpg)" in result.stdout
     assert result.stdout.rstrip().endswith("the job can start")
-    # Nothing is written anywhere.
-    assert list(tmp_path.iterdir()) == []
+    # The page is all that is written.
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "results" / "check.html"]
 
 
 def test_what_would_stop_the_job_is_told_with_its_exit_code(tmp_path: Path) -> None:
@@ -76,6 +76,27 @@ def test_check_refuses_what_the_job_would_refuse_and_prints_json_all_the_same(
     assert result.returncode == 2
     assert words in json.loads(result.stdout)["error"]
     assert words in run_job("check", **settings(tmp_path) | {"DATA_DIR": demo_bucket} | refused).stdout
+
+
+def test_page_is_written_where_it_is_asked_for(demo_bucket: Path, tmp_path: Path) -> None:
+    given = settings(tmp_path) | {"DATA_DIR": demo_bucket}
+    result = run_job("check", "--page", str(tmp_path / "pages" / "a.html"), **given)
+    assert result.returncode == 0, result.stdout
+    assert "The job can start" in (tmp_path / "pages" / "a.html").read_text()
+    (tmp_path / "file").write_text("")
+    refused = run_job("check", "--page", str(tmp_path / "file" / "a.html"), **given)
+    assert refused.returncode == 2
+    assert "file/a.html cannot be written" in refused.stdout
+    other = run_job("label_map", "--page", "a.html", **given)
+    assert "--page belongs to check" in other.stdout
+
+
+def test_bucket_that_cannot_be_written_is_checked_without_a_page(demo_bucket: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    given = settings(tmp_path) | {"DATA_DIR": demo_bucket, "RESULT_DIR": tmp_path / "file" / "results"}
+    result = run_job("check", **given)
+    assert result.returncode == 0, result.stdout
+    assert "the page check.html is not written" in result.stdout
 
 
 def test_check_does_without_tensorflow(demo_bucket: Path, tmp_path: Path) -> None:

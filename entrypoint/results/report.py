@@ -1,24 +1,19 @@
 """report.html: one self-contained page about the data, the training, the metrics and the model's detections."""
 
-import base64
 import io
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-
-import jinja2
-from PIL import Image
 
 from entrypoint import workspace
 from entrypoint.data import annotations, examples, images, quality, records
-from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
 from entrypoint.results import evaluate, manifest
+from entrypoint.results.cards import colour_of, photo_card, rectangle, template
 from entrypoint.results.evaluate import ShownDetections
 from entrypoint.results.metrics import LabelMetrics, Metrics
 from entrypoint.results.metrics import load as metrics_of
@@ -28,9 +23,6 @@ from entrypoint.workspace import Workspace
 
 PHOTOS = 12
 WORST = 3  # photos of each kind of finding
-THUMBNAIL = 480  # pixels, the longer side
-# Okabe and Ito's colours (2008), which people with any colour vision can distinguish.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def run(work: Workspace) -> str:
@@ -42,7 +34,7 @@ def run(work: Workspace) -> str:
     photos = fetch_photos({each.key for each in shown} | {key for key, _ in worst}, work)
     # Marks of this step and of `publish` are those of an earlier run.
     marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
-    page = template().render(
+    page = template("report.html.j2").render(
         model=work.settings.model,
         metrics=metrics,
         summary=documents.to_plain(metrics.summary),
@@ -65,32 +57,19 @@ def run(work: Workspace) -> str:
     return files.file_sha256(work.report)
 
 
-def template() -> jinja2.Template:
-    """Returns the page's template. It escapes every value except the charts, which this module draws."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.3f}"
-    return environment.get_template("report.html.j2")
-
-
 def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: Metrics) -> list[dict[str, Any]]:
     """Returns each label with its colour, its boxes in both splits and its AP."""
     unknown = LabelMetrics(None, None, 0)
     return [
         {
             "name": label,
-            "colour": COLOURS[index % len(COLOURS)],
+            "colour": colour_of(label, dataset),
             "train": manifest.train.boxes_per_label.get(label, 0),
             "validation": manifest.validation.boxes_per_label.get(label, 0),
             "ap": metrics.per_label.get(label, unknown).ap,
             "ap50": metrics.per_label.get(label, unknown).ap50,
         }
-        for index, label in enumerate(dataset.labels)
+        for label in dataset.labels
     ]
 
 
@@ -233,38 +212,3 @@ def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: di
             ]
             cards.append(card)
     return cards
-
-
-def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
-    """Returns a photo with its annotated boxes, in its own pixels."""
-    with Image.open(io.BytesIO(encoded)) as photo:
-        size = {"width": photo.width, "height": photo.height}
-        source = thumbnail(photo)
-    return {
-        "key": image.key,
-        "source": source,
-        **size,
-        "true": [rectangle(box, size, dataset) for box in image.boxes],
-        "counts": Counter(box.label for box in image.boxes),
-        "why": "",
-    }
-
-
-def rectangle(box: Box, size: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Returns a box in pixels of the upright photo, whose `width` and `height` are given, in its label's colour."""
-    left, top, width, height = (round(side, 1) for side in box.to_coco(size["width"], size["height"]))
-    return {"x": left, "y": top, "width": width, "height": height, "colour": colour_of(box.label, dataset)}
-
-
-def colour_of(label: str, dataset: Dataset) -> str:
-    """Returns the colour of a label, the same everywhere on the page."""
-    return COLOURS[dataset.labels.index(label) % len(COLOURS)]
-
-
-def thumbnail(photo: Image.Image) -> str:
-    """Returns a small JPEG of a photo as a data URL."""
-    small = photo.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

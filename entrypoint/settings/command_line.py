@@ -7,6 +7,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -29,6 +30,7 @@ class Command:
     settings: Settings
     as_json: bool = False
     only: bool = False  # runs the step without the steps that it needs
+    page: Path | None = None  # where `check` writes its page; None is RESULT_DIR
 
 
 def load(arguments: Sequence[str]) -> Command:
@@ -56,7 +58,10 @@ def load(arguments: Sequence[str]) -> Command:
         raise UserError(f"--json belongs to {' and '.join(JSON_COMMANDS)}: remove it, or name one of them")
     if known.only and (name is None or name in JSON_COMMANDS):
         raise UserError("--only belongs to a step, which it runs without the steps that it needs: name a step")
-    return Command(name, checked(flags), as_json=known.json, only=known.only)
+    if known.page and name != "check":
+        raise UserError("--page belongs to check: remove it, or name check")
+    page = Path(known.page).absolute() if known.page else None
+    return Command(name, checked(flags), as_json=known.json, only=known.only, page=page)
 
 
 def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
@@ -98,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
     parser.add_argument("--json", action="store_true", help="with `check` and `models`: print JSON for programs")
+    parser.add_argument("--page", metavar="FILE", help="with `check`: write its page there, and not into RESULT_DIR")
     parser.add_argument("--only", action="store_true", help="with a step: run it without the steps that it needs")
     parser.add_argument("--version", action="store_true", help="print release and revision of this program")
     return parser

@@ -1,0 +1,65 @@
+"""Photos with their boxes for the pages that a person looks at: the report and the page of `check`."""
+
+import base64
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.boxes import Box
+
+THUMBNAIL = 480  # pixels, the longer side
+# Okabe and Ito's colours (2008), which people with any colour vision can distinguish.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def template(name: str) -> jinja2.Template:
+    """Returns the template of a page. It escapes every value except the charts, which the report draws."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.3f}"
+    return environment.get_template(name)
+
+
+def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
+    """Returns a photo with its annotated boxes, in its own pixels."""
+    with Image.open(io.BytesIO(encoded)) as photo:
+        size = {"width": photo.width, "height": photo.height}
+        source = thumbnail(photo)
+    return {
+        "key": image.key,
+        "source": source,
+        **size,
+        "true": [rectangle(box, size, dataset) for box in image.boxes],
+        "counts": Counter(box.label for box in image.boxes),
+        "why": "",
+    }
+
+
+def rectangle(box: Box, size: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Returns a box in pixels of the upright photo, whose `width` and `height` are given, in its label's colour."""
+    left, top, width, height = (round(side, 1) for side in box.to_coco(size["width"], size["height"]))
+    return {"x": left, "y": top, "width": width, "height": height, "colour": colour_of(box.label, dataset)}
+
+
+def colour_of(label: str, dataset: Dataset) -> str:
+    """Returns the colour of a label, the same everywhere on the page."""
+    return COLOURS[dataset.labels.index(label) % len(COLOURS)]
+
+
+def thumbnail(photo: Image.Image) -> str:
+    """Returns a small JPEG of a photo as a data URL."""
+    small = photo.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

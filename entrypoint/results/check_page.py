@@ -1,0 +1,122 @@
+"""check.html: what `check` found, with photos and their boxes as the job understood them. One file, without network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoint.data import examples, images, losses, quality
+from entrypoint.data.annotations import Dataset, LabelledImage, Origin
+from entrypoint.data.quality import DataQuality, Seen
+from entrypoint.results.cards import colour_of, photo_card, rectangle, template
+from entrypoint.settings.schema import Settings
+from entrypoint.system import parallel
+
+PHOTOS = 60  # on the sheet
+DOUBTFUL = 30  # of these, the photos with a finding come first
+OF_A_KIND = 3  # photos shown for each finding
+SHOWN = 3  # places named for each finding; `check --json` has all of them
+SEVERITIES = ("lost", "repaired", "note")
+# Words in the findings about what was decided or changed.
+REPAIRS = ("put in order", "cut to it", "taken", "turned", "scaled", "read as", "converted", "stored smaller")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found out about a bucket."""
+
+    settings: Settings
+    origin: Origin
+    of_split: str  # where the split comes from, in words
+    dataset: Dataset
+    facts: dict[str, Any]  # as in the document of `check --json`
+    seen: Seen
+    found: DataQuality
+    stops: list[str]
+
+
+def render(checked: Checked) -> str:
+    """Returns the page."""
+    chosen = choose(checked)
+    photos = read_photos([image for image, _ in chosen], checked.settings)
+    cards = [card(image, why, checked.dataset, photos[image.key]) for image, why in chosen if image.key in photos]
+    kinds = checked.dataset.findings.kinds | checked.seen.kinds()
+    return template("check.html.j2").render(
+        place=str(checked.settings.data_dir),
+        origin=checked.origin,
+        of_split=checked.of_split,
+        facts=checked.facts,
+        labels=[
+            {"name": name, "colour": colour_of(name, checked.dataset), **boxes}
+            for name, boxes in checked.facts["labels"].items()
+        ],
+        stops=checked.stops,
+        findings=finding_rows(kinds),
+        quality=quality.describe_sizes(checked.found) + quality.describe_problems(checked.found),
+        photos=cards,
+    )
+
+
+def finding_rows(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Returns each finding with its severity, its count, and its first places; the most severe come first."""
+    rows = [
+        {"severity": severity_of(kind), "kind": kind, "count": len(where), "where": quality.listed(where, SHOWN)}
+        for kind, where in kinds.items()
+    ]
+    return sorted(rows, key=lambda row: SEVERITIES.index(str(row["severity"])))
+
+
+def severity_of(kind: str) -> str:
+    """Returns how much a finding matters: photos are lost, something was repaired, or it is only noted."""
+    if kind in losses.MENDS or kind.startswith("photo skipped"):
+        return "lost"
+    return "repaired" if any(words in kind for words in REPAIRS) else "note"
+
+
+def choose(checked: Checked) -> list[tuple[LabelledImage, str]]:
+    """Returns the photos of the sheet, each with its finding: doubtful ones, then every label, then any photos."""
+    usable = {image.key: image for image in checked.dataset.images if image.key not in checked.seen.skipped}
+    chosen = {key: why for key, why in doubtful(checked) if key in usable}
+    chosen = dict(list(chosen.items())[:DOUBTFUL])
+    shown = {box.label for key in chosen for box in usable[key].boxes}
+    for image in usable.values():
+        if not shown.issuperset(box.label for box in image.boxes) and len(chosen) < PHOTOS:
+            chosen.setdefault(image.key, "")
+            shown.update(box.label for box in image.boxes)
+    rest = [key for key in usable if key not in chosen]
+    count = min(PHOTOS - len(chosen), len(rest))
+    chosen |= {rest[index * len(rest) // count]: "" for index in range(count)}
+    return [(usable[key], why) for key, why in chosen.items()]
+
+
+def doubtful(checked: Checked) -> Iterator[tuple[str, str]]:
+    """Yields the photos with a finding, a few of each kind."""
+    for key, other in checked.found.duplicates[:OF_A_KIND]:
+        yield key, f"nearly the same as {other}, which is trained on"
+    for kind, where in sorted(checked.dataset.findings.kinds.items()):
+        for key in list(dict.fromkeys(where))[:OF_A_KIND]:
+            yield key, kind
+    small = checked.found.small_boxes
+    for key in sorted(small, key=lambda key: (-small[key], key))[:OF_A_KIND]:
+        yield key, f"boxes too small for the model: {small[key]}"
+
+
+def read_photos(chosen: list[LabelledImage], settings: Settings) -> dict[str, bytes]:
+    """Returns the photos by their keys; those that cannot be read any more are left out."""
+
+    def read(image: LabelledImage) -> tuple[str, bytes | None]:
+        try:
+            return image.key, examples.read_photo(settings.data_dir, image.key).encoded
+        except (images.UnusablePhotoError, OSError):
+            return image.key, None
+
+    found = parallel.map_in_order(read, chosen, settings.workers)
+    return {key: encoded for key, encoded in found if encoded is not None}
+
+
+def card(image: LabelledImage, why: str, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
+    """Returns a photo with its boxes and their labels."""
+    found = photo_card(image, dataset, encoded)
+    boxes = [rectangle(box, found, dataset) | {"label": box.label, "score": None} for box in image.boxes]
+    return found | {"why": why, "true": [], "found": boxes}
