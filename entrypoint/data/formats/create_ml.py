@@ -19,14 +19,13 @@ WANTED = "JSON files with a list of `image` and `annotations`"
 
 def read(files: Files) -> Source | None:
     """Reads the boxes of all CreateML files in the bucket."""
-    found = documents.of_kind(files, documents.CREATE_ML)
-    if not found:
-        return None
-    source = Source(files.root / min(found), [])
-    for key, document in sorted(found.items()):
-        for entry in filter(documents.is_entry, document):
-            read_entry(source, files, key, entry)
-    return source
+    return documents.read_each(files, documents.CREATE_ML, read_document)
+
+
+def read_document(source: Source, files: Files, key: str, document: Any) -> None:
+    """Adds the photos of a CreateML file."""
+    for entry in filter(documents.is_entry, document):
+        read_entry(source, files, key, entry)
 
 
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:

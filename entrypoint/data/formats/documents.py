@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from entrypoint.data.boxes import Drawn
-from entrypoint.data.formats.source import Files
+from entrypoint.data.formats.source import Files, Source
 from entrypoint.system.errors import UserError
 
 # The first FIRST files from the root down are read, and the LARGEST largest of the rest. If no file among them is of a
@@ -38,6 +38,17 @@ def of_kind(files: Files, kind: str) -> dict[str, Any]:
         places = ", ".join(str(files.root / key) for key in damaged)
         raise UserError(f"{places}: cut off or damaged; export the annotations again, or remove what is not needed")
     return found
+
+
+def read_each(files: Files, kind: str, add: Callable[[Source, Files, str, Any], None]) -> Source | None:
+    """Returns what the documents of a kind hold, or None if there are none. `add` adds a document by its key."""
+    found = of_kind(files, kind)
+    if not found:
+        return None
+    source = Source(files.root / min(found), [])
+    for key, document in sorted(found.items()):
+        add(source, files, key, document)
+    return source
 
 
 def read_known(files: Files) -> Iterator[tuple[str, tuple[str, Any]]]:

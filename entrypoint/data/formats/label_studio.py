@@ -37,14 +37,13 @@ SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "k
 
 def read(files: Files) -> Source | None:
     """Reads the boxes of all tasks in the bucket's files of Label Studio."""
-    found = documents.of_kind(files, documents.LABEL_STUDIO)
-    if not found:
-        return None
-    source = Source(files.root / min(found), [])
-    for key, document in sorted(found.items()):
-        for task in filter(documents.is_task, document):
-            read_task(source, files, key, task)
-    return source
+    return documents.read_each(files, documents.LABEL_STUDIO, read_document)
+
+
+def read_document(source: Source, files: Files, key: str, document: Any) -> None:
+    """Adds the photos of a file of Label Studio."""
+    for task in filter(documents.is_task, document):
+        read_task(source, files, key, task)
 
 
 def read_task(source: Source, files: Files, key: str, task: dict[str, Any]) -> None:

@@ -20,15 +20,14 @@ LABELS = ("label", "class", "name", "type")
 
 def read(files: Files) -> Source | None:
     """Reads the boxes of all files of the VGG Image Annotator in the bucket."""
-    found = documents.of_kind(files, documents.VIA)
-    if not found:
-        return None
-    source = Source(files.root / min(found), [])
-    for key, document in sorted(found.items()):
-        for entry in document.get("_via_img_metadata", document).values():
-            if documents.is_via_entry(entry):
-                read_entry(source, files, key, entry)
-    return source
+    return documents.read_each(files, documents.VIA, read_document)
+
+
+def read_document(source: Source, files: Files, key: str, document: Any) -> None:
+    """Adds the photos of a file of the VGG Image Annotator."""
+    for entry in document.get("_via_img_metadata", document).values():
+        if documents.is_via_entry(entry):
+            read_entry(source, files, key, entry)
 
 
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
