@@ -376,6 +376,14 @@ def test_bucket_of_two_formats_is_refused_until_one_is_named(tmp_path: Path) -> 
         assert boxes == [(label, x) for photo in PHOTOS for label, x, *_ in photo.boxes]
 
 
+def test_table_that_was_made_from_other_files_is_left_aside(tmp_path: Path) -> None:
+    """The tutorials of TFRecords make a CSV out of the XML files, and leave both in the folder."""
+    pascal_voc(tmp_path)
+    write(tmp_path / "train_labels.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,160,80,x,1,1,9,9\n")
+    assert sorted(read(tmp_path).labels) == ["cat", "dog"]
+    assert read(tmp_path, data_format="csv_rows").labels == ["x"]
+
+
 def test_named_format_that_is_not_there_says_what_it_looks_for(tmp_path: Path) -> None:
     yolo(tmp_path)
     with pytest.raises(UserError, match="no annotations of DATA_FORMAT=coco, which are JSON files with `images`"):

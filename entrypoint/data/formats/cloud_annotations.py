@@ -29,7 +29,7 @@ def read(files: Files) -> Source | None:
     if FILE not in files.keys:
         return None
     content = files.read(FILE)
-    if documents.classify(content)[0] == documents.COCO:
+    if b'"categories"' in content and documents.classify(content)[0] == documents.COCO:
         return None
     document = read_document(files.root / FILE, content)
     drawn = read_v2(document) if isinstance(document.get("images"), dict) else read_v1(document)

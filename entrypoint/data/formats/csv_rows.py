@@ -85,4 +85,4 @@ def add_photo(source: Source, files: Files, key: str, name: str, rows: list[Row]
     source.add(photo, Labelled(drawn, in_pixels=True, size=size, part=part_of_file(key)))
 
 
-FORMAT = AnnotationFormat("csv_rows", WANTED, read)
+FORMAT = AnnotationFormat("csv_rows", WANTED, read, comes_last=True)

@@ -119,4 +119,4 @@ def rotated(points: list[tuple[float, float]], degrees: float) -> list[tuple[flo
     return [(x0 + (x - x0) * cosine - (y - y0) * sine, y0 + (x - x0) * sine + (y - y0) * cosine) for x, y in points]
 
 
-FORMAT = AnnotationFormat("label_studio", WANTED, read)
+FORMAT = AnnotationFormat("label_studio", WANTED, read, comes_last=True)

@@ -56,4 +56,4 @@ def read_shape(shape: Any, key: str) -> Annotation:
     return Drawn.from_centre(label, x, y, diameter, diameter)
 
 
-FORMAT = AnnotationFormat("labelme", WANTED, read)
+FORMAT = AnnotationFormat("labelme", WANTED, read, comes_last=True)

@@ -53,12 +53,13 @@ def recognise(files: Files) -> Source:
     for each in own:
         if (source := read_format(each, files)) is not None:
             return source
-    found = {each.name: source for each in others if (source := read_format(each, files)) is not None}
-    if len(found) > 1:
-        names = "|".join(found)
-        raise UserError(f"{files.root} has annotations of several formats: say which to take, DATA_FORMAT={names}")
-    for source in found.values():
-        return source
+    for some in ([each for each in others if not each.comes_last], [each for each in others if each.comes_last]):
+        found = {each.name: source for each in some if (source := read_format(each, files)) is not None}
+        if len(found) > 1:
+            names = "|".join(found)
+            raise UserError(f"{files.root} has annotations of several formats: say which to take, DATA_FORMAT={names}")
+        for source in found.values():
+            return source
     wanted = "; ".join(f"{each.name}: {each.wanted}" for each in others)
     raise UserError(
         f"{files.root / '_annotations.json'} is missing: DATA_DIR must name the bucket's root, where it lies, "

@@ -74,4 +74,4 @@ def label_of(attributes: Any) -> str | None:
     return text(value)
 
 
-FORMAT = AnnotationFormat("via", WANTED, read)
+FORMAT = AnnotationFormat("via", WANTED, read, comes_last=True)
