@@ -16,6 +16,4 @@ class AnnotationFormat:
     wanted: str  # which files the format needs, for messages
     read: Callable[[Files], Source | None]  # None if the bucket has no files of the format
     comes_first: bool = False  # its files decide, even if the bucket has files of other formats
-    comes_last: bool = (
-        False  # its files count only without files of other formats, which were made from them or to them
-    )
+    comes_last: bool = False  # its files count only if the bucket has no files of another format
