@@ -1,6 +1,6 @@
 """Random documents, valid and broken: a dataset or a named error, boxes in the photo, stable ids.
 
-`make test-properties` tries two thousand documents of each of five formats, and `make test` a tenth of that.
+`make test-properties` tries two thousand documents of each of nine formats, and `make test` a tenth of that.
 """
 
 import functools
@@ -108,6 +108,52 @@ voc_object = st.tuples(labels, corners).map(
 pascal_voc = st.tuples(names, st.lists(voc_object, max_size=3), st.sampled_from([*[""] * 4, "<size/>", "</x>"])).map(
     lambda parts: f"<annotation><filename>{parts[0]}</filename>{parts[2]}{''.join(parts[1])}</annotation>"
 )
+points = mostly(st.lists(mostly(st.lists(pixels, min_size=2, max_size=2)), max_size=4))
+shape_types = st.sampled_from(["rectangle", "polygon", "circle", "point"])
+labelme = record(
+    imagePath=names,
+    imageWidth=pixels,
+    imageHeight=pixels,
+    shapes=several(
+        record(label=labels, points=points, shape_type=shape_types), {"label": "cat", "points": [[1, 1], [9, 9]]}
+    ),
+)
+GOOD_RECT = {
+    "shape_attributes": {"name": "rect", "x": 1, "y": 1, "width": 8, "height": 8},
+    "region_attributes": {"a": "cat"},
+}
+rect = record(name=st.sampled_from(["rect", "circle", "polygon"]), x=pixels, y=pixels, width=pixels, height=pixels)
+attributes = mostly(st.dictionaries(st.sampled_from(["label", "a", "b"]), labels | anything, max_size=2))
+via = by_key(
+    names,
+    record(
+        filename=names, regions=several(record(shape_attributes=mostly(rect), region_attributes=attributes), GOOD_RECT)
+    ),
+    **{"a.png1": {"filename": "a.png", "regions": [GOOD_RECT]}},
+)
+percent = st.one_of(*[st.floats(-10, 110)] * 5, odd)
+value = record(
+    x=percent,
+    y=percent,
+    width=percent,
+    height=percent,
+    rotation=percent,
+    rectanglelabels=mostly(st.lists(labels, max_size=2)),
+)
+GOOD_VALUE = {"x": 10, "y": 10, "width": 20, "height": 20, "rectanglelabels": ["cat"]}
+region = record(
+    type=st.sampled_from(["rectanglelabels", "choices"]),
+    original_width=pixels,
+    original_height=pixels,
+    value=mostly(value),
+)
+GOOD_REGION = {"type": "rectanglelabels", "original_width": 64, "original_height": 48, "value": GOOD_VALUE}
+task = record(data=st.fixed_dictionaries({"image": mostly(names)}), annotations=several(record(result=several(region))))
+GOOD_TASK = {"data": {"image": "a.png"}, "annotations": [{"result": [GOOD_REGION]}]}
+label_studio = several(task, GOOD_TASK)
+cell = st.sampled_from([*PHOTOS, "gone.png", "cat", "", "1", "9", "40", "64", "nan", "-3", '"', "ü"])
+table = st.lists(st.lists(cell, max_size=9).map(",".join), max_size=6).map("\n".join)
+GOOD_TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,64,48,cat,1,1,9,9\n"
 GOOD_OBJECT = (
     "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
 )
@@ -217,3 +263,30 @@ def test_pascal_voc(folder: Path, document: tuple[str, str]) -> None:
     (folder / "a.xml").unlink()
     (folder / "b & c.xml").unlink()
     (folder / "valid" / "d.xml").unlink()
+
+
+@random_documents(st.tuples(labelme, labelme))
+def test_labelme(folder: Path, document: tuple[Any, Any]) -> None:
+    good = {"imagePath": "b & c.png", "shapes": [{"label": "cat", "points": [[1, 1], [9, 9]]}]}
+    documents = {"a.json": document[0], "valid/d.json": document[1], "b & c.json": good}
+    check(folder, "labelme", {key: json.dumps(each) for key, each in documents.items()})
+    for key in documents:
+        (folder / key).unlink()
+
+
+@random_documents(via)
+def test_via(folder: Path, document: Any) -> None:
+    check_json(folder, "via", "via.json", {"_via_img_metadata": document})
+    (folder / "via.json").unlink()
+
+
+@random_documents(label_studio)
+def test_label_studio(folder: Path, document: Any) -> None:
+    check_json(folder, "label_studio", "tasks.json", document)
+    (folder / "tasks.json").unlink()
+
+
+@random_documents(table)
+def test_csv_rows(folder: Path, document: str) -> None:
+    check(folder, "csv_rows", {"a.csv": GOOD_TABLE + document})
+    (folder / "a.csv").unlink()
