@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import entrypoint
 from entrypoint import main
 from entrypoint.settings import services
 from tests import demo
-from tests.conftest import ROOT, STARTED, environment, read_until, run_job, start_job
+from tests.conftest import BOX, ROOT, STARTED, environment, read_until, run_job, start_job, write_bucket
 
 
 def test_failure_prints_its_mark_once_and_no_success() -> None:
@@ -113,9 +115,21 @@ def test_failure_with_a_name_that_is_not_utf_8_prints_its_mark(tmp_path: Path, m
     assert b"is not a folder" in (tmp_path / "opt/ml/output/failure").read_bytes()
 
 
-def test_ctrl_c_in_check_is_no_traceback(tmp_path: Path) -> None:
-    demo.draw_bucket(tmp_path / "bucket", photos=40)
-    process = start_job("check", DATA_DIR=tmp_path / "bucket", WORKERS=1)
+@pytest.fixture
+def slow_bucket(tmp_path: Path) -> Path:
+    """A bucket whose photos take some seconds to decode, so that a signal arrives in time."""
+    noise = Image.effect_noise((1000, 1000), 90).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG", compress_level=1)
+    names = tuple(f"{number}.png" for number in range(60))
+    write_bucket(tmp_path / "bucket", {name: [BOX] for name in names})
+    for name in names:
+        (tmp_path / "bucket" / name).write_bytes(buffer.getvalue())
+    return tmp_path / "bucket"
+
+
+def test_ctrl_c_in_check_is_no_traceback(slow_bucket: Path) -> None:
+    process = start_job("check", DATA_DIR=slow_bucket, WORKERS=1)
     read_until(process, lambda line: "labelled photos" in line)
     process.send_signal(signal.SIGINT)
     log = process.communicate(timeout=60)[0]
