@@ -55,8 +55,8 @@ demo: install
 	MODEL=smoke DATA_DIR=demo/bucket RESULT_DIR=demo/results WORK_DIR=demo/work ./start.sh 300
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
-# A worker for each core. Tests of one file share what it trains, and stay together; tests/conftest.py groups them.
-PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+# A worker for each core. Tests of one file share what it trains, and stay together; tests/conftest.py deals them out.
+PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 OTHER_GROUPS := $(addprefix --ignore tests/,end_to_end mounts jobs beam image)
 
 test: install-dev
@@ -124,7 +124,7 @@ image:
 
 # Builds the CPU image on a base that debootstrap makes, and runs it. Needs root, and Debian's docker.io, debootstrap.
 test-image: install-dev
-	DOCKER=$(DOCKER) $(PYTEST) tests/image
+	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
 
 # What services get: jobs/NAME, with the names in it taken from the command line or the environment, and then NAME's
 # own client. `make submit-kubernetes IMAGE=... BUCKET=...`; what is missing is told.

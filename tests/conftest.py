@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from entrypoint.settings.schema import NAMES, Settings
 from entrypoint.system import lease, signals
@@ -34,24 +35,28 @@ hypothesis_settings.register_profile("default", max_examples=200)
 hypothesis_settings.register_profile("thorough", max_examples=2000)
 hypothesis_settings.load_profile("default")
 
+# Files of long tests that can run in any worker.
+SHARE_NOTHING = {"tests/end_to_end/test_zoo.py", "tests/image/test_image.py", "tests/image/test_services.py"}
 # Why a test is skipped that runs the job of an older commit.
 NO_HISTORY = "the Git history is not in this copy of the files"
 
 
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file in one worker, because they share what the file trains, but for SHARE_NOTHING."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if path in SHARE_NOTHING else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Returns how the tests are dealt out to the workers."""
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one worker, because they share what the file trains.
-
-    The long tests of a file with SHARES_NOTHING come first, one by one, so that no worker is idle at the end.
-    """
-
-    def shares_nothing(item: pytest.Item) -> bool:
-        module = item.getparent(pytest.Module)
-        return module is not None and getattr(module.obj, "SHARES_NOTHING", False)
-
-    for item in items:
-        if not shares_nothing(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: not shares_nothing(item))
+    """Puts the long tests that share nothing first, so that no worker is idle at the end."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in SHARE_NOTHING)
 
 
 @pytest.hookimpl(wrapper=True)

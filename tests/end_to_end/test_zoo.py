@@ -9,7 +9,6 @@ import pytest
 from entrypoint.zoo import catalogue
 from tests.zoo import sweep
 
-SHARES_NOTHING = True
 MODELS = (
     "centernet_resnet50_v2_512x512",
     "faster_rcnn_resnet50_v1_640x640",

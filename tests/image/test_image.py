@@ -10,8 +10,6 @@ from pathlib import Path
 
 from tests.image.conftest import SMOKE, docker, start, stop_in_training
 
-SHARES_NOTHING = True
-
 
 def run(image: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`docker run --rm`, options first, then `--` and the job's own words."""

@@ -20,7 +20,6 @@ from tests.conftest import ROOT
 from tests.image.conftest import DOCKER, SMOKE, docker, start, stop_in_training
 from tests.jobs.test_manifests import fill
 
-SHARES_NOTHING = True
 # What makes a job quick where the service names the model.
 QUICK = SMOKE[1:]
 
