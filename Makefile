@@ -65,7 +65,7 @@ test: install-dev
 # Every test in its groups, each of which can run by itself.
 test-all: test test-properties test-end-to-end test-jobs test-beam test-image
 
-# Eighteen thousand random documents, of which `make test` tries a tenth.
+# Ten thousand random documents, of which `make test` tries a tenth.
 test-properties: install-dev
 	.venv/bin/python -m pytest tests/data/test_properties.py --hypothesis-profile=thorough
 

@@ -30,9 +30,9 @@ STARTED: list[subprocess.Popen[str]] = []
 BOX = {"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": "cat"}
 
 
-# Random documents of each format of annotations. `make test-properties` tries eighteen thousand in all.
-hypothesis_settings.register_profile("default", max_examples=200)
-hypothesis_settings.register_profile("thorough", max_examples=2000)
+# Random documents of each format of annotations. `make test-properties` tries ten thousand in all.
+hypothesis_settings.register_profile("default", max_examples=120)
+hypothesis_settings.register_profile("thorough", max_examples=1200)
 hypothesis_settings.load_profile("default")
 
 # Files of long tests that can run in any worker.

@@ -1,6 +1,6 @@
 """Random documents, valid and broken: a dataset or a named error, boxes in the photo, stable ids.
 
-`make test-properties` tries two thousand documents of each of nine formats, and `make test` a tenth of that.
+`make test-properties` tries twelve hundred documents of each of nine formats, and `make test` a tenth of that.
 """
 
 import functools
