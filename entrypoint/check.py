@@ -51,18 +51,19 @@ def find(command: Command) -> list[str]:
     refuse_early(settings)
     size = input_size.of_model(settings)
     dataset, origin = annotations.read_with_origin(settings, exclude=settings.result_dir)
+    of_split = split_of(dataset)
     if not command.as_json:
-        streams.put(as_text(describe(dataset, settings, Seen()), origin, split_of(dataset)))
+        streams.put(as_text(describe(dataset, settings, Seen()), origin, of_split))
     seen = read_photos(dataset.images, settings)
     facts = describe(dataset, settings, seen)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
     found = quality.assess(parts, dataset.labels, seen, size)
     stops = reasons_to_stop(dataset, facts, seen, settings)
-    checked = Checked(settings, origin, split_of(dataset), dataset, facts, seen, found, stops)
+    checked = Checked(settings, origin, of_split, dataset, facts, seen, found, stops)
     page = write_page(checked, command.page)
     if command.as_json:
         facts["found"] |= seen.kinds()
-        about = {"annotations": dataclasses.asdict(origin), "split": split_of(dataset), "page": page}
+        about = {"annotations": dataclasses.asdict(origin), "split": of_split, "page": page}
         streams.put(json.dumps({**about, **facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
     else:
         streams.put(about_photos(found, stops, seen, page))

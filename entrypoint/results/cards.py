@@ -9,8 +9,11 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from entrypoint.data import examples, images
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import Box
+from entrypoint.settings.schema import Settings
+from entrypoint.system import parallel
 
 THUMBNAIL = 480  # pixels, the longer side
 # Okabe and Ito's colours (2008), which people with any colour vision can distinguish.
@@ -28,6 +31,19 @@ def template(name: str) -> jinja2.Template:
     )
     environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.3f}"
     return environment.get_template(name)
+
+
+def read_photos(keys: set[str], settings: Settings) -> dict[str, bytes]:
+    """Returns photos of the bucket as they are trained on, by their keys. Photos that cannot be read are left out."""
+
+    def read(key: str) -> tuple[str, bytes | None]:
+        try:
+            return key, examples.read_photo(settings.data_dir, key).encoded
+        except (images.UnusablePhotoError, OSError):
+            return key, None
+
+    found = parallel.map_in_order(read, sorted(keys), settings.workers)
+    return {key: encoded for key, encoded in found if encoded is not None}
 
 
 def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:

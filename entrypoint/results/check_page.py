@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint.data import examples, images, losses, quality
+from entrypoint.data import losses, quality
 from entrypoint.data.annotations import Dataset, LabelledImage, Origin
 from entrypoint.data.quality import DataQuality, Seen
-from entrypoint.results.cards import colour_of, photo_card, rectangle, template
+from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
 from entrypoint.settings.schema import Settings
-from entrypoint.system import parallel
 
 PHOTOS = 60  # on the sheet
 DOUBTFUL = 30  # of these, the photos with a finding come first
@@ -39,7 +38,7 @@ class Checked:
 def render(checked: Checked) -> str:
     """Returns the page."""
     chosen = choose(checked)
-    photos = read_photos([image for image, _ in chosen], checked.settings)
+    photos = read_photos({image.key for image, _ in chosen}, checked.settings)
     cards = [card(image, why, checked.dataset, photos[image.key]) for image, why in chosen if image.key in photos]
     kinds = checked.dataset.findings.kinds | checked.seen.kinds()
     return template("check.html.j2").render(
@@ -100,19 +99,6 @@ def doubtful(checked: Checked) -> Iterator[tuple[str, str]]:
     small = checked.found.small_boxes
     for key in sorted(small, key=lambda key: (-small[key], key))[:OF_A_KIND]:
         yield key, f"boxes too small for the model: {small[key]}"
-
-
-def read_photos(chosen: list[LabelledImage], settings: Settings) -> dict[str, bytes]:
-    """Returns the photos by their keys; those that cannot be read any more are left out."""
-
-    def read(image: LabelledImage) -> tuple[str, bytes | None]:
-        try:
-            return image.key, examples.read_photo(settings.data_dir, image.key).encoded
-        except (images.UnusablePhotoError, OSError):
-            return image.key, None
-
-    found = parallel.map_in_order(read, chosen, settings.workers)
-    return {key: encoded for key, encoded in found if encoded is not None}
 
 
 def card(image: LabelledImage, why: str, dataset: Dataset, encoded: bytes) -> dict[str, Any]:

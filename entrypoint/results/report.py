@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import annotations, examples, images, quality, records
+from entrypoint.data import annotations, quality, records
 from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
 from entrypoint.results import evaluate, manifest
-from entrypoint.results.cards import colour_of, photo_card, rectangle, template
+from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
 from entrypoint.results.evaluate import ShownDetections
 from entrypoint.results.metrics import LabelMetrics, Metrics
 from entrypoint.results.metrics import load as metrics_of
-from entrypoint.system import documents, files, parallel, version
+from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
 from entrypoint.workspace import Workspace
 
@@ -163,14 +163,7 @@ def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
     if work.settings.records_dir:
         return dict(out_of_records(keys, work))
 
-    def read(key: str) -> tuple[str, bytes | None]:
-        try:
-            return key, examples.read_photo(work.settings.data_dir, key).encoded
-        except (images.UnusablePhotoError, OSError):
-            return key, None
-
-    found = parallel.map_in_order(read, sorted(keys), work.settings.workers)
-    return {key: encoded for key, encoded in found if encoded is not None}
+    return read_photos(keys, work.settings)
 
 
 def out_of_records(keys: set[str], work: Workspace) -> Iterator[tuple[str, bytes]]:
