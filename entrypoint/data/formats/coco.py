@@ -6,6 +6,7 @@ left corner. `categories` have id and name.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -60,7 +61,9 @@ def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) 
     """Adds the photos of one file with their annotations."""
     names = names_of(files, key, document)
     images = list(filter(is_object, rows_of(document, "images")))
-    units = units_of(document, images)
+    units = dataclasses.replace(
+        units_of(document, images), is_upright=UPRIGHT_TOOL in str(document.get("info")).lower()
+    )
     if units.told:
         source.tell(units.told, key)
     drawn: dict[str, list[Annotation]] = defaultdict(list)
@@ -69,9 +72,6 @@ def read_file(source: Source, files: Files, key: str, document: dict[str, Any]) 
     uses = Counter(identity(each.get("id")) for each in images)
     for image in images:
         add_image(source, files, key, image, drawn, units, is_shared=uses[identity(image.get("id"))] > 1)
-    is_upright = UPRIGHT_TOOL in str(document.get("info")).lower()
-    for labelled in source.images.values():
-        labelled.is_upright = labelled.is_upright or is_upright
     for image_id in drawn.keys() - uses.keys():
         for _ in drawn[image_id]:
             source.tell("annotation of a photo that its file does not list, skipped", f"{key}: image_id {image_id}")
@@ -91,15 +91,15 @@ def add_image(
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         return
-    photo = files.named(name, key)
+    photo = source.photo_named(files, name, key)
     if photo is None:
-        source.lose_photo(name, files.named_alike(name))
         return
     boxes = drawn.get(identity(image.get("id")), [])
     if is_shared and boxes:
         boxes = [Unread(losses.SAME_ID, f"{photo}: image id {image.get('id')} in {key}")]
     size = size_of(image.get("width"), image.get("height"))
-    source.add(photo, Labelled(boxes, in_pixels=not units.are_fractions, size=size, part=part_of_file(key)))
+    part, in_pixels = part_of_file(key), not units.are_fractions
+    source.add(photo, Labelled(boxes, in_pixels, size, part, is_upright=units.is_upright))
 
 
 def names_of(files: Files, key: str, document: dict[str, Any]) -> dict[str, str | None]:
@@ -126,6 +126,7 @@ class Units:
     are_fractions: bool = False  # of the photo's width and height; otherwise pixels
     are_corners: bool = False  # x1, y1, x2, y2; otherwise x, y, width, height
     told: str = ""  # what was decided, if it is not what COCO describes
+    is_upright: bool = False  # the tool draws on upright photos, whatever size it writes
 
 
 def units_of(document: dict[str, Any], images: list[dict[str, Any]]) -> Units:

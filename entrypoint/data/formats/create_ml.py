@@ -31,9 +31,8 @@ def read_document(source: Source, files: Files, key: str, document: Any) -> None
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
     """Adds a photo with its annotations."""
     name = first(entry, IMAGE)
-    photo = files.named(name, key)
+    photo = source.photo_named(files, name, key)
     if photo is None:
-        source.lose_photo(name, files.named_alike(name))
         return
     drawn: list[Annotation] = [read_annotation(annotation) for annotation in first(entry, ANNOTATIONS)]
     source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key)))

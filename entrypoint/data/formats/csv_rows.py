@@ -73,9 +73,11 @@ def value_of(row: Row, names: tuple[str, ...]) -> str:
 
 def add_photo(source: Source, files: Files, key: str, name: str, rows: list[Row]) -> None:
     """Adds a photo with the boxes of its rows. A row without corners and class says that the photo shows no object."""
-    photo = files.named(name, key) if PurePosixPath(name).name else None
+    if not PurePosixPath(name).name:
+        source.lose_photo(f"{key}: a row without a name", [])
+        return
+    photo = source.photo_named(files, name, key)
     if photo is None:
-        source.lose_photo(name or f"{key}: a row without a name", files.named_alike(name) if name else [])
         return
     boxes = [row for row in rows if value_of(row, LABELS) or any(row.get(corner) for corner in CORNERS)]
     drawn: list[Annotation] = [

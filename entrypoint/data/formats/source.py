@@ -96,6 +96,13 @@ class Source:
         else:
             self.lose(losses.MISSING, name)
 
+    def photo_named(self, files: Files, name: str, near: str) -> str | None:
+        """Returns the photo that `files.named` finds; None, after adding a loss, if no photo or several photos fit."""
+        photo = files.named(name, near)
+        if photo is None:
+            self.lose_photo(name, files.named_alike(name))
+        return photo
+
     def tell(self, kind: str, where: str) -> None:
         """Adds a problem of the annotations themselves."""
         self.found.setdefault(kind, []).append(where)

@@ -33,9 +33,8 @@ def read_document(source: Source, files: Files, key: str, document: Any) -> None
 def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) -> None:
     """Adds a photo with its regions."""
     name = entry["filename"]
-    photo = files.named(name, key)
+    photo = source.photo_named(files, name, key)
     if photo is None:
-        source.lose_photo(name, files.named_alike(name))
         return
     regions = entry["regions"]
     rows = list(regions.values()) if isinstance(regions, dict) else regions
