@@ -31,9 +31,6 @@ def to_train(variables: list[Any], train: Any) -> list[Any]:
     def fits(variable: Any, patterns: Any) -> bool:
         return any(re.search(pattern, variable.name) for pattern in patterns)
 
-    for name in PATTERNS:
-        for pattern in getattr(train, name):
-            refuse_pattern(name, pattern)
     for name, pattern in without_effect(variables, train):
         logger.warning("%s", refusal(name, pattern, variables))
     wanted = train.update_trainable_variables
@@ -53,12 +50,16 @@ def refuse_without_effect(variables: list[Any], train: Any) -> None:
 
 
 def without_effect(variables: list[Any], train: Any) -> list[tuple[str, str]]:
-    """Returns the patterns of a train_config that fit no variable, each with the name of its field."""
+    """Returns the patterns of a train_config that fit no variable, each with the name of its field.
+
+    Raises:
+        UserError: a pattern is not a regular expression.
+    """
+    patterns = [(name, pattern) for name in PATTERNS for pattern in getattr(train, name)]
+    for name, pattern in patterns:
+        refuse_pattern(name, pattern)
     return [
-        (name, pattern)
-        for name in PATTERNS
-        for pattern in getattr(train, name)
-        if not any(re.search(pattern, each.name) for each in variables)
+        (name, pattern) for name, pattern in patterns if not any(re.search(pattern, each.name) for each in variables)
     ]
 
 

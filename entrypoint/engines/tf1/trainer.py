@@ -116,8 +116,8 @@ def rehearse(config: Any) -> None:
         model = models.build(config, is_training=False)
         image, shapes = model.preprocess(tf.fill([1, 320, 320, 3], 128.0))
         model.postprocess(model.predict(image, shapes), shapes)
-        gradients.to_train(tf.trainable_variables(), config.train_config)
         gradients.refuse_without_effect(tf.trainable_variables(), config.train_config)
+        gradients.to_train(tf.trainable_variables(), config.train_config)
         refusals.build_augmentation(config.train_config)
         optimizer_builder.build(config.train_config.optimizer, global_step=tf.train.get_or_create_global_step())
 

@@ -147,8 +147,8 @@ def rehearse(config: Any) -> None:
     """Builds model, augmentation and optimizer, and forgets them; raises UserError if upstream refuses them."""
     with refusals.named():
         model = models.build(config, is_training=True)
-        gradients.to_train(model.trainable_variables, config.train_config)
         gradients.refuse_without_effect(model.trainable_variables, config.train_config)
+        gradients.to_train(model.trainable_variables, config.train_config)
         refusals.build_augmentation(config.train_config)
         _, rate = build_optimizer(config.train_config.optimizer, tf.Variable(0, dtype=tf.int64))
         if callable(rate):
