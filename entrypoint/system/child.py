@@ -41,8 +41,8 @@ def run(function: Callable[[], str]) -> Ended:
 
     The function returns an ASCII text of at most 512 characters.
     """
-    numbers = {getattr(signal, name) for name in PASSED_ON}
-    waited_for = {number for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    # A shell starts what runs in the background with SIGINT ignored. What to do with a signal is for the child to say.
+    waited_for = {signal.Signals(getattr(signal, name)) for name in PASSED_ON}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*waited_for, signal.SIGCHLD})
     # Whoever started this process may ignore the end of children, which is inherited and would hide how they end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

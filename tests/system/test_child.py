@@ -102,6 +102,19 @@ def test_signal_is_passed_on() -> None:
     assert process.communicate(timeout=30)[0] == "ended stopped 0\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_that_was_ignored_at_the_start_is_passed_on(number: signal.Signals) -> None:
+    """As a shell ignores SIGINT for what it starts in the background."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = start(WAIT.format("pass"))
+    finally:
+        signal.signal(number, before)
+    child_of(process)
+    process.send_signal(number)
+    assert process.communicate(timeout=30)[0] == "ended stopped 0\n"
+
+
 def test_signal_that_comes_before_the_child_has_handlers_is_not_lost() -> None:
     process = start(WAIT.format("sys.stdin.read(1)"))
     child_of(process)
