@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import images, losses, sizes
+from entrypoint.data import images, losses, sizes, units
 from entrypoint.data.boxes import Box, Drawn, NoBox, Unread
 from entrypoint.data.formats import cloud_annotations, reading
 from entrypoint.data.formats.source import Files, Labelled, Source
@@ -162,11 +162,11 @@ def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origi
     for key in links:
         findings.add(LINK, key)
     labelled = find_photos(source, files, findings)
-    measured = [key for key, each in labelled.items() if (each.in_pixels or each.others) and listing[key].size]
-    frames = measure_photos(measured, files)
-    labelled = sizes.decide(
-        {key: choose(key, each, frames.get(key), findings) for key, each in labelled.items()}, frames
-    )
+    in_doubt = units.doubtful(labelled)
+    measured = [key for key, each in labelled.items() if each.in_pixels or each.others or key in in_doubt]
+    frames = measure_photos([key for key in measured if listing[key].size], files)
+    chosen = {key: choose(key, each, frames.get(key), findings) for key, each in labelled.items()}
+    labelled = sizes.decide(units.decide(chosen, frames), frames)
     sizes.refuse_many_beyond(labelled, frames, settings.max_repaired)
     images = []
     for key, each in keep_own_split(labelled, findings).items():
@@ -339,13 +339,13 @@ def read_image(key: str, labelled: Labelled, frame: images.Frame | None, finding
         return []
     read = [each for each in drawn if not isinstance(each, Unread)]
     size = labelled.size or (frame.size if frame else None)
+    if labelled.told and (size or not labelled.in_pixels):
+        findings.add(labelled.told, key)
     if labelled.in_pixels:
         if size is None:
             # Without the size, pixels cannot become fractions. The conversion skips a photo whose header cannot be
             # read, and reports why.
             return [LabelledImage(key, (), part)]
-        if labelled.told:
-            findings.add(labelled.told, key)
         read = [each.to_fractions(*size) if isinstance(each, Drawn) else each for each in read]
     boxes = [box for annotation in read if (box := read_box(key, annotation, findings)) is not None]
     unique = tuple(dict.fromkeys(boxes))

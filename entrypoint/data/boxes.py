@@ -74,11 +74,13 @@ class Drawn:
         x, y = (self.x + self.x2) / 2, (self.y + self.y2) / 2
         return Drawn(self.label, x - half_width, y - half_height, x + half_width, y + half_height)
 
-    def leaves(self, width: int, height: int) -> bool:
-        """Returns whether a box in pixels reaches out of a picture of that size by more than a rounding."""
+    def leaves(self, width: float, height: float) -> bool:
+        """Returns whether a box reaches out of a picture of that size, in the box's unit, by more than a rounding."""
         corners = (self.x, self.x2, width), (self.y, self.y2, height)
+        # Some tools count pixels from 1.
+        rounding = 0 if width == height == 1 else 1
         return any(
-            value is not None and not -TOLERANCE * side <= value <= (1 + TOLERANCE) * side + 1
+            value is not None and not -TOLERANCE * side <= value <= (1 + TOLERANCE) * side + rounding
             for first, second, side in corners
             for value in (first, second)
         )
@@ -95,8 +97,8 @@ class Drawn:
             max(numbers_y, default=None),
         )
 
-    def to_fractions(self, width: int, height: int) -> Drawn:
-        """Returns a box in pixels of a picture of that size as fractions of it."""
+    def to_fractions(self, width: float, height: float) -> Drawn:
+        """Returns a box as fractions of its picture, which has that size in the box's unit."""
         x, x2 = (value if value is None else value / width for value in (self.x, self.x2))
         y, y2 = (value if value is None else value / height for value in (self.y, self.y2))
         return Drawn(self.label, x, y, x2, y2)

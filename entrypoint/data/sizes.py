@@ -72,7 +72,7 @@ def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, La
     sizes = {key: each.size for key, each in photos.items() if each.size is not None}
     fits_declared = not any_leaves(photos, sizes)
     fits_photo = not any_leaves(photos, {key: frames[key].size for key in photos})
-    boxes = sum(len(each.annotations) for each in photos.values())
+    boxes = sum(len(each.boxes) for each in photos.values())
     is_cut = all(frames[key].width <= size[0] and frames[key].height <= size[1] for key, size in sizes.items())
     is_larger = all(frames[key].width >= size[0] and frames[key].height >= size[1] for key, size in sizes.items())
     if fits_declared and (not fits_photo or is_larger):
@@ -84,17 +84,12 @@ def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, La
 
 def any_leaves(photos: Photos, sizes: Mapping[str, Size]) -> bool:
     """Returns whether a box reaches out of its picture; `sizes` has width and height of the pictures."""
-    return any(box.leaves(*sizes[key]) for key, each in photos.items() for box in boxes_of(each))
-
-
-def boxes_of(labelled: Labelled) -> Iterable[Drawn]:
-    """Returns the annotations that are boxes."""
-    return (each for each in labelled.annotations if isinstance(each, Drawn))
+    return any(box.leaves(*sizes[key]) for key, each in photos.items() for box in each.boxes)
 
 
 def lost(reason: str, key: str, labelled: Labelled, size: Size) -> Labelled:
     """Returns a photo that is lost if it has a box, with the size that the annotations give and its own."""
-    if not any(True for _ in boxes_of(labelled)):
+    if not labelled.boxes:
         return labelled
     width, height = labelled.size or size
     where = f"{key}: {width} x {height} in the annotations, {size[0]} x {size[1]} in the photo"
@@ -121,8 +116,8 @@ def in_fractions(labelled: Labelled, frame: Frame | None) -> Iterable[Drawn]:
     """Returns the boxes of a photo as fractions of it; nothing if they are in pixels and its size is not known."""
     size = labelled.size or (frame.size if frame else None)
     if not labelled.in_pixels:
-        return boxes_of(labelled)
-    return (box.to_fractions(*size) for box in boxes_of(labelled)) if size else ()
+        return labelled.boxes
+    return (box.to_fractions(*size) for box in labelled.boxes) if size else ()
 
 
 def reaches_out(box: Drawn) -> bool:

@@ -23,7 +23,6 @@ from entrypoint.system.errors import UserError
 # What a file of fewer boxes says about its units is no evidence.
 LEAST_BOXES = 5
 MOST_LEAVING = 0.1  # of the boxes: some are drawn over the edge in every data set
-FRACTIONS = "boxes in fractions of the photo and not in pixels, read as such"
 CORNERS = "boxes as two corners and not as a corner and a size, read as such"
 # Label Studio draws on upright photos and writes the sizes of the stored ones.
 UPRIGHT_TOOL = "label studio"
@@ -98,8 +97,8 @@ def add_image(
     if is_shared and boxes:
         boxes = [Unread(losses.SAME_ID, f"{photo}: image id {image.get('id')} in {key}")]
     size = size_of(image.get("width"), image.get("height"))
-    part, in_pixels = part_of_file(key), not units.are_fractions
-    source.add(photo, Labelled(boxes, in_pixels, size, part, is_upright=units.is_upright))
+    part, is_upright = part_of_file(key), units.is_upright
+    source.add(photo, Labelled(boxes, in_pixels=True, size=size, part=part, is_upright=is_upright, file=key))
 
 
 def names_of(files: Files, key: str, document: dict[str, Any]) -> dict[str, str | None]:
@@ -123,7 +122,6 @@ def names_of(files: Files, key: str, document: dict[str, Any]) -> dict[str, str 
 class Units:
     """How the four numbers of a file's boxes are meant. All boxes of a file decide together."""
 
-    are_fractions: bool = False  # of the photo's width and height; otherwise pixels
     are_corners: bool = False  # x1, y1, x2, y2; otherwise x, y, width, height
     told: str = ""  # what was decided, if it is not what COCO describes
     is_upright: bool = False  # the tool draws on upright photos, whatever size it writes
@@ -140,7 +138,7 @@ def units_of(document: dict[str, Any], images: list[dict[str, Any]]) -> Units:
     if len(boxes) < LEAST_BOXES:
         return Units()
     if all(0 <= value <= 1 for _, values in boxes for value in values):
-        return Units(are_fractions=True, told=FRACTIONS)
+        boxes = [((1, 1), values) for _, values in boxes]
     sized = [(size, values) for size, values in boxes if size is not None]
     leaving = sum(Drawn.from_size("", *values).leaves(*size) for size, values in sized)
     are_corners = all(

@@ -35,7 +35,7 @@ def read_entry(source: Source, files: Files, key: str, entry: dict[str, Any]) ->
     if photo is None:
         return
     drawn: list[Annotation] = [read_annotation(annotation) for annotation in first(entry, ANNOTATIONS)]
-    source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key)))
+    source.add(photo, Labelled(drawn, in_pixels=True, part=part_of_file(key), file=key))
 
 
 def read_annotation(annotation: Any) -> Drawn | NoBox:

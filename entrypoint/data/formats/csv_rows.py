@@ -84,7 +84,7 @@ def add_photo(source: Source, files: Files, key: str, name: str, rows: list[Row]
         Drawn(value_of(row, LABELS), *(number(row.get(corner)) for corner in CORNERS)) for row in boxes
     ]
     size = size_of(rows[0].get("width"), rows[0].get("height"))
-    source.add(photo, Labelled(drawn, in_pixels=True, size=size, part=part_of_file(key)))
+    source.add(photo, Labelled(drawn, in_pixels=True, size=size, part=part_of_file(key), file=key))
 
 
 FORMAT = AnnotationFormat("csv_rows", WANTED, read, comes_last=True)

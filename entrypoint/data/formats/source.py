@@ -68,10 +68,16 @@ class Labelled:
     in_pixels: bool = False  # corners are in pixels; otherwise they are fractions of width and height
     size: tuple[int, int] | None = None  # width and height of the picture that was annotated, if the format has them
     part: str | None = None  # "train", "validation" or "test", if the annotations name a split
-    told: str = ""  # what was decided about the size
+    told: str = ""  # what was decided about the size or the unit
     is_turned: bool = False  # the boxes were drawn on the stored photo and are turned upright with it
     is_upright: bool = False  # the tool is known to draw on upright photos, whatever size it writes
     others: list[Labelled] = field(default_factory=list)  # what else the annotations have for this photo
+    file: str = ""  # the key of the file, if it has the boxes of many photos, all in one unit
+
+    @property
+    def boxes(self) -> list[Drawn]:
+        """The annotations that are boxes."""
+        return [each for each in self.annotations if isinstance(each, Drawn)]
 
 
 @dataclass
