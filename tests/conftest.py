@@ -31,9 +31,14 @@ BOX = {"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": "cat"}
 
 
 # Random documents of each format of annotations. `make test-properties` tries ten thousand in all.
-hypothesis_settings.register_profile("default", max_examples=120)
-hypothesis_settings.register_profile("thorough", max_examples=1200)
+hypothesis_settings.register_profile("default", max_examples=90)
+hypothesis_settings.register_profile("thorough", max_examples=900)
 hypothesis_settings.load_profile("default")
+
+# A shell ignores SIGINT for what it starts in the background, and nohup ignores SIGHUP. Neither holds for the jobs that
+# the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Files of long tests that can run in any worker.
 SHARE_NOTHING = {"tests/end_to_end/test_zoo.py", "tests/image/test_image.py", "tests/image/test_services.py"}

@@ -13,6 +13,7 @@ TURNED = "photo on its side whose boxes fit before and after it was turned, left
 SIZE = "photo of another size than its annotations say, left out"
 CLASS = "class that the list of labels does not have, photo left out"
 WORDS = "line with a wrong number of words, photo left out"
+NO_SCORE = "line with a sixth number that is no score, photo left out"
 NUMBERS = "line with a word that is no number, photo left out"
 LABEL = "box without a label, photo left out"
 CORNERS = "box with a corner missing or no number, photo left out"
@@ -32,8 +33,9 @@ MENDS = {
     TURNED: "export the annotations with the sizes of the upright photos",
     SIZE: "put the photos into the bucket at the size at which they were annotated, or correct the size",
     CLASS: "use the list of labels that the boxes were drawn with",
-    WORDS: "a line of YOLO has a class and four numbers, or the corners of a polygon",
-    NUMBERS: "a line of YOLO has numbers with blanks between them",
+    WORDS: "YOLO has a class and four numbers on a line, or corners of a polygon; DOTA has eight numbers and a class",
+    NO_SCORE: "export boxes without rotation, or the corners of rotated ones: nobody knows how an angle was counted",
+    NUMBERS: "put numbers with blanks between them on each line, and a class where the format has it",
     LABEL: "give each box a label",
     CORNERS: EXPORT,
     NO_BOX: "draw boxes",

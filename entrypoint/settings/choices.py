@@ -6,5 +6,17 @@ from typing import Literal
 Export = Literal["saved_model", "tflite"]
 # entrypoint/data/formats/NAME.py; `auto` finds out.
 DataFormat = Literal[
-    "auto", "cloud_annotations", "coco", "pascal_voc", "yolo", "create_ml", "csv_rows", "labelme", "via", "label_studio"
+    "auto",
+    "cloud_annotations",
+    "coco",
+    "pascal_voc",
+    "yolo",
+    "create_ml",
+    "csv_rows",
+    "labelme",
+    "via",
+    "label_studio",
+    "dota",
+    "open_images",
+    "vertex_ai",
 ]

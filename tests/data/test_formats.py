@@ -263,6 +263,63 @@ def label_studio(folder: Path) -> None:
         write(folder / part / "project.json", json.dumps(tasks))
 
 
+def dota(folder: Path) -> None:
+    """A text file for each photo in labelTxt, as it is published, with the corners of boxes in any order."""
+    for photo in PHOTOS:
+        write(folder / photo.part / "images" / photo.name, encode(photo))
+        lines = [f"{x2} {y} {x2} {y2} {x} {y2} {x} {y} {label} 0" for label, x, y, x2, y2 in photo.boxes]
+        head = ["imagesource:GoogleEarth", "gsd:0.5"] if photo.boxes else []
+        write(folder / photo.part / "labelTxt" / f"{Path(photo.name).stem}.txt", "\n".join([*head, *lines]))
+
+
+def open_images(folder: Path) -> None:
+    """A table for each split and the names of the classes. It cannot say that a photo shows no object."""
+    for part in ("train", "valid"):
+        rows = ["ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"]
+        for photo in PHOTOS:
+            if photo.part == part and photo.boxes:
+                write(folder / part / photo.name, encode(photo))
+                rows += [
+                    f"{Path(photo.name).stem},xclick,/m/{label},1,{x / SIZE[0]},{x2 / SIZE[0]},{y / SIZE[1]},"
+                    f"{y2 / SIZE[1]},0,0,0"
+                    for label, x, y, x2, y2 in photo.boxes
+                ]
+        write(folder / f"{part}-annotations-bbox.csv", "\n".join(rows))
+    write(folder / "class-descriptions-boxable.csv", "/m/cat,cat\n/m/dog,dog\n")
+
+
+def vertex_ai(folder: Path) -> None:
+    """A table with two corners of each box. It cannot say that a photo shows no object."""
+    rows = []
+    for photo in PHOTOS:
+        write(folder / photo.part / photo.name, encode(photo))
+        for label, x, y, x2, y2 in photo.boxes:
+            use = {"train": "TRAINING", "valid": "VALIDATION"}[photo.part]
+            left, top, right, bottom = x / SIZE[0], y / SIZE[1], x2 / SIZE[0], y2 / SIZE[1]
+            rows.append(f"{use},gs://bucket/{photo.part}/{photo.name},{label},{left},{top},,,{right},{bottom},,")
+    write(folder / "import.csv", "\n".join(rows))
+
+
+def vertex_ai_lines(folder: Path) -> None:
+    """The same as JSON Lines, as Vertex AI exports it."""
+    lines = []
+    for photo in PHOTOS:
+        write(folder / photo.part / photo.name, encode(photo))
+        boxes = [
+            {"displayName": label, "xMin": x / SIZE[0], "yMin": y / SIZE[1], "xMax": x2 / SIZE[0], "yMax": y2 / SIZE[1]}
+            for label, x, y, x2, y2 in photo.boxes
+        ]
+        use = {"train": "training", "valid": "validation"}[photo.part]
+        document = {
+            "imageGcsUri": f"gs://bucket/{photo.part}/{photo.name}",
+            "boundingBoxAnnotations": boxes,
+            "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use},
+        }
+        lines.append(json.dumps(document))
+    write(folder / "data.jsonl", "\n".join(lines))
+
+
+WITHOUT_EMPTY = (open_images, vertex_ai, vertex_ai_lines)
 WRITERS: tuple[Callable[[Path], None], ...] = (
     cloud_annotations,
     coco,
@@ -276,6 +333,8 @@ WRITERS: tuple[Callable[[Path], None], ...] = (
     labelme,
     via,
     label_studio,
+    dota,
+    *WITHOUT_EMPTY,
 )
 
 
@@ -315,6 +374,9 @@ def test_boxes_lie_on_what_was_drawn_and_the_split_is_the_bucket_s_own(
         round((x2 - x) * (y2 - y) / SIZE[0] / SIZE[1], 4) for photo in PHOTOS for _, x, y, x2, y2 in photo.boxes
     )
     parts = split(dataset.images, fraction=0.9, seed=1)
+    if writer in WITHOUT_EMPTY:
+        assert [len(parts["train"]), len(parts["validation"])] == [2, 1]
+        return
     assert [len(parts["train"]), len(parts["validation"])] == [2, 2]
     assert {len(image.boxes) for image in parts["validation"]} == {0, 1}
     dropped = read(tmp_path, empty_photos="drop")

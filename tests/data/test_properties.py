@@ -1,6 +1,6 @@
 """Random documents, valid and broken: a dataset or a named error, boxes in the photo, stable ids.
 
-`make test-properties` tries twelve hundred documents of each of nine formats, and `make test` a tenth of that.
+`make test-properties` tries nine hundred documents of each of twelve formats, and `make test` a tenth of that.
 """
 
 import functools
@@ -154,6 +154,18 @@ label_studio = several(task, GOOD_TASK)
 cell = st.sampled_from([*PHOTOS, "gone.png", "cat", "", "1", "9", "40", "64", "nan", "-3", '"', "ü"])
 table = st.lists(st.lists(cell, max_size=9).map(",".join), max_size=6).map("\n".join)
 GOOD_TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,64,48,cat,1,1,9,9\n"
+open_images = st.lists(st.lists(cell, max_size=14).map(",".join), max_size=6).map("\n".join)
+GOOD_OPEN_IMAGES = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/01,0.1,0.4,0.1,0.5,0\n"
+vertex_ai = st.lists(st.lists(cell | st.just("gs://b/a.png"), max_size=11).map(",".join), max_size=6).map("\n".join)
+GOOD_VERTEX_AI = "TRAINING,gs://b/a.png,cat,0.1,0.1,,,0.5,0.5,,\n"
+vertex_box = record(displayName=labels, xMin=numbers, yMin=numbers, xMax=numbers, yMax=numbers)
+vertex_lines = st.lists(record(imageGcsUri=names, boundingBoxAnnotations=several(vertex_box)) | anything, max_size=3)
+GOOD_VERTEX_LINE = {
+    "imageGcsUri": "gs://b/a.png",
+    "boundingBoxAnnotations": [{"displayName": "cat", "xMin": 0.1, "yMin": 0.1, "xMax": 0.2, "yMax": 0.2}],
+}
+dota = st.lists(st.lists(cell, max_size=11).map(" ".join), max_size=6).map("\n".join)
+GOOD_DOTA = "imagesource:x\ngsd:1\n1 1 9 1 9 9 1 9 cat 0\n"
 GOOD_OBJECT = (
     "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
 )
@@ -290,3 +302,25 @@ def test_label_studio(folder: Path, document: Any) -> None:
 def test_csv_rows(folder: Path, document: str) -> None:
     check(folder, "csv_rows", {"a.csv": GOOD_TABLE + document})
     (folder / "a.csv").unlink()
+
+
+@random_documents(open_images)
+def test_open_images(folder: Path, document: str) -> None:
+    check(folder, "open_images", {"a.csv": GOOD_OPEN_IMAGES + document, "class-descriptions.csv": "/m/01,cat\n"})
+    (folder / "a.csv").unlink()
+    (folder / "class-descriptions.csv").unlink()
+
+
+@random_documents(st.tuples(vertex_ai, vertex_lines))
+def test_vertex_ai(folder: Path, document: tuple[str, list[Any]]) -> None:
+    lines = "\n".join(map(json.dumps, [GOOD_VERTEX_LINE, *document[1]]))
+    check(folder, "vertex_ai", {"a.csv": GOOD_VERTEX_AI + document[0], "b.jsonl": lines})
+    (folder / "a.csv").unlink()
+    (folder / "b.jsonl").unlink()
+
+
+@random_documents(st.tuples(dota, dota))
+def test_dota(folder: Path, document: tuple[str, str]) -> None:
+    check(folder, "dota", {"a.txt": GOOD_DOTA + document[0], "b & c.txt": document[1]})
+    (folder / "a.txt").unlink()
+    (folder / "b & c.txt").unlink()

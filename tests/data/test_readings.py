@@ -238,6 +238,7 @@ def test_triangle_is_no_track(tmp_path: Path) -> None:
         ("7 0.5 0.5 0.2 0.2", losses.CLASS, "labels/0.txt line 2: class 7, and data.yaml has 0 to 1"),
         ("0 0.5 0.5 0.2", losses.WORDS, "labels/0.txt line 2: 4 words"),
         ("0 0.5 0.5 0.2 x", losses.NUMBERS, "labels/0.txt line 2: 0 0.5 0.5 0.2 x"),
+        ("0 0.5 0.5 0.2 0.2 1.57", losses.NO_SCORE, "labels/0.txt line 2: 1.57"),
     ],
 )
 def test_line_that_cannot_be_read_is_named_and_its_photo_lost(
@@ -262,6 +263,24 @@ def test_lists_of_labels_that_disagree_stop(tmp_path: Path, name: str, content: 
     write(tmp_path / "b" / name, content)
     with pytest.raises(UserError, match=f"data.yaml and .*{name} list different labels"):
         read(tmp_path / "b")
+
+
+def test_labels_can_be_the_numbers_of_classes_if_nothing_lists_them(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "b", "3 0.5 0.5 0.2 0.2", "1 0.5 0.5 0.2 0.2")
+    (tmp_path / "b" / "data.yaml").unlink()
+    with pytest.raises(UserError, match="take the numbers as labels with DATA_FORMAT=yolo"):
+        read(tmp_path / "b")
+    dataset = read(tmp_path / "b", data_format="yolo")
+    assert dataset.labels == ["1", "3"]
+    assert dataset.findings.kinds == {yolo.BY_NUMBER: ["labels/0.txt", "labels/1.txt"]}
+
+
+def test_rotated_box_of_yolo_and_of_dota_becomes_its_hull(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "yolo", "1 0.5 0.2 0.6 0.5 0.5 0.8 0.4 0.5")
+    draw(tmp_path / "dota" / "0.jpg")
+    write(tmp_path / "dota" / "0.txt", "100 20 120 50 100 80 80 50 dog 1")
+    for name, key in (("yolo", "images/0.jpg"), ("dota", "0.jpg")):
+        assert approximately(boxes_of(read(tmp_path / name), key)[0], 0.4, 0.2, 0.6, 0.8)
 
 
 def test_list_of_labels_in_another_encoding_is_named_with_its_byte(tmp_path: Path) -> None:

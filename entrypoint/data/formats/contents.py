@@ -14,7 +14,10 @@ from entrypoint.data.formats.source import Files
 SHOWN = 5  # kinds of files
 MOST_BYTES = 1 << 20  # of a file that is looked at
 CONVERT = "convert them to a format above"
-LIST = "put the labels into classes.txt, one on each line, in the order of their numbers"
+LIST = (
+    "put the labels into classes.txt, one on each line, in the order of their numbers, or take the numbers as labels "
+    "with DATA_FORMAT=yolo"
+)
 # A tool that writes JSON -> the keys of its documents.
 TOOLS = {"Supervisely": {"objects", "size"}, "V7": {"item", "annotations"}, "Labelbox": {"data_row", "projects"}}
 

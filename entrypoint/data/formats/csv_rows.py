@@ -5,24 +5,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from entrypoint.data.boxes import Drawn, number
+from entrypoint.data.formats import tables
 from entrypoint.data.formats.annotation_format import AnnotationFormat
-from entrypoint.data.formats.encoding import decode
 from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_file, size_of
+from entrypoint.data.formats.tables import Row
 
 WANTED = "CSV files with the columns filename, class, xmin, ymin, xmax and ymax"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # The first of these names that is there.
 NAMES, LABELS = ("filename", "image", "image_name", "file_name", "image_path"), ("class", "label", "name")
-DELIMITERS = (",", ";", "\t")
-HEAD = 1 << 12  # bytes in which the first row ends
-
-Row = dict[str, str]
 
 
 def read(files: Files) -> Source | None:
@@ -31,39 +26,23 @@ def read(files: Files) -> Source | None:
     Raises:
         UserError: a table is not UTF-8.
     """
-    tables = {key: table for key, table in files.read_all(files.with_suffix(".csv", ".tsv")) if is_table(table[:HEAD])}
-    if not tables:
+    found = tables.find(files, is_table, ".csv", ".tsv")
+    if not found:
         return None
-    source = Source(files.root / min(tables), [])
-    for key, table in sorted(tables.items()):
+    source = Source(files.root / min(found), [])
+    for key, table in found.items():
         rows: dict[str, list[Row]] = defaultdict(list)
-        for row in rows_of(decode(table, files.root / key)):
+        for row in tables.named_rows_of(table):
             rows[value_of(row, NAMES)].append(row)
         for name, boxes in rows.items():
             add_photo(source, files, key, name, boxes)
     return source
 
 
-def is_table(head: bytes) -> bool:
-    """Returns whether the first row of a file has the names of the columns."""
-    first = head.decode("latin-1").lower().split("\n")[0]
-    words = set(first.removeprefix("\xef\xbb\xbf").replace('"', "").strip().split(delimiter_of(first)))
+def is_table(cells: list[str]) -> bool:
+    """Returns whether the first row of a table has the names of the columns."""
+    words = {cell.strip().lower() for cell in cells}
     return words.issuperset(CORNERS) and bool(words.intersection(NAMES)) and bool(words.intersection(LABELS))
-
-
-def delimiter_of(line: str) -> str:
-    """Returns the delimiter that a line has most of."""
-    return max(DELIMITERS, key=line.count)
-
-
-def rows_of(table: str) -> Iterator[Row]:
-    """Yields the rows of a table by the lower-case names of its columns."""
-    lines = table.splitlines()
-    reader = csv.reader(lines, delimiter=delimiter_of(lines[0]))
-    columns = [name.strip().lower() for name in next(reader)]
-    for values in reader:
-        if any(value.strip() for value in values):
-            yield dict(zip(columns, (value.strip() for value in values), strict=False))
 
 
 def value_of(row: Row, names: tuple[str, ...]) -> str:

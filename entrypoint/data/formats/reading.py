@@ -28,6 +28,7 @@ def read(files: Files, name: str) -> Source:
     """
     if name == "auto":
         return recognise(files)
+    files.is_format_named = True
     chosen = format_of(name)
     source = read_format(chosen, files)
     if source is None:

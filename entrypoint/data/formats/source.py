@@ -159,6 +159,7 @@ class Files:
         self.photos = {key for key in self.keys if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
         self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once read
         self.damaged: list[str] = []  # damaged files that may hold annotations
+        self.is_format_named = False  # DATA_FORMAT names the format
 
     @functools.cached_property
     def by_name(self) -> Index:

@@ -1,12 +1,14 @@
 """YOLO's text files (docs.ultralytics.com, "Object Detection Datasets Overview"): one per photo, and a list of labels.
 
 A line is `class x y width height`, with the middle and the size as fractions of the photo, or a polygon,
-`class x1 y1 x2 y2 ...`, whose hull is the box. The labels are listed in data.yaml, or one per line in classes.txt or
-obj.names. An empty file means a photo without objects. A photo without a file was never labelled.
+`class x1 y1 x2 y2 ...`, whose hull is the box, also of the four corners of a rotated box. The labels are listed in
+data.yaml, or one per line in classes.txt or obj.names. An empty file means a photo without objects. A photo without a
+file was never labelled.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable
@@ -43,6 +45,7 @@ OTHER_LISTS = ("labels.txt", "predefined_classes.txt")
 NOTES = "notes.json"
 COMMAS = "line with commas between its numbers, read as if they were blanks"
 DECIMALS = "line with commas as decimal points, read as such"
+BY_NUMBER = "file of a photo whose labels are the numbers of the classes, because no file lists them"
 TRACKS = "line with the number of a track behind the score, read without them"
 
 
@@ -56,10 +59,15 @@ def read(files: Files) -> Source | None:
     # The list of labels is read only if there is something to read with it: it can belong to another format.
     names = read_names(files) if texts else Names()
     keys = [key for key in texts if key not in names.lists]
-    if not names.labels or not keys:
+    if not keys or not (names.labels or names.may_be_numbers):
         return None
-    source = Source(files.root / names.key, list(names.labels.values()))
+    source = Source(files.root / names.key, [])
     lines = dict(read_lines(source, files, keys, names))
+    if not names.labels:
+        names = numbered(source, names, lines)
+    if not names.labels:
+        return None
+    source.labels = list(names.labels.values())
     are_tracked = has_tracks(words for file in lines.values() for _, words in file)
     claims = []
     for key, file in lines.items():
@@ -136,6 +144,16 @@ class Names:
     lists: dict[str, str] = field(default_factory=dict)  # photo, or list of photos -> split
     words: int | None = None  # how many words of a line belong to the box; None for all
     unfound: tuple[str, ...] = ()  # lines of data.yaml that name photos which are not in the bucket
+    may_be_numbers: bool = False  # no file lists the labels, and DATA_FORMAT says that the text files are YOLO's
+
+
+def numbered(source: Source, names: Names, lines: dict[str, list[tuple[int, list[str]]]]) -> Names:
+    """Returns the labels "0", "1" and so on, for all numbers of classes that are there."""
+    classes = {number(words[0]) for file in lines.values() for _, words in file if len(words) >= BOX_WORDS}
+    found = sorted(int(value) for value in classes if value is not None and value >= 0 and value.is_integer())
+    for key in lines if found else ():
+        source.tell(BY_NUMBER, key)
+    return dataclasses.replace(names, labels={value: str(value) for value in found})
 
 
 def read_names(files: Files) -> Names:
@@ -148,7 +166,10 @@ def read_names(files: Files) -> Names:
     described = {key: labels for key, document in documents.items() if (labels := labels_of(document))}
     listed = read_label_lists(files, others=not described)
     if not described and not listed:
-        return Names()
+        is_listed = files.damaged or any(isinstance(each, dict) and "names" in each for each in documents.values())
+        if is_listed or not files.is_format_named:
+            return Names()
+        return Names(lists=read_lists(files), may_be_numbers=True)
     key, labels = the_one(files, described | listed | read_notes(files, [*described, *listed]))
     if key not in described:
         return Names(key, labels, read_lists(files))
@@ -348,6 +369,8 @@ def read_line(words: list[str], names: Names, where: str, *, are_tracked: bool) 
         return Drawn.from_points(label, words[1::2], words[2::2])
     if len(words) not in (BOX_WORDS, SCORED) and not are_tracked:
         return Unread(losses.WORDS, f"{where}: {len(words)} words")
+    if len(words) == SCORED and not 0 <= (values[-1] or 0.0) <= 1:
+        return Unread(losses.NO_SCORE, f"{where}: {words[-1]}")
     return Drawn.from_centre(label, *words[1:BOX_WORDS])
 
 
