@@ -1,9 +1,12 @@
-"""Measures the conversion of a bucket: `python -m benchmarks.conversion [speed | memory | epochs ...]`, default all.
+"""Measures the conversion of a bucket: `python -m benchmarks.conversion [speed | memory | epochs | before ...]`.
 
 speed   compares the job's step with a plain converter, which reads, opens and writes one photo after another as the
         tutorials do, and with `cat` of the same files: on local disk, and on a mount that waits 20 ms at every open
 memory  peak memory of the step with 1,000, 10,000 and 100,000 photos
 epochs  seconds per epoch of the input pipeline with photos of 12 megapixels, stored smaller and at their own size
+before  compares the job's step with that of an older commit, which the environment variable BASELINE names
+
+Without a name, all but `before` run.
 
 The runs of a comparison follow each other on the same machine. Times of `speed` are the best of REPEATS runs, times of
 `epochs` the average of REPEATS epochs.
@@ -39,8 +42,9 @@ def main(names: list[str]) -> None:
         "speed": measure_speed,
         "memory": measure_memory,
         "epochs": measure_epochs,
+        "before": measure_before,
     }
-    for name in names or parts:
+    for name in names or [name for name in parts if name != "before"]:
         with tempfile.TemporaryDirectory() as scratch:
             parts[name](Path(scratch))
 
@@ -90,6 +94,19 @@ def measure_speed(folder: Path) -> None:
     print(f"         at least {less:.0f} times less waiting: {waits[plain]:.1f} s and {waits[step]:.2f} s")
 
 
+def measure_before(folder: Path) -> None:
+    """Prints the seconds of the job's step before and after a change, the runs taking turns."""
+    bucket = draw(folder / "bucket", SPEED_PHOTOS, SPEED_SIZE, SPEED_PHOTOS)
+    baseline = os.environ["BASELINE"]
+    archive = subprocess.run(["git", "archive", baseline], cwd=ROOT, capture_output=True, check=True).stdout
+    (folder / "before").mkdir()
+    subprocess.run(["tar", "-x", "-C", str(folder / "before")], input=archive, check=True)
+    runs = [(run_step(bucket, folder, folder / "before"), run_step(bucket, folder)) for _ in range(REPEATS)]
+    before, after = (min(each) for each in zip(*runs, strict=True))
+    print(f"{SPEED_PHOTOS} photos of {SPEED_SIZE[0]} x {SPEED_SIZE[1]}, {os.cpu_count()} cores")
+    print(f"  {baseline}: {before:.2f} s    now: {after:.2f} s    {after / before:.2f} of the time")
+
+
 def best(run: Callable[[Path, Path], float], bucket: Path, folder: Path) -> float:
     """Returns the seconds of the fastest of REPEATS runs."""
     return min(run(bucket, folder) for _ in range(REPEATS))
@@ -109,22 +126,27 @@ def run_plain(bucket: Path, folder: Path) -> float:
     return run_timed(["-m", "benchmarks.conversion", "plain", str(bucket), str(folder / "plain.tfrecord")])
 
 
-def run_step(bucket: Path, folder: Path) -> float:
-    """Returns the seconds of the job's step, without the start of TensorFlow.
+def run_step(bucket: Path, folder: Path, code: Path = ROOT) -> float:
+    """Returns the seconds of the job's step in that folder of the code, without the start of TensorFlow.
 
     The step decodes and verifies every photo and stores it at its own size.
     """
-    settings = {"DATA_DIR": bucket, "WORK_DIR": folder / "work", "RESULT_DIR": folder / "results"}
-    return run_timed(["-m", "benchmarks.conversion", "step"], **settings, TRAIN_IMAGE_SIZE="original")
+    settings: dict[str, Any] = {
+        "DATA_DIR": bucket,
+        "WORK_DIR": folder / "work",
+        "RESULT_DIR": folder / "results",
+        "PYTHONPATH": code,
+    }
+    return run_timed(["-m", "benchmarks.conversion", "step"], code, TRAIN_IMAGE_SIZE="original", **settings)
 
 
 RUNS = {"cat": run_cat, "plain converter": run_plain, "the job's step": run_step}
 
 
-def run_timed(arguments: list[str], **settings: Any) -> float:
-    """Runs a Python process and returns the number in the last line that it prints."""
+def run_timed(arguments: list[str], code: Path = ROOT, **settings: Any) -> float:
+    """Runs a Python process in a folder of the code and returns the number in the last line that it prints."""
     result = subprocess.run(
-        [sys.executable, *arguments], env=environment(**settings), cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], env=environment(**settings), cwd=code, capture_output=True, text=True, check=False
     )
     if result.returncode:
         sys.exit(result.stdout + result.stderr)
@@ -205,7 +227,7 @@ def measure_memory(folder: Path) -> None:
     for count in COUNTS:
         place = folder / str(count)
         bucket = draw(place / "bucket", count, (320, 240), 50)
-        settings = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
+        settings: dict[str, Any] = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
         command = [sys.executable, "-m", "benchmarks.conversion", "step"]
         status, output, peak = run_measured(command, environment(**settings))
         if status:
@@ -223,7 +245,7 @@ def measure_epochs(folder: Path) -> None:
     seconds = {}
     for size in ("auto", "original"):
         place = folder / size
-        settings = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
+        settings: dict[str, Any] = {"DATA_DIR": bucket, "WORK_DIR": place / "work", "RESULT_DIR": place / "results"}
         given = {**settings, "VALIDATION_FRACTION": 0, "CHECKPOINT": "none", "BATCH_SIZE": 8, "TRAIN_IMAGE_SIZE": size}
         seconds[size] = run_timed(["-m", "benchmarks.conversion", "epoch"], **given)
         stored = sum(path.stat().st_size for path in (place / "work" / "records").glob("*.tfrecord"))

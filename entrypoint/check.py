@@ -7,28 +7,33 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
-from entrypoint.data import annotations, examples, images, quality, records, tf_record
-from entrypoint.data.annotations import Dataset, LabelledImage, Origin
+from entrypoint.data import annotations, examples, frames, images, quality, records, tf_record
+from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
-from entrypoint.data.quality import DataQuality, Seen
-from entrypoint.data.split import split
+from entrypoint.data.formats.source import Files
+from entrypoint.data.images import Frame
+from entrypoint.data.quality import Seen
+from entrypoint.data.split import SPLITS, split
 from entrypoint.results import check_page
 from entrypoint.results.check_page import Checked
+from entrypoint.results.check_report import CheckFailure, CheckReport, LabelBoxes, PhotoCounts
 from entrypoint.settings.command_line import Command
 from entrypoint.settings.schema import Settings
 from entrypoint.system import copying, documents, lease, logs, parallel, streams
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
 from entrypoint.training import pipeline
+from entrypoint.workspace import Workspace
 from entrypoint.zoo import input_size
 
 logger = logging.getLogger("job")
 
+MOST_LABELS = 12  # in the text
+
 
 def run(command: Command) -> int:
-    """Prints what was found, first in the annotations; returns 0 if the job can start, 2 if it would stop.
+    """Prints what was found; returns 0 if the job can start, 2 if it would stop.
 
     With `--json`, standard output has a JSON document whatever happens; an error is its `error`.
 
@@ -36,38 +41,59 @@ def run(command: Command) -> int:
         UserError: the job would refuse the settings, or the bucket or its annotations cannot be read.
     """
     try:
-        stops = find(command)
+        report = find(command)
     except UserError as error:
         if not command.as_json:
             raise
-        streams.put(json.dumps({"error": str(error), "stops": [str(error)]}, indent=1))
+        put_json(CheckFailure(str(error), [str(error)]))
         return error.exit_code
-    return 2 if stops else 0
+    if command.as_json:
+        put_json(report)
+    else:
+        streams.put(as_text(report))
+    return 2 if report.stops else 0
 
 
-def find(command: Command) -> list[str]:
-    """Prints what was found and writes the page; returns the reasons for which the job would stop."""
+def put_json(document: CheckReport | CheckFailure) -> None:
+    """Prints a document."""
+    streams.put(json.dumps(documents.to_plain(document), indent=1))
+
+
+def find(command: Command) -> CheckReport:
+    """Reads the bucket and writes the page; returns what was found.
+
+    Raises:
+        UserError: the job would refuse the settings, or the bucket or its annotations cannot be read.
+    """
     settings = command.settings
     refuse_early(settings)
     size = input_size.of_model(settings)
-    dataset, origin = annotations.read_with_origin(settings, exclude=settings.result_dir)
-    of_split = split_of(dataset)
-    if not command.as_json:
-        streams.put(as_text(describe(dataset, settings, Seen()), origin, of_split))
-    seen = read_photos(dataset.images, settings)
-    facts = describe(dataset, settings, seen)
+    reader = PhotoReader(settings)
+    dataset, origin = annotations.read_with_origin(settings, settings.result_dir, reader.measure, measures_all=True)
+    seen = reader.of(dataset.images)
+    # As in the job, photos are split first. A photo that cannot be read does not change the split of the others.
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
-    found = quality.assess(parts, dataset.labels, seen, size)
-    stops = reasons_to_stop(dataset, facts, seen, settings)
-    checked = Checked(settings, origin, of_split, dataset, facts, seen, found, stops)
-    page = write_page(checked, command.page)
-    if command.as_json:
-        facts["found"] |= seen.kinds()
-        about = {"annotations": dataclasses.asdict(origin), "split": of_split, "page": page}
-        streams.put(json.dumps({**about, **facts, "quality": documents.to_plain(found), "stops": stops}, indent=1))
-    else:
-        streams.put(about_photos(found, stops, seen, page))
-    return stops
+    usable = {name: [image for image in part if image.key not in seen.skipped] for name, part in parts.items()}
+    counts = {name: records.count(part, dataset.labels) for name, part in usable.items()}
+    report = CheckReport(
+        annotations=origin,
+        split=split_of(dataset),
+        photos=PhotoCounts(
+            labelled=len(dataset.images),
+            empty=sum(each.empty for each in counts.values()),
+            train=counts["train"].photos,
+            validation=counts["validation"].photos,
+            without_annotation=dataset.unlabelled,
+        ),
+        labels={
+            label: LabelBoxes(*(counts[name].boxes_per_label[label] for name in SPLITS)) for label in dataset.labels
+        },
+        found=dataset.findings.kinds | seen.kinds(),
+        quality=quality.assess(parts, dataset.labels, seen, size),
+        stops=reasons_to_stop(dataset, counts["train"].photos, seen, settings),
+    )
+    page = write_page(Checked(settings, dataset, seen, report), command.page)
+    return dataclasses.replace(report, page=page)
 
 
 def write_page(checked: Checked, chosen: Path | None) -> str | None:
@@ -105,76 +131,77 @@ def split_of(dataset: Dataset) -> str:
     return "by VALIDATION_FRACTION and SEED"
 
 
-def describe(dataset: Dataset, settings: Settings, seen: Seen) -> dict[str, Any]:
-    """Returns counts of photos and boxes, and what was found in the annotations on which keys."""
-    # As in the job, photos are split first. A photo that cannot be read does not change the split of the others.
-    parts = split(dataset.images, settings.validation_fraction, settings.seed)
-    counts = {
-        name: records.count([image for image in part if image.key not in seen.skipped], dataset.labels)
-        for name, part in parts.items()
-    }
-    return {
-        "photos": {
-            "labelled": len(dataset.images),
-            "empty": sum(each.empty for each in counts.values()),
-            **{name: each.photos for name, each in counts.items()},
-            "without annotation": dataset.unlabelled,
-        },
-        "labels": {
-            label: {name: each.boxes_per_label[label] for name, each in counts.items()} for label in dataset.labels
-        },
-        "found": dict(dataset.findings.kinds),
-    }
-
-
-def reasons_to_stop(dataset: Dataset, facts: dict[str, Any], seen: Seen, settings: Settings) -> list[str]:
-    """Returns the reasons for which the job would stop before the training; empty if it would not stop."""
+def reasons_to_stop(dataset: Dataset, trained: int, seen: Seen, settings: Settings) -> list[str]:
+    """Returns the reasons for which the job would stop before the training; `trained` photos are left to train on."""
     lost = tf_record.too_many_lost(dataset, seen.skipped, settings.max_skipped)
-    return ([lost] if lost else []) + ([] if facts["photos"]["train"] else [tf_record.NO_PHOTO])
+    return ([lost] if lost else []) + ([] if trained else [tf_record.NO_PHOTO])
 
 
-def read_photos(photos: list[LabelledImage], settings: Settings) -> Seen:
-    """Decodes every photo; returns the facts and faults that were seen."""
-    storage = input_size.storage(settings)
-    shrink = storage.shrink if storage else images.keep_size
+class PhotoReader:
+    """Reads and decodes every photo once, and collects what was seen."""
 
-    def read(image: LabelledImage) -> Converted:
+    def __init__(self, settings: Settings) -> None:
+        self.work = Workspace(settings)
+        self.seen = Seen()
+        storage = input_size.storage(settings)
+        self.shrink = storage.shrink if storage else images.keep_size
+
+    def measure(self, keys: list[str], files: Files) -> dict[str, Frame]:
+        """Returns size and orientation of each photo whose header can be read. The job that follows can have them."""
+        found = parallel.map_in_order(lambda key: self.read(key, files), keys, files.workers)
+        measured = {}
+        for each, frame in logs.progress(found, len(keys), "photos"):
+            self.seen.add(each)
+            if frame:
+                measured[each.key] = frame
+        frames.keep(self.work, measured, keys, files.entries)
+        return measured
+
+    def read(self, key: str, files: Files) -> tuple[Converted, Frame | None]:
+        """Returns the facts and faults of a photo, and its size and orientation."""
+        frame = None
         try:
-            examples.refuse_crowd(image)
-            photo = examples.read_photo(settings.data_dir, image.key, shrink)
+            content = examples.read_content(files.root, key)
+            frame = images.read_frame(content)
+            with examples.DECODING:
+                photo = images.load(content, self.shrink)
         except images.UnusablePhotoError as error:
-            return Converted(image.key, None, str(error), None)
-        return Converted(image.key, None, None, photo.facts)
+            return Converted(key, None, str(error), None), frame
+        return Converted(key, None, None, photo.facts), frame
 
-    seen = Seen()
-    for each in logs.progress(parallel.map_in_order(read, photos, settings.workers), len(photos), "photos"):
-        seen.add(each)
-    return seen
+    def of(self, photos: list[LabelledImage]) -> Seen:
+        """Returns what was seen of these photos; a photo with too many boxes is skipped, as in the conversion."""
+        seen = Seen()
+        for image in photos:
+            try:
+                examples.refuse_crowd(image)
+            except images.UnusablePhotoError as error:
+                seen.skipped[image.key] = str(error)
+                continue
+            if image.key in self.seen.facts:
+                seen.facts[image.key] = self.seen.facts[image.key]
+            else:
+                seen.skipped[image.key] = self.seen.skipped[image.key]
+        return seen
 
 
-def as_text(facts: dict[str, Any], origin: Origin, of_split: str) -> str:
-    """Returns the content of the annotations as text for a person."""
-    photos = facts["photos"]
+def as_text(report: CheckReport) -> str:
+    """Returns what was found as text for a person, which fits on a screen: the page and the JSON have the rest."""
+    photos, labels = report.photos, list(report.labels.items())
     lines = [
-        f"annotations in the format {origin.format}: {origin.place}",
-        f"{photos['labelled']} labelled photos: {photos['train']} to train on, {photos['validation']} for validation, "
-        f"{photos['empty']} of them without a box",
-        f"the split is {of_split}",
-        f"{photos['without annotation']} photos of the bucket carry no annotation and are not used",
-        f"{len(facts['labels'])} labels, with their boxes for training and for validation:",
-        *(f"  {label}: {boxes['train']}, {boxes['validation']}" for label, boxes in facts["labels"].items()),
+        f"annotations in the format {report.annotations.format}: {report.annotations.place}",
+        f"{photos.labelled} labelled photos: {photos.train} to train on, {photos.validation} for validation, "
+        f"{photos.empty} of them without a box",
+        f"the split is {report.split}",
+        f"{photos.without_annotation} photos of the bucket carry no annotation and are not used",
+        f"{len(labels)} labels, with their boxes for training and for validation:",
+        *(f"  {label}: {boxes.train}, {boxes.validation}" for label, boxes in labels[:MOST_LABELS]),
+        *([f"  and {len(labels) - MOST_LABELS} more"] if len(labels) > MOST_LABELS else []),
+        *(f"stops: {reason}" for reason in report.stops),
+        *("{severity}: {kind}: {count} ({where})".format_map(row) for row in check_page.finding_rows(report.found)),
+        *quality.describe_sizes(report.quality),
+        *quality.describe_problems(report.quality),
+        *([f"photos with their boxes: {report.page}"] if report.page else []),
+        "the job would stop" if report.stops else "the job can start",
     ]
-    return str(Lines(lines + as_lines(facts["found"])))
-
-
-def about_photos(found: DataQuality, stops: list[str], seen: Seen, page: str | None) -> str:
-    """Returns the results of reading the photos as text for a person."""
-    lines = as_lines(seen.kinds()) + quality.describe_sizes(found) + quality.describe_problems(found)
-    lines += [f"photos with their boxes: {page}"] if page else []
-    lines += [f"the job would stop: {reason}" for reason in stops]
-    return str(Lines(lines if stops else [*lines, "the job can start"]))
-
-
-def as_lines(found: dict[str, list[str]]) -> list[str]:
-    """Returns a line for each finding, the most severe first."""
-    return ["{severity}: {kind}: {count} ({where})".format_map(row) for row in check_page.finding_rows(found)]
+    return str(Lines(lines))

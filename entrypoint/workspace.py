@@ -51,6 +51,11 @@ class Workspace:
         return self.results / "checkpoint"
 
     @property
+    def known_photos(self) -> Path:
+        """The sizes of the photos, which `check` leaves there."""
+        return self.root / "photos.json"
+
+    @property
     def dataset(self) -> Path:
         """The checked annotations, which the step `annotations` writes."""
         return self.root / "dataset.json"

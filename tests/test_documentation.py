@@ -25,6 +25,11 @@ def test_generated_parts_are_those_of_the_code(page: str, name: str) -> None:
     assert generate.filled(text, name, generate.parts()[page, name]) == text, "run `make docs-generate`"
 
 
+def test_schema_of_check_is_that_of_the_code() -> None:
+    found = (ROOT / "docs" / "check.schema.json").read_text(encoding="utf-8")
+    assert found == generate.check_schema(), "run `make docs-generate`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pictures_and_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http|#)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

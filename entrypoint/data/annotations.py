@@ -14,13 +14,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import images, losses, sizes, units
+from entrypoint.data import frames, losses, sizes, units
 from entrypoint.data.boxes import Box, Drawn, NoBox, Unread
 from entrypoint.data.formats import cloud_annotations, reading
 from entrypoint.data.formats.source import Files, Labelled, Source
+from entrypoint.data.frames import Measure
+from entrypoint.data.images import Frame
 from entrypoint.settings.schema import Settings
-from entrypoint.system import bucket, files, logs, parallel
-from entrypoint.system.bucket import Place
+from entrypoint.system import bucket, files
+from entrypoint.system.bucket import Entry, Place
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
 
@@ -29,7 +31,6 @@ logger = logging.getLogger("job")
 LINK = "folder is a link, not followed, its photos are left out"
 UNLISTED = "photo in none of the bucket's splits, trained on"
 NOT_KEPT = "photo in a folder or list of a split that most photos are in none of, the split is not kept"
-HEAD = 1 << 16  # bytes: for most photos, fewer bytes contain the size and the orientation
 SMALLEST = 1e-6  # of a side of the photo: a smaller box has no area in the records' float32
 
 
@@ -88,7 +89,7 @@ def run(work: Workspace) -> str:
         bucket.fetch(refuse_missing_records(work.settings.records_dir) / "dataset.json", work.dataset)
         dataset = load(work)
     else:
-        dataset, origin = read_with_origin(work.settings, exclude=work.results)
+        dataset, origin = read_with_origin(work.settings, work.results, frames.remembering(work))
         logger.info("annotations in the format %s: %s", origin.format, origin.place)
         files.write_json(work.dataset, dataset)
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
@@ -144,10 +145,13 @@ def read_bucket(settings: Settings, exclude: Place) -> Dataset:
     return read_with_origin(settings, exclude)[0]
 
 
-def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origin]:
+def read_with_origin(
+    settings: Settings, exclude: Place, measure: Measure = frames.measure_headers, *, measures_all: bool = False
+) -> tuple[Dataset, Origin]:
     """Returns the dataset of the bucket DATA_DIR, and where it comes from.
 
-    `exclude` is a folder in the bucket that holds no data of the user.
+    `exclude` is a folder in the bucket that holds no data of the user. `measure` returns the sizes of photos: of those
+    whose boxes depend on it, or of all photos with annotations.
 
     Raises:
         UserError: there are no annotations in a known format, or they hold no box that can be used.
@@ -162,19 +166,17 @@ def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origi
     for key in links:
         findings.add(LINK, key)
     labelled = find_photos(source, files, findings)
-    in_doubt = units.doubtful(labelled)
-    measured = [key for key, each in labelled.items() if each.in_pixels or each.others or key in in_doubt]
-    frames = measure_photos([key for key in measured if listing[key].size], files)
-    chosen = {key: choose(key, each, frames.get(key), findings) for key, each in labelled.items()}
-    labelled = sizes.decide(units.decide(chosen, frames), frames)
-    sizes.refuse_many_beyond(labelled, frames, settings.max_repaired)
+    measured = measure(list(labelled) if measures_all else sized_by_photo(labelled, listing), files)
+    chosen = {key: choose(key, each, measured.get(key), findings) for key, each in labelled.items()}
+    labelled = sizes.decide(units.decide(chosen, measured), measured)
+    sizes.refuse_many_beyond(labelled, measured, settings.max_repaired)
     images = []
     for key, each in keep_own_split(labelled, findings).items():
         if settings.empty_photos == "drop" and all(one is NoBox.NEGATIVE for one in each.annotations):
             findings.add("photo without a box, dropped (EMPTY_PHOTOS=drop)", key)
         else:
             entry = listing[key]
-            found = read_image(key, each, frames.get(key), findings)
+            found = read_image(key, each, measured.get(key), findings)
             images += [dataclasses.replace(image, bytes=entry.size, version=entry.version) for image in found]
     labels = order_labels(source.labels, images, findings)
     if not labels:
@@ -183,6 +185,13 @@ def read_with_origin(settings: Settings, exclude: Place) -> tuple[Dataset, Origi
         )
     unlabelled = len(files.photos - labelled.keys() - source.images.keys())
     return Dataset(labels, images, findings, unlabelled), Origin(source.format, str(source.place))
+
+
+def sized_by_photo(labelled: dict[str, Labelled], listing: Mapping[str, Entry]) -> list[str]:
+    """Returns the photos whose size is needed to read their boxes."""
+    in_doubt = units.doubtful(labelled)
+    needed = [key for key, each in labelled.items() if each.in_pixels or each.others or key in in_doubt]
+    return [key for key in needed if listing[key].size]
 
 
 def mend_for_no_box(findings: Findings) -> str:
@@ -236,35 +245,6 @@ def with_parts(labelled: dict[str, Labelled], parts: Mapping[str | None, str | N
     return {key: dataclasses.replace(each, part=parts[each.part]) for key, each in labelled.items()}
 
 
-def measure_photos(keys: list[str], files: Files) -> dict[str, images.Frame]:
-    """Returns size and orientation of each photo whose header can be read."""
-
-    def measure(key: str) -> tuple[str, images.Frame | None]:
-        try:
-            return key, measure_photo(files.root / key, files.root)
-        except OSError as error:
-            if error.errno not in bucket.FINAL:
-                raise
-            # The conversion reports why the photo cannot be read, and counts it.
-            return key, None
-
-    found = parallel.map_in_order(measure, keys, files.workers)
-    return {key: frame for key, frame in logs.progress(found, len(keys), "sizes of photos") if frame is not None}
-
-
-def measure_photo(place: Place, root: Place) -> images.Frame | None:
-    """Returns size and orientation of a photo, from its first bytes if they suffice; None for a file without a photo.
-
-    Raises:
-        OSError: the photo cannot be read; the error names the place.
-    """
-    head = bucket.read_head(place, HEAD, root)
-    frame = images.read_frame(head)
-    if frame is None and len(head) == HEAD:
-        return images.read_frame(bucket.read(place, root, images.MOST_BYTES))
-    return frame
-
-
 def refuse_missing_bucket(root: Place) -> None:
     """Raises UserError if DATA_DIR does not exist, or may not be read."""
     try:
@@ -310,7 +290,7 @@ def is_inside(root: Place, key: str) -> bool:
     return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
 
 
-def choose(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> Labelled:
+def choose(key: str, labelled: Labelled, frame: Frame | None, findings: Findings) -> Labelled:
     """Returns the annotations of a photo that is listed more than once: those that were made at the photo's own size.
 
     If this decides nothing, the photo is lost: boxes of two photos are never put together.
@@ -326,7 +306,7 @@ def choose(key: str, labelled: Labelled, frame: images.Frame | None, findings: F
     return Labelled([unread], part=labelled.part)
 
 
-def read_image(key: str, labelled: Labelled, frame: images.Frame | None, findings: Findings) -> list[LabelledImage]:
+def read_image(key: str, labelled: Labelled, frame: Frame | None, findings: Findings) -> list[LabelledImage]:
     """Returns the photo with its usable boxes; an empty list if it is lost.
 
     A photo is lost if an object on it was drawn and cannot be read, or if all of its boxes are unusable: it would be

@@ -11,6 +11,9 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from entrypoint.data import images
 from entrypoint.data.annotations import LabelledImage
 from entrypoint.system import bucket
@@ -37,24 +40,35 @@ def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: imag
     """Converts a photo with its boxes to an example; raises OSError if the bucket itself cannot be read."""
     try:
         refuse_crowd(image)
-        photo = read_photo(root, image.key, shrink)
+        photo = read_photo(root, image.key, shrink, decode_as_trained)
     except images.UnusablePhotoError as error:
         return Converted(image.key, None, str(error), None)
-    with DECODING:
-        if not photo.facts.changes and not is_decodable(photo):
-            photo = images.encode_anew(photo)
     return Converted(image.key, to_example(image, photo, ids), None, photo.facts)
 
 
-def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) -> images.Photo:
-    """Reads and decodes the photo of that key.
+def read_photo(
+    root: Place, key: str, shrink: images.Shrink = images.keep_size, as_trained: images.AsTrained | None = None
+) -> images.Photo:
+    """Reads and decodes the photo of that key, as `images.load` does.
 
     Raises:
         UnusablePhotoError: the photo is missing, may not be read, or cannot be used.
         OSError: the bucket itself cannot be read.
     """
+    content = read_content(root, key)
+    with DECODING:
+        return images.load(content, shrink, as_trained)
+
+
+def read_content(root: Place, key: str) -> bytes:
+    """Returns the content of the photo of that key.
+
+    Raises:
+        UnusablePhotoError: the photo is missing, or may not be read.
+        OSError: the bucket itself cannot be read.
+    """
     try:
-        content = bucket.read(root / key, root, images.MOST_BYTES)
+        return bucket.read(root / key, root, images.MOST_BYTES)
     except OSError as error:
         # If the bucket is given by its address, only a missing file is a fault of the photo: credentials can expire
         # while the job runs.
@@ -62,8 +76,6 @@ def read_photo(root: Place, key: str, shrink: images.Shrink = images.keep_size) 
         if error.errno not in bucket.FINAL or not is_photo:
             raise
         raise images.UnusablePhotoError(f"cannot be read ({error.strerror})") from None
-    with DECODING:
-        return images.load(content, shrink)
 
 
 def refuse_crowd(image: LabelledImage) -> None:
@@ -72,22 +84,25 @@ def refuse_crowd(image: LabelledImage) -> None:
         raise images.UnusablePhotoError(f"{len(image.boxes):,} boxes, more than {MOST_BOXES:,}: cut it into tiles")
 
 
-def is_decodable(photo: images.Photo) -> bool:
-    """Returns whether TensorFlow can decode the photo: its decoders refuse some damage that those of Pillow ignore."""
+def decode_as_trained(content: bytes, ratio: int) -> NDArray[np.uint8] | None:
+    """Returns the pixels of a JPEG or PNG at 1/ratio of its size, or None if TensorFlow refuses it.
+
+    They are [height, width, 3], or [height, width, 1] in grey at a smaller size. TensorFlow's decoders refuse some
+    damage that those of Pillow ignore. That of JPEG reads the whole file at any ratio, and refuses the same files.
+    """
     import tensorflow as tf
 
     session, encoded, pixels = decoder()
     try:
-        with images.DECODED.part(photo.pixels * images.PIXEL_BYTES):
-            session.run(pixels, {encoded: photo.encoded})
+        found: NDArray[np.uint8] = session.run(pixels[ratio], {encoded: content})
     except tf.errors.InvalidArgumentError:
-        return False
-    return True
+        return None
+    return found
 
 
 @functools.lru_cache(maxsize=1)
-def decoder() -> tuple[Any, Any, Any]:
-    """Returns a session, its tensor of encoded bytes and its operation that decodes them.
+def decoder() -> tuple[Any, Any, dict[int, Any]]:
+    """Returns a session, its tensor of encoded bytes, and the tensors of the pixels by their ratio.
 
     TensorFlow's mode stays as it is: the engine sets it.
     """
@@ -95,9 +110,10 @@ def decoder() -> tuple[Any, Any, Any]:
 
     with tf.Graph().as_default():
         encoded = tf.placeholder(tf.string, [])
-        pixels = tf.io.decode_image(encoded, channels=3)
+        pixels = {ratio: tf.io.decode_jpeg(encoded, channels=1, ratio=ratio) for ratio in images.RATIOS}
+        pixels[1] = tf.io.decode_image(encoded, channels=3)
         # Without this limit, the session would take all of a GPU's memory.
-        return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels.op
+        return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels
 
 
 def to_example(image: LabelledImage, photo: images.Photo, ids: dict[str, int]) -> bytes:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
 import pi_heif
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE
@@ -35,6 +37,8 @@ TILE = (322, 323)
 # once more while it is turned.
 PIXEL_BYTES = 4
 COPIES = 3
+# The decoder of a progressive JPEG stores three coefficients of two bytes for each pixel, at whatever size it decodes.
+COEFFICIENT_BYTES = 6
 # The memory for photos that are decoded at one time.
 DECODED = Budget(memory.total() // 4)
 # After a photo of this size, memory that was freed is given back to the kernel.
@@ -71,6 +75,11 @@ LEAST_CONTRAST = 8
 REDUCING_GAP = 3.0
 # Width and height of an upright photo -> width and height to store it with, or None to leave it as it is.
 Shrink = Callable[[int, int], "tuple[int, int] | None"]
+# The sizes at which a JPEG can be decoded: an eighth, a quarter, half of its width and height, or all of it.
+RATIOS = (8, 4, 2, 1)
+# Decodes a JPEG or PNG as the training does, at 1/ratio of its width and height: [height, width, channels] in colour or
+# in grey. Returns None if the training could not decode it.
+AsTrained = Callable[[bytes, int], "NDArray[np.uint8] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +172,11 @@ def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     return image.size[::-1] if is_turned else image.size
 
 
-def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
+def load(content: bytes, shrink: Shrink = keep_size, as_trained: AsTrained | None = None) -> Photo:
     """Decodes a photo once in full; `shrink` decides at which size it is stored.
+
+    A photo that is stored unchanged is decoded by `as_trained`, which is stricter than Pillow. What `as_trained` cannot
+    decode, and Pillow can, is encoded anew.
 
     Raises:
         UnusablePhotoError: the file is empty, is not a photo, is cut off, or is larger than any training can use.
@@ -175,12 +187,14 @@ def load(content: bytes, shrink: Shrink = keep_size) -> Photo:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             refuse_costly(image, content)
             plan = plan_for(image, shrink)
+            trained = as_trained if plan.is_kept else None
             with DECODED.part(plan.memory):
-                photo = decode(image, content, plan)
+                pixels = trained(content, plan.ratio) if trained else None
+                photo = decode(image, content, plan, pixels)
                 image.close()
                 if plan.memory > LARGE_BYTES:
                     memory.give_back()
-                return photo
+            return encode_anew(photo) if trained and pixels is None else photo
     except Image.DecompressionBombError:
         raise UnusablePhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -242,6 +256,7 @@ class Plan:
     size: tuple[int, int]  # width and height, upright
     smaller: tuple[int, int] | None  # width and height to store it with, None for those that it has
     is_kept: bool  # whether its bytes stay as they are
+    ratio: int  # one of RATIOS, at which a photo that is kept is decoded
     memory: int  # the bytes that it takes at most while it is decoded and converted
 
 
@@ -258,19 +273,32 @@ def plan_for(image: Image.Image, shrink: Shrink) -> Plan:
     smaller = shrink(*size)
     is_kept = not smaller and orientation == UPRIGHT and is_read_alike(image, kind)
     if smaller or is_kept:
-        # The JPEG decoder leaves out detail that resizing would average away, and still reads the whole file. A photo
-        # that is kept unchanged is decoded in full later: the conversion lets TensorFlow decode it, as training does.
+        # The JPEG decoder leaves out detail that resizing would average away, and still reads the whole file.
         wanted = smaller or LOOK_SIZE
-        image.draft(None, wanted if image.size == size else wanted[::-1])
+        image.draft("L" if is_kept else None, wanted if image.size == size else wanted[::-1])
     needed = image.width * image.height * PIXEL_BYTES * (1 if is_kept else COPIES)
-    return Plan(kind, mode, orientation, size, smaller, is_kept, needed)
+    if "progressive" in image.info:
+        needed += size[0] * size[1] * COEFFICIENT_BYTES
+    return Plan(kind, mode, orientation, size, smaller, is_kept, ratio_for(kind, *size), needed)
 
 
-def decode(image: Image.Image, content: bytes, plan: Plan) -> Photo:
-    """Returns the photo as it is stored: unchanged, or upright, made smaller if needed, and encoded again."""
-    image.load()
+def ratio_for(kind: str, width: int, height: int) -> int:
+    """Returns how much smaller a photo of that size can be decoded and still has enough pixels for the hash."""
+    if kind != "JPEG":
+        return 1
+    return next(ratio for ratio in RATIOS if ratio <= min(width // LOOK_SIZE[0], height // LOOK_SIZE[1]) or ratio == 1)
+
+
+def decode(image: Image.Image, content: bytes, plan: Plan, pixels: NDArray[np.uint8] | None) -> Photo:
+    """Returns the photo as it is stored: unchanged, or upright, made smaller if needed, and encoded again.
+
+    `pixels` are those of a photo that is kept, [height, width, channels], if they are decoded already.
+    """
+    if pixels is None:
+        image.load()
     if plan.is_kept:
-        return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look_of(image)))
+        look = look_of(image if pixels is None else to_image(pixels))
+        return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look))
     changes = []
     if plan.kind not in PLAIN_MODES:
         changes.append(f"{plan.kind} converted")
@@ -284,6 +312,11 @@ def decode(image: Image.Image, content: bytes, plan: Plan) -> Photo:
         upright = upright.resize(plan.smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     encoded, name = encode(upright, lossless=plan.kind != "JPEG")
     return Photo(encoded, name, *upright.size, Facts(*plan.size, look_of(upright), tuple(changes)))
+
+
+def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Returns pixels, [height, width, channels], as an image; one channel is grey."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:

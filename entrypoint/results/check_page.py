@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from entrypoint.data import losses, quality
-from entrypoint.data.annotations import Dataset, LabelledImage, Origin
-from entrypoint.data.quality import DataQuality, Seen
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.quality import Seen
 from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
+from entrypoint.results.check_report import CheckReport
 from entrypoint.settings.schema import Settings
 
 PHOTOS = 60  # on the sheet
 DOUBTFUL = 30  # of these, the photos with a finding come first
 OF_A_KIND = 3  # photos shown for each finding
 SHOWN = 3  # places named for each finding; `check --json` has all of them
-SEVERITIES = ("lost", "repaired", "note")
-# Words in the findings about what was decided or changed.
-REPAIRS = ("put in order", "cut to it", "taken", "turned", "scaled", "read as", "converted", "stored smaller")
+SEVERITIES = ("doubt", "repaired", "note")
+# Words in the findings about what was decided.
+DECISIONS = ("read as", "turned with it", "not turned", "boxes scaled", "in pixels of the photo")
+# Words in the findings about what was changed.
+REPAIRS = ("put in order", "cut to it", "taken", "turned", "converted", "stored smaller")
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,9 @@ class Checked:
     """What `check` found out about a bucket."""
 
     settings: Settings
-    origin: Origin
-    of_split: str  # where the split comes from, in words
     dataset: Dataset
-    facts: dict[str, Any]  # as in the document of `check --json`
     seen: Seen
-    found: DataQuality
-    stops: list[str]
+    report: CheckReport
 
 
 def render(checked: Checked) -> str:
@@ -40,19 +39,13 @@ def render(checked: Checked) -> str:
     chosen = choose(checked)
     photos = read_photos({image.key for image, _ in chosen}, checked.settings)
     cards = [card(image, why, checked.dataset, photos[image.key]) for image, why in chosen if image.key in photos]
-    kinds = checked.dataset.findings.kinds | checked.seen.kinds()
+    report = checked.report
     return template("check.html.j2").render(
         place=str(checked.settings.data_dir),
-        origin=checked.origin,
-        of_split=checked.of_split,
-        facts=checked.facts,
-        labels=[
-            {"name": name, "colour": colour_of(name, checked.dataset), **boxes}
-            for name, boxes in checked.facts["labels"].items()
-        ],
-        stops=checked.stops,
-        findings=finding_rows(kinds),
-        quality=quality.describe_sizes(checked.found) + quality.describe_problems(checked.found),
+        report=report,
+        colours={label: colour_of(label, checked.dataset) for label in report.labels},
+        findings=finding_rows(report.found),
+        quality=quality.describe_sizes(report.quality) + quality.describe_problems(report.quality),
         photos=cards,
     )
 
@@ -67,9 +60,14 @@ def finding_rows(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:
 
 
 def severity_of(kind: str) -> str:
-    """Returns how much a finding matters: photos are lost, something was repaired, or it is only noted."""
-    if kind in losses.MENDS or kind.startswith("photo skipped"):
-        return "lost"
+    """Returns how much a finding matters.
+
+    It is a doubt if photos are left out, or if something was read in one of several ways; otherwise something was
+    repaired, or it is only noted.
+    """
+    is_lost = kind in losses.MENDS or kind.startswith("photo skipped")
+    if is_lost or any(words in kind for words in DECISIONS):
+        return "doubt"
     return "repaired" if any(words in kind for words in REPAIRS) else "note"
 
 
@@ -91,12 +89,12 @@ def choose(checked: Checked) -> list[tuple[LabelledImage, str]]:
 
 def doubtful(checked: Checked) -> Iterator[tuple[str, str]]:
     """Yields the photos with a finding, a few of each kind."""
-    for key, other in checked.found.duplicates[:OF_A_KIND]:
+    for key, other in checked.report.quality.duplicates[:OF_A_KIND]:
         yield key, f"nearly the same as {other}, which is trained on"
     for kind, where in sorted(checked.dataset.findings.kinds.items()):
         for key in list(dict.fromkeys(where))[:OF_A_KIND]:
             yield key, kind
-    small = checked.found.small_boxes
+    small = checked.report.quality.small_boxes
     for key in sorted(small, key=lambda key: (-small[key], key))[:OF_A_KIND]:
         yield key, f"boxes too small for the model: {small[key]}"
 

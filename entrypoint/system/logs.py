@@ -68,12 +68,22 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         with logging_redirect_tqdm():
             yield from tqdm(items, total=total, desc=what, leave=False)
         return
-    logger, last = logging.getLogger("job"), time.monotonic()
+    began = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            logger.info("%s: %d of %d", what, done, total)
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            left = time_in_words((total - done) * (now - began) / done)
+            logging.getLogger("job").info("%s: %d of %d, about %s left", what, done, total, left)
+
+
+def time_in_words(seconds: float) -> str:
+    """Returns a time as a person says it: 40 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def log_retry(state: RetryCallState) -> None:

@@ -1,4 +1,6 @@
+import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -10,13 +12,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from entrypoint.data import annotations, images, label_map, records, tf_record
 from entrypoint.data.annotations import LabelledImage
 from entrypoint.data.boxes import Box
-from entrypoint.data.examples import MOST_BOXES, read_photo
+from entrypoint.data.examples import MOST_BOXES, decode_as_trained, read_photo
 from entrypoint.data.records import RecordsManifest
 from entrypoint.data.split import SPLITS, split
 from entrypoint.system import files
@@ -288,3 +291,38 @@ def test_photo_with_too_many_boxes_is_skipped(work: Workspace) -> None:
     manifest = run_steps(work)
     assert manifest.skipped == {"3.png": "2,001 boxes, more than 2,000: cut it into tiles"}
     assert manifest.max_boxes == 1
+
+
+def noisy_jpeg(**options: Any) -> bytes:
+    """A photo of 320 x 240 pixels with detail in all places."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 5}], ids=str)
+def test_damaged_photo_that_is_stored_unchanged_can_be_decoded_in_training(options: dict[str, Any]) -> None:
+    """It is decoded at a quarter of its size, and the training decodes it in full."""
+    rng = random.Random(1)
+    content = noisy_jpeg(**options)
+    assert images.ratio_for("JPEG", 320, 240) == 4
+    stored = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 8)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        del damaged[rng.choice([len(damaged), rng.randrange(len(damaged))]) :]
+        with contextlib.suppress(images.UnusablePhotoError):
+            photo = images.load(bytes(damaged), as_trained=decode_as_trained)
+            assert decode_as_trained(photo.encoded, 1) is not None
+            stored += photo.encoded == damaged
+    assert 30 < stored < 270
+
+
+def test_hash_is_that_of_pillow_s_decoder() -> None:
+    content = noisy_jpeg()
+    looks = [images.load(content, as_trained=each).facts.look for each in (None, decode_as_trained)]
+    assert (looks[0] ^ looks[1]).bit_count() <= 2
+    assert looks[0]

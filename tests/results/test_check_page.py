@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from entrypoint import check
+from entrypoint.data import sizes, units
+from entrypoint.data.units import Unit
 from entrypoint.results import check_page
 from entrypoint.settings.command_line import Command
 from tests.conftest import BOX, make_settings, write_bucket
@@ -60,8 +62,13 @@ def test_page_says_why_the_job_would_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "severity"),
     [
-        ("photo missing in the bucket, skipped", "lost"),
-        ("photo skipped: damaged or cut off", "lost"),
+        ("photo missing in the bucket, skipped", "doubt"),
+        ("photo skipped: damaged or cut off", "doubt"),
+        (units.told(Unit.PERCENT), "doubt"),
+        (sizes.TURNED, "doubt"),
+        (sizes.UPRIGHT, "doubt"),
+        (sizes.SCALED, "doubt"),
+        (sizes.CROPPED, "doubt"),
         ("box with corners swapped, put in order", "repaired"),
         ("label without a box, left out", "note"),
     ],
