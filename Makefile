@@ -65,9 +65,9 @@ test: install-dev
 # Every test in its groups, each of which can run by itself.
 test-all: test test-properties test-end-to-end test-jobs test-beam test-image
 
-# Ten thousand random documents, of which `make test` tries a tenth.
+# Ten thousand random documents and two thousand data sets in the variants of tools; `make test` tries a tenth of them.
 test-properties: install-dev
-	.venv/bin/python -m pytest tests/data/test_properties.py --hypothesis-profile=thorough
+	.venv/bin/python -m pytest tests/data/test_properties.py tests/data/test_variants.py --hypothesis-profile=thorough
 
 # Whole jobs, also on filesystems that refuse what bucket mounts refuse.
 test-end-to-end: install-dev

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping
 from entrypoint.data import losses
 from entrypoint.data.boxes import TOLERANCE, Drawn, Unread
 from entrypoint.data.formats.source import Labelled
+from entrypoint.data.images import UPRIGHT as UPRIGHT_ORIENTATION
 from entrypoint.data.images import Frame
+from entrypoint.data.units import CHANCE, chance
 from entrypoint.system.errors import UserError
 
 TURNED = "boxes drawn on a photo before it was turned upright, turned with it"
 UPRIGHT = "size of the photo before it was turned upright beside boxes of the upright one, boxes not turned"
 SCALED = "size in the annotations is not that of the photo, boxes scaled to it"
 CROPPED = "size in the annotations is not that of the photo, boxes taken in pixels of the photo"
-# That all boxes lie in a part of the picture they were drawn in can be chance if they are fewer.
+# Fewer boxes that reach out of their photos are no evidence.
 LEAST_BOXES = 10
 
 Photos = Mapping[str, Labelled]
@@ -34,10 +36,19 @@ def decide(labelled: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]
     result = dict(labelled)
     other = {key: frames[key] for key, each in labelled.items() if is_other(each, frames.get(key))}
     turned = {key for key, frame in other.items() if is_swapped(labelled[key], frame)}
+    if turned:
+        # What the tool did with photos on their sides it did with those that are upside down or mirrored, too.
+        turned |= {key for key, each in labelled.items() if is_turned_in_its_frame(each, frames.get(key))}
     for keys, choose in ((sorted(turned), turned_reading), (sorted(other.keys() - turned), resized_reading)):
         if keys:
             result |= choose({key: labelled[key] for key in keys}, frames)
     return result
+
+
+def is_turned_in_its_frame(labelled: Labelled, frame: Frame | None) -> bool:
+    """Returns whether a photo with boxes in pixels keeps its width and height when it is turned upright."""
+    is_sized = frame is not None and labelled.in_pixels and labelled.size == frame.size
+    return is_sized and frame is not None and frame.orientation != UPRIGHT_ORIENTATION and not frame.is_on_its_side
 
 
 def is_other(labelled: Labelled, frame: Frame | None) -> bool:
@@ -55,13 +66,18 @@ def turned_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Lab
 
     Some tools write the size of the stored photo and draw on the upright one.
     """
-    fits_stored = not any_leaves(photos, {key: frames[key].size[::-1] for key in photos})
+    fits_stored = not any_leaves(photos, {key: stored_size(frames[key]) for key in photos})
     fits_upright = not any_leaves(photos, {key: frames[key].size for key in photos})
     if fits_upright and (not fits_stored or all(each.is_upright for each in photos.values())):
         return {key: dataclasses.replace(each, size=frames[key].size, told=UPRIGHT) for key, each in photos.items()}
     if fits_stored and not fits_upright:
         return {key: dataclasses.replace(each, is_turned=True, told=TURNED) for key, each in photos.items()}
     return {key: lost(losses.TURNED, key, each, frames[key].size) for key, each in photos.items()}
+
+
+def stored_size(frame: Frame) -> Size:
+    """Returns width and height of a photo before it is turned upright."""
+    return frame.size[::-1] if frame.is_on_its_side else frame.size
 
 
 def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
@@ -72,12 +88,13 @@ def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, La
     sizes = {key: each.size for key, each in photos.items() if each.size is not None}
     fits_declared = not any_leaves(photos, sizes)
     fits_photo = not any_leaves(photos, {key: frames[key].size for key in photos})
-    boxes = sum(len(each.boxes) for each in photos.values())
+    drawn_on = {key: frames[key].size for key, each in photos.items() if each.boxes}
+    is_chance = chance(drawn_on, sizes) > CHANCE
     is_cut = all(frames[key].width <= size[0] and frames[key].height <= size[1] for key, size in sizes.items())
     is_larger = all(frames[key].width >= size[0] and frames[key].height >= size[1] for key, size in sizes.items())
     if fits_declared and (not fits_photo or is_larger):
         return {key: dataclasses.replace(each, told=SCALED) for key, each in photos.items()}
-    if fits_photo and (not fits_declared or (is_cut and boxes >= LEAST_BOXES)):
+    if fits_photo and (not fits_declared or (is_cut and not is_chance)):
         return {key: dataclasses.replace(each, size=frames[key].size, told=CROPPED) for key, each in photos.items()}
     return {key: lost(losses.SIZE, key, each, frames[key].size) for key, each in photos.items()}
 

@@ -1,7 +1,8 @@
 """In which unit the corners of boxes are: pixels, fractions, percent or thousandths of the photo.
 
-All boxes of a file decide together, because a box that reaches out of its photo was not drawn in that unit. The unit
-that the format describes counts unless the boxes speak against it.
+All boxes decide together, because a box that reaches out of its photo was not drawn in that unit. If no unit but that
+of the format fits to all files, the boxes of each file decide. The unit of the format counts unless boxes speak against
+it.
 """
 
 from __future__ import annotations
@@ -64,35 +65,37 @@ def decide(labelled: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]
     `frames` has the size of the photos whose header was read and is whole.
     """
     result = dict(labelled)
-    for photos in by_file(labelled).values():
-        declared = Unit.PIXELS if any(each.in_pixels for each in photos.values()) else Unit.FRACTIONS
-        unit = unit_of(photos, frames, declared)
-        if unit is not declared:
-            result |= {key: converted(each, unit) for key, each in photos.items() if each.boxes}
+    for declared in (Unit.PIXELS, Unit.FRACTIONS):
+        own = {key: each for key, each in labelled.items() if each.in_pixels == (declared is Unit.PIXELS)}
+        together = unit_of(own, frames, declared)
+        for photos in by_file(own).values():
+            unit = unit_of(photos, frames, declared) if together is declared else together
+            if unit is not declared:
+                result |= {key: converted(each, unit) for key, each in photos.items() if each.boxes}
     return result
 
 
-def by_file(labelled: Photos) -> dict[tuple[str, bool], dict[str, Labelled]]:
-    """Returns the photos by the file that has their annotations, and by the unit of its format."""
-    groups: dict[tuple[str, bool], dict[str, Labelled]] = defaultdict(dict)
+def by_file(labelled: Photos) -> dict[str, dict[str, Labelled]]:
+    """Returns the photos by the file that has their annotations."""
+    groups: dict[str, dict[str, Labelled]] = defaultdict(dict)
     for key, each in labelled.items():
-        groups[each.file, each.in_pixels][key] = each
+        groups[each.file][key] = each
     return groups
 
 
 def unit_of(photos: Photos, frames: Mapping[str, Frame], declared: Unit) -> Unit:
     """Returns the unit of the boxes of one file."""
-    if sum(len(each.boxes) for each in photos.values()) < LEAST_BOXES:
-        return declared
     known = {key: each for key, each in photos.items() if each.boxes and size_of(each, frames.get(key))}
+    if declared is Unit.PIXELS and are_fractions(photos):
+        return Unit.FRACTIONS
+    if sum(len(each.boxes) for each in known.values()) < LEAST_BOXES:
+        return declared
     if declared is Unit.FRACTIONS:
         beyond = leaving(photos, dict.fromkeys(photos, (1.0, 1.0)))
-        if beyond <= MOST_LEAVING or not known:
+        if beyond <= MOST_LEAVING:
             return declared
         # In percent, a box within the first hundredth of a photo is no box: fractions are mixed with something else.
         return declared if beyond < 1 - MOST_LEAVING else narrowest(known, frames, list(Unit), declared)
-    if are_fractions(known):
-        return Unit.FRACTIONS
     if leaving(known, sides_of(known, frames, declared)) > MOST_LEAVING:
         return narrowest(known, frames, [Unit.PERCENT, Unit.THOUSANDTHS], declared)
     return next((unit for unit in (Unit.PERCENT, Unit.THOUSANDTHS) if is_compelling(known, frames, unit)), declared)

@@ -141,7 +141,7 @@ class Source:
         for photo, key, labelled in claims:
             by_photo[photo][key] = labelled
         for photo, files in by_photo.items():
-            near = Namesakes(list(files)).nearest(list(PurePosixPath(photo).parts[:-1]), part_of_folders(photo))
+            near = Namesakes(list(files)).nearest(list(folders_of(photo)), part_of_folders(photo))
             chosen = near or min(files)
             self.images[photo] = files.pop(chosen)
             for key in files:
@@ -156,7 +156,10 @@ class Files:
         self.entries = entries
         self.keys = sorted(entries)
         self.workers = workers
-        self.photos = {key for key in self.keys if PurePosixPath(key).suffix.lower() in PHOTO_SUFFIXES}
+        self.by_suffix: dict[str, list[str]] = defaultdict(list)
+        for key in self.keys:
+            self.by_suffix[PurePosixPath(key).suffix.lower()].append(key)
+        self.photos = {key for suffix in PHOTO_SUFFIXES for key in self.by_suffix.get(suffix, ())}
         self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once read
         self.damaged: list[str] = []  # damaged files that may hold annotations
         self.is_format_named = False  # DATA_FORMAT names the format
@@ -181,7 +184,7 @@ class Files:
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Returns the keys with one of these suffixes, the keys nearest to the root first."""
-        found = [key for key in self.keys if PurePosixPath(key).suffix.lower() in suffixes]
+        found = [key for suffix in suffixes for key in self.by_suffix.get(suffix, ())]
         return sorted(found, key=lambda key: (key.count("/"), key))
 
     def read(self, key: str, limit: int = bucket.MOST_BYTES) -> bytes:
@@ -218,7 +221,7 @@ class Files:
         """
         for each in readings(name):
             path = path_of(each)
-            folders = [*PurePosixPath(near).parts[:-1], *path.parts[:-1]]
+            folders = [*folders_of(near), *path.parts[:-1]]
             if photo := self.by_name.of(path.name).nearest(folders, part_of_file(near)):
                 return photo
         return None
@@ -232,7 +235,7 @@ class Files:
 
         The photo lies in the same folder as the file, or in a parallel folder of the same split.
         """
-        return self._beside(key).nearest(list(PurePosixPath(key).parts[:-1]), part_of_folders(key))
+        return self._beside(key).nearest(list(folders_of(key)), part_of_folders(key))
 
     def all_beside(self, key: str) -> list[str]:
         """Returns the photos with the same stem as an annotation file that can be of its split."""
@@ -332,7 +335,7 @@ def grouped(keys: Iterable[str], *, reverse: bool) -> dict[Folders, list[str]]:
     """Returns keys by each beginning of their folders, up to DEEPEST of them; `reverse` begins at the last folder."""
     found: dict[Folders, list[str]] = defaultdict(list, {(): []})
     for key in keys:
-        folders = meaningful(PurePosixPath(key).parts[:-1])
+        folders = meaningful(folders_of(key))
         folders = folders[::-1][:DEEPEST] if reverse else folders[:DEEPEST]
         for count in range(len(folders) + 1):
             found[tuple(folders[:count])].append(key)
@@ -350,15 +353,20 @@ def first_of(keys: list[str], part: str | None) -> str | None:
 
     def rank(key: str) -> tuple[bool, int]:
         is_of_part = part is not None and part_of_folders(key) == part
-        return is_of_part, -len(meaningful(PurePosixPath(key).parts[:-1]))
+        return is_of_part, -len(meaningful(folders_of(key)))
 
     ranked = sorted(keys, key=rank)
     return None if len(ranked) > 1 and rank(ranked[-1]) == rank(ranked[-2]) else ranked[-1]
 
 
+def folders_of(key: str) -> Folders:
+    """Returns the folders in a key. A path takes many times as long, and there are many keys."""
+    return tuple(key.split("/")[:-1])
+
+
 def is_mask(key: str) -> bool:
     """Returns whether a picture lies in a folder of masks, which belong to photos of the same names."""
-    return any(folder.lower() in MASKS for folder in PurePosixPath(key).parts[:-1])
+    return any(folder.lower() in MASKS for folder in folders_of(key))
 
 
 def fold(name: str) -> str:
@@ -373,9 +381,10 @@ def meaningful(folders: Iterable[str]) -> list[str]:
 
 def part_of_folders(key: str) -> str | None:
     """Returns the split that a folder of the key is named after, such as `val2017` and `Training Set`, or None."""
-    return next(filter(None, map(part_of_name, PurePosixPath(key).parts[:-1])), None)
+    return next(filter(None, map(part_of_name, folders_of(key))), None)
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def part_of_name(name: str) -> str | None:
     """Returns the split that a name means if it has no other meaning: a `train_station` is no split."""
     words = [word for word in re.split("[^a-z]+", name.lower()) if word not in NEUTRAL_WORDS]
