@@ -7,10 +7,9 @@ from typing import Any
 
 from entrypoint import workspace
 from entrypoint.data import annotations, quality, records
-from entrypoint.results import metrics
 from entrypoint.system import documents, version
 from entrypoint.system.printable import redact
-from entrypoint.training import start_checkpoint
+from entrypoint.training import metrics, start_checkpoint
 from entrypoint.workspace import Workspace
 
 SHOWN = 20  # places of a finding

@@ -9,7 +9,7 @@ from entrypoint.data import annotations, label_map, tf_record
 from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.results import evaluate, report
 from entrypoint.system import documents
-from entrypoint.training import checkpoints, train
+from entrypoint.training import checkpoints, coco, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, write_bucket
@@ -43,7 +43,7 @@ def write_results(work: Workspace) -> None:
     history: list[dict[str, int | float]] = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
     manifest = checkpoints.Manifest(3, "job", {}, history)
     documents.write(checkpoints.manifest_of(train.last_checkpoint(work)), manifest)
-    documents.write(work.metrics, evaluate.measure(dataset, [], step=3))
+    documents.write(work.metrics, coco.measure(dataset, [], step=3))
     found = Detections(dataset.images[0].key, 30, 40, [[0.1, 0.2, 0.3, 0.4]], [1], [0.87])
     documents.write(work.detections, evaluate.DetectionsDocument((evaluate.shown(found),)))
 
