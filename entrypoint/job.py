@@ -40,6 +40,7 @@ class Step:
 START = ("model", "checkpoint", "checkpoint_sha256", "zoo_url")
 RECORDS = ("validation_fraction", "seed", "max_skipped", "records_dir")
 CONFIG = ("model", "pipeline_config", "num_steps", "batch_size", "learning_rate")
+TRAINING = ("seed", "precision", "oversample", "evaluate_every", "early_stopping")
 TRAINED = ("tf_record", "checkpoint", "pipeline")
 
 PLAN = (
@@ -49,9 +50,9 @@ PLAN = (
     Step("checkpoint", "training.start_checkpoint", reads=START, background=True),
     Step("pipeline", "training.pipeline", reads=CONFIG, after=("label_map", "tf_record", "checkpoint")),
     Step("exports", "results.export.formats", reads=("exports",), after=("pipeline",)),
-    Step("train", "training.train", reads=("seed", "precision", "oversample"), after=TRAINED),
-    Step("evaluate", "results.evaluate", after=("train",), chief=True),
-    Step("export", "results.export.export", after=("train", "label_map", "exports"), chief=True),
+    Step("train", "training.train", reads=TRAINING, after=TRAINED),
+    Step("evaluate", "results.evaluate", reads=("keep",), after=("train",), chief=True),
+    Step("export", "results.export.export", reads=("keep",), after=("train", "label_map", "exports"), chief=True),
     Step("report", "results.report", after=("evaluate",), always=True, chief=True),
     Step("publish", "results.publish", after=("export", "report"), always=True, chief=True),
 )

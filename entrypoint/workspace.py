@@ -106,6 +106,16 @@ class Workspace:
         return self.checkpoints / "events"
 
     @property
+    def trained(self) -> Path:
+        """The steps of the checkpoints with which the training ended, which the step `train` writes."""
+        return self.root / "trained.json"
+
+    @property
+    def table(self) -> Path:
+        """The metrics of each evaluation during the training, as a table."""
+        return self.root / "metrics.csv"
+
+    @property
     def metrics(self) -> Path:
         """The metrics of the validation photos."""
         return self.root / "metrics.json"

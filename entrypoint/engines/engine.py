@@ -48,6 +48,12 @@ class Trainer(Protocol):
     def train(self, steps: int) -> list[dict[str, float]]:
         """Trains exactly `steps` steps; returns for each step its losses, including LOSS, and its `learning_rate`."""
 
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
+        """Yields the detections of the present weights, which `save` wrote to `prefix`, on every photo of the records.
+
+        In a cluster, one machine can call it without the others.
+        """
+
     def save(self, prefix: Path) -> None:
         """Writes PREFIX.index and PREFIX.data-*, which `restore` and upstream's own exporters read."""
 

@@ -1,5 +1,6 @@
 """Evaluation: COCO's metrics of the trained model on the validation photos -> metrics.json and detections.json."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from entrypoint.data import annotations, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
 from entrypoint.system import documents, files, logs
-from entrypoint.training import coco, plan, train
+from entrypoint.training import checkpoints, coco, train
 from entrypoint.training.metrics import Metrics
 from entrypoint.workspace import Workspace
 
@@ -47,9 +48,14 @@ def run(work: Workspace) -> str:
     found: list[Detections] = []
     if paths:
         engine, config = loading.load(work)
-        detections = engine.evaluate(config, train.last_checkpoint(work), paths)
+        detections = engine.evaluate(config, train.chosen_checkpoint(work), paths)
         found = list(logs.progress(detections, validation.photos, "evaluation"))
-    metrics = coco.measure(dataset, found, plan.load(work).num_steps)
+    chosen = train.chosen_checkpoint(work)
+    metrics = dataclasses.replace(
+        coco.measure(dataset, found, checkpoints.load(chosen).step),
+        kept="last" if chosen == train.last_checkpoint(work) else "best",
+        evaluations=checkpoints.load(train.last_checkpoint(work)).evaluations,
+    )
     documents.write(work.metrics, metrics)
     documents.write(work.detections, DetectionsDocument(tuple(map(shown, found))))
     log_metrics(metrics)

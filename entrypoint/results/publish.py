@@ -19,9 +19,9 @@ from entrypoint.workspace import Workspace
 def refuse_links(work: Workspace) -> None:
     """Raises UserError, before any work, if a link has the name of a file or folder that the job writes."""
     if not bucket.is_remote(work.results):
-        names = (work.label_map.name, work.pipeline.name, work.metrics.name, work.report.name, work.manifest.name)
-        folders = (work.published_checkpoints.name, *formats.folders())
-        copying.refuse_links(work.results / name for name in (*names, *folders))
+        paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.manifest)
+        names = (*(path.name for path in paths), work.published_checkpoints.name, *formats.folders())
+        copying.refuse_links(work.results / name for name in names)
 
 
 def run(work: Workspace) -> str:
@@ -36,6 +36,8 @@ def run(work: Workspace) -> str:
         workspace.existing(path, step)
     last_job.retract(work)
     published = [copying.copy_file(path, work.results / path.name) for path in paths.values()]
+    if work.table.exists():
+        published.append(copying.copy_file(work.table, work.results / work.table.name))
     published += checkpoints.publish_all(work)
     for each in formats.load(work):
         published += copying.copy_tree(work.root / each.folder, work.results / each.folder)

@@ -29,7 +29,7 @@ def run(work: Workspace) -> str:
     """Writes report.html; returns its SHA-256."""
     dataset, metrics, planned = annotations.load(work), metrics_of(work), plan.load(work)
     recorded = records.load(work)
-    history = checkpoints.history_of(train.last_checkpoint(work))
+    history = checkpoints.load(train.last_checkpoint(work)).history
     shown, worst = choose_validation(work), choose_worst(dataset, recorded.quality)
     photos = fetch_photos({each.key for each in shown} | {key for key, _ in worst}, work)
     # Marks of this step and of `publish` are those of an earlier run.
@@ -42,6 +42,8 @@ def run(work: Workspace) -> str:
         labels=label_rows(dataset, recorded, metrics),
         loss_curve=draw_loss(history),
         map_curve=draw_map(metrics),
+        kept=about_kept(metrics),
+        evaluations_curve=draw_evaluations(metrics),
         last_loss=history[-1][LOSS] if history else None,
         photos=validation_cards(shown, dataset, photos),
         findings=finding_rows(dataset, recorded),
@@ -111,6 +113,42 @@ def draw_map(metrics: Metrics) -> str:
     def plot(axes: Any) -> None:
         axes.plot(*zip(*points, strict=True), color="#d55e00", marker="o", linewidth=1.8)
         axes.set(xlabel="IoU threshold", ylabel="mAP", ylim=(0, 1.02))
+
+    return draw(plot)
+
+
+def about_kept(metrics: Metrics) -> str:
+    """Returns a sentence about which checkpoint the model is, and how much better than the last it is."""
+    rows, best = metrics.evaluations.rows, metrics.evaluations.best
+    if not rows or best is None:
+        return ""
+    times = f"{len(rows)} evaluations during the training" if len(rows) > 1 else "one evaluation during the training"
+    ended = rows[-1]
+    if metrics.kept == "best":
+        gain = (best.map or 0.0) - (ended.map or 0.0)
+        return (
+            f"The model is the checkpoint of step {best.step}, the best of {times}: its mAP was {gain:.3f} above that "
+            f"of step {ended.step}, with which the training ended."
+        )
+    if best.step == metrics.step:
+        return f"The last checkpoint was also the best of {times}."
+    return f"The model is the last checkpoint. The best of {times} was that of step {best.step}, mAP {best.map:.3f}."
+
+
+def draw_evaluations(metrics: Metrics) -> str:
+    """Returns mAP by step, with the best evaluation marked, as SVG."""
+    points = [row for row in metrics.evaluations.rows if row.map is not None]
+    best = metrics.evaluations.best
+    if len(points) < 2 or best is None:
+        return ""
+
+    def plot(axes: Any) -> None:
+        steps = [row.step for row in points]
+        axes.plot(steps, [row.map for row in points], color="#d55e00", marker="o", linewidth=1.8, label="mAP")
+        axes.plot(steps, [row.map50 for row in points], color="#e69f00", marker="o", linewidth=1.2, label="mAP@0.5")
+        axes.axvline(best.step, color="#777777", linewidth=1, linestyle="--", label="best mAP")
+        axes.set(xlabel="step", ylabel="mAP", ylim=(0, 1.02))
+        axes.legend(frameon=False)
 
     return draw(plot)
 

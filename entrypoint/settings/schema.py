@@ -163,6 +163,18 @@ class Settings(BaseSettings):
         description="number format in which training computes; `bfloat16` is mixed precision, for TF2 models on GPUs "
         "of compute capability 8.0 and above; elsewhere `float32` is used instead",
     )
+    evaluate_every: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        "auto",
+        description="steps between two evaluations during the training; `auto` makes three to ten of them, which take "
+        "at most a tenth of the training's time, from 100 steps on; `0` evaluates only when the training has ended",
+    )
+    early_stopping: Literal["off"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
+        "off", description="number of evaluations in a row without a better mAP after which the training ends"
+    )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="checkpoint that is exported: the `best` of the evaluations by mAP, or the `last`",
+    )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
         ("saved_model", "tflite"),
         min_length=1,

@@ -4,6 +4,8 @@ A checkpoint is PREFIX.index, PREFIX.data-* and, written last, PREFIX.json, its 
 other files. A checkpoint without a manifest, or whose files differ from it, is not used. Before any of them
 PREFIX.claim is published, which lists the names of the files, and it is removed when the manifest is there.
 
+The checkpoint ckpt-STEP of the best evaluation is copied to best-STEP, so that it outlives the newest ones.
+
 Others may keep files of their own in the same folders: only files that a manifest or a claim of this program lists are
 ever removed or overwritten.
 """
@@ -14,7 +16,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from entrypoint.engines.engine import Trainer
@@ -22,12 +24,15 @@ from entrypoint.system import bucket, copying, documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 from entrypoint.training import events, start_checkpoint
+from entrypoint.training.metrics import Evaluations
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
 
 KEPT = 2
-PART = re.compile(r"(ckpt-\d+)\.(?:index|data-\d{5}-of-\d{5})")
+# The names of the newest checkpoints, and of the copy of the best one.
+KINDS = ("ckpt", "best")
+PART = re.compile(r"((?:ckpt|best)-\d+)\.(?:index|data-\d{5}-of-\d{5})")
 # What `write_state` writes into the file `checkpoint`. TensorFlow's own tools add all_model_checkpoint_paths.
 STATE = re.compile(rb'model_checkpoint_path: "ckpt-\d+"\n')
 
@@ -40,6 +45,7 @@ class Manifest:
     job: str  # the identity of the job that saved it
     files: dict[str, str]  # name -> SHA-256
     history: list[dict[str, int | float]]  # the losses and the learning rate up to the step
+    evaluations: Evaluations = field(default_factory=Evaluations)  # up to the step
 
 
 @dataclass(frozen=True)
@@ -58,28 +64,70 @@ class Saved:
     step: int
     history: list[dict[str, float]] = field(default_factory=list)
     source: Place | None = None
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
-def save(trainer: Trainer, job: str, history: list[dict[str, float]], work: Workspace) -> None:
-    """Writes a checkpoint into WORK_DIR, publishes it to RESULT_DIR and removes the checkpoints that it replaces."""
+def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) -> Saved:
+    """Writes the present weights into WORK_DIR. They are a checkpoint of the job as soon as `adopt` was called."""
     work.checkpoints.mkdir(parents=True, exist_ok=True)
-    saved = Saved(work.checkpoints / f"ckpt-{trainer.step}", trainer.step, history)
-    trainer.save(saved.prefix)
-    adopt(saved, job, work)
-    logger.info("checkpoint saved at step %d", saved.step)
+    prefix = work.checkpoints / f"ckpt-{trainer.step}"
+    trainer.save(prefix)
+    return Saved(prefix, trainer.step, history)
 
 
 def adopt(saved: Saved, job: str, work: Workspace) -> None:
     """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces."""
     write_state(work.checkpoints, saved)
-    hashes = {path.name: files.file_sha256(path) for path in parts(saved.prefix)}
-    documents.write(manifest_of(saved.prefix), Manifest(saved.step, job, hashes, saved.history))
+    write_manifest(saved, job)
+    best = saved.evaluations.best
+    if best and best.step == saved.step and work.is_chief:
+        keep_best(saved, job, work)
     # In a cluster one machine writes the results.
     if work.is_chief:
         publish_checkpoint(saved, job, work)
+        if is_state_ours(published_in(work)):
+            copying.copy_file(saved.prefix.with_name("checkpoint"), published_in(work) / "checkpoint")
+        events.publish(work)
     for folder in folders(work) if work.is_chief else [work.checkpoints]:
-        prune(folder, saved.step, job, is_ours=folder != work.settings.checkpoint_dir)
+        is_ours = folder != work.settings.checkpoint_dir
+        prune(folder, saved.step, best.step if best else None, job, is_ours=is_ours)
     sweep(work.checkpoints)
+
+
+def write_manifest(saved: Saved, job: str) -> None:
+    """Writes the manifest of a checkpoint in WORK_DIR, which makes it whole."""
+    hashes = {path.name: files.file_sha256(path) for path in parts(saved.prefix)}
+    manifest = Manifest(saved.step, job, hashes, saved.history, saved.evaluations)
+    documents.write(manifest_of(saved.prefix), manifest)
+
+
+def keep_best(saved: Saved, job: str, work: Workspace) -> None:
+    """Copies a checkpoint to best-STEP and publishes it."""
+    best = replace(saved, prefix=best_prefix(saved.step, work))
+    for path in parts(saved.prefix):
+        shutil.copyfile(path, best.prefix.with_name(path.name.replace(saved.prefix.name, best.prefix.name, 1)))
+    write_manifest(best, job)
+    publish_checkpoint(best, job, work)
+
+
+def best_prefix(step: int, work: Workspace) -> Path:
+    """Returns the prefix of the copy of the best checkpoint."""
+    return work.checkpoints / f"best-{step}"
+
+
+def find_best(step: int, job: str, work: Workspace) -> Saved | None:
+    """Returns the copy of the best checkpoint, brought to WORK_DIR; None if it is damaged or gone."""
+    for folder in folders(work):
+        path = folder / f"best-{step}.json"
+        if bucket.matching(folder, path.name) and (saved := read(path, job, work.checkpoints)):
+            documents.write(manifest_of(saved.prefix), read_manifest(path))
+            return saved
+    return None
+
+
+def published_in(work: Workspace) -> Place:
+    """Returns where checkpoints outlive the machine."""
+    return work.settings.checkpoint_dir or work.published_checkpoints
 
 
 def newest(job: str, work: Workspace) -> Saved | None:
@@ -115,7 +163,7 @@ def read(path: Place, job: str, local: Path) -> Saved | None:
         if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(local / path.stem, manifest.step, manifest.history, path.parent)
+    return Saved(local / path.stem, manifest.step, manifest.history, path.parent, manifest.evaluations)
 
 
 def read_manifest(path: Place) -> Manifest | None:
@@ -162,7 +210,7 @@ def is_brought(source: Place, target: Path, sha256: str) -> bool:
 
 def publish_checkpoint(saved: Saved, job: str, work: Workspace) -> None:
     """Copies the files of a checkpoint to where they outlive the machine, the manifest last."""
-    folder = work.settings.checkpoint_dir or work.published_checkpoints
+    folder = published_in(work)
     if not is_published(manifest_of(saved.prefix), folder):
         paths = parts(saved.prefix)
         claim = folder / f"{saved.prefix.name}.claim"
@@ -172,9 +220,6 @@ def publish_checkpoint(saved: Saved, job: str, work: Workspace) -> None:
         for path in (*paths, manifest_of(saved.prefix)):
             copying.copy_file(path, folder / path.name)
         bucket.remove(claim)
-    if is_state_ours(folder):
-        copying.copy_file(saved.prefix.with_name("checkpoint"), folder / "checkpoint")
-    events.publish(work)
 
 
 def publish_all(work: Workspace) -> list[Place]:
@@ -184,7 +229,7 @@ def publish_all(work: Workspace) -> list[Place]:
     other.
     """
     source, target = work.checkpoints, work.published_checkpoints
-    whole = {path.stem for path in source.glob("ckpt-*.json") if is_published(path, target)}
+    whole = {path.stem for kind in KINDS for path in source.glob(f"{kind}-*.json") if is_published(path, target)}
     names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
     if not is_state_ours(target):
         names.remove(Path("checkpoint"))
@@ -220,19 +265,19 @@ def refuse_foreign(work: Workspace) -> None:
         UserError: there is such a file; the message names it.
     """
     for folder in folders(work)[1:] if work.is_chief else []:
-        found = {path.name: path for path in bucket.matching(folder, "ckpt-*")}
+        found = {path.name: path for kind in KINDS for path in bucket.matching(folder, f"{kind}-*")}
         for name, path in found.items():
             part = PART.fullmatch(name)
             is_ours = part and (f"{part[1]}.json" in found or f"{part[1]}.claim" in found)
-            if part and not is_ours and 0 < int(part[1].removeprefix("ckpt-")) <= work.settings.num_steps:
+            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= work.settings.num_steps:
                 raise UserError(
                     f"{path} was not made by this job, and a checkpoint of this job could have the same name: move it "
                     "elsewhere, or name another RESULT_DIR or CHECKPOINT_DIR"
                 )
 
 
-def prune(folder: Place, step: int, job: str, *, is_ours: bool) -> None:
-    """Removes all but the newest KEPT checkpoints of this job up to a step, each manifest first.
+def prune(folder: Place, step: int, best: int | None, job: str, *, is_ours: bool) -> None:
+    """Removes all but the best and the newest KEPT checkpoints of this job up to a step, each manifest first.
 
     Checkpoints of later steps were found damaged. Those of other jobs are removed too if only this job writes
     checkpoints into the folder.
@@ -241,6 +286,7 @@ def prune(folder: Place, step: int, job: str, *, is_ours: bool) -> None:
     mine = [name for name, claim in listed.items() if claim.job == job and step_of(folder / f"{name}.json") <= step]
     whole = {path.stem for path in bucket.matching(folder, "ckpt-*.json")}
     kept = sorted(whole.intersection(mine), key=lambda name: -step_of(folder / f"{name}.json"))[:KEPT]
+    kept.append(f"best-{best}")
     for name, claim in listed.items():
         if name not in kept and (is_ours or claim.job == job):
             for each in (f"{name}.json", *claim.files, f"{name}.claim"):
@@ -249,7 +295,7 @@ def prune(folder: Place, step: int, job: str, *, is_ours: bool) -> None:
 
 def listed_files(folder: Place) -> dict[str, Claim]:
     """Returns the job and the files of each checkpoint that this program made in a folder, whole or not."""
-    paths = (*bucket.matching(folder, "ckpt-*.claim"), *bucket.matching(folder, "ckpt-*.json"))
+    paths = [path for kind in KINDS for end in ("claim", "json") for path in bucket.matching(folder, f"{kind}-*.{end}")]
     return {path.stem: claim for path in paths if (claim := read_claim(path))}
 
 
@@ -259,7 +305,7 @@ def sweep(folder: Path) -> None:
     TensorFlow writes into a folder of its own first, and leaves it behind if it is killed.
     """
     listed = listed_files(folder)
-    for path in folder.glob("ckpt-*"):
+    for path in (each for kind in KINDS for each in folder.glob(f"{kind}-*")):
         if path.name.partition(".")[0] not in listed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -279,12 +325,12 @@ def manifest_of(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.json")
 
 
-def history_of(prefix: Path) -> list[dict[str, float]]:
-    """Returns loss and learning rate by step, up to a checkpoint."""
-    return documents.read(Manifest, manifest_of(prefix)).history
+def load(prefix: Path) -> Manifest:
+    """Returns the manifest of a checkpoint in WORK_DIR."""
+    return documents.read(Manifest, manifest_of(prefix))
 
 
 def step_of(path: Place) -> int:
     """Returns the step in the name of a manifest, or -1 for another file."""
-    match = re.fullmatch(r"ckpt-(\d+)\.json", path.name)
+    match = re.fullmatch(r"(?:ckpt|best)-(\d+)\.json", path.name)
     return int(match.group(1)) if match else -1

@@ -1,9 +1,9 @@
-"""metrics.json: COCO's metrics of the validation photos."""
+"""metrics.json: COCO's metrics of the validation photos, and those of the evaluations during the training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,30 @@ class LabelMetrics:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """The result of an evaluation."""
+
+    step: int
+    map: float | None  # COCO's mAP, from 0 to 1; None if the validation photos have no box
+    map50: float | None  # mAP@0.5
+    per_label: dict[str, float | None]  # AP of each label
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The evaluations up to a step, and how many steps lie between two of them."""
+
+    every: int = 0  # 0 if none are made, or if the first of EVALUATE_EVERY=auto is still to come
+    rows: tuple[Evaluated, ...] = ()
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The evaluation with the highest mAP, of equal ones the last; None if there is no mAP."""
+        return max((row for row in self.rows if row.map is not None), key=lambda row: (row.map, row.step), default=None)
+
+
+@dataclass(frozen=True)
 class Metrics:
     """What metrics.json holds."""
 
@@ -49,6 +73,8 @@ class Metrics:
     photos: int
     boxes: int
     step: int  # of the checkpoint that was evaluated
+    kept: Literal["best", "last"] = "last"  # which checkpoint of the training that is
+    evaluations: Evaluations = field(default_factory=Evaluations)  # during the training
 
 
 def load(work: Workspace) -> Metrics:

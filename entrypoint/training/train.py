@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint import workspace
@@ -14,9 +16,10 @@ from entrypoint.data import records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
-from entrypoint.system import files, signals
+from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, plan, start_checkpoint
+from entrypoint.training import checkpoints, evaluation, plan, start_checkpoint
+from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
 from entrypoint.workspace import Workspace
 
@@ -28,8 +31,18 @@ MAX_STEPS_BETWEEN_LOOKS = 100
 HISTORY_POINTS = 1000
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The steps of the checkpoints with which the training ended."""
+
+    step: int  # of the last one
+    best: int | None  # of the best evaluation, if its checkpoint is there
+
+
 def run(work: Workspace) -> str:
-    """Trains to NUM_STEPS and leaves a checkpoint of that step; returns a digest of it.
+    """Trains to NUM_STEPS, or until EARLY_STOPPING ends it, and leaves the last and the best checkpoint.
+
+    Returns a digest of their steps.
 
     Raises:
         UserError: the loss became NaN, or the batch does not fit into memory.
@@ -37,20 +50,40 @@ def run(work: Workspace) -> str:
     """
     identity = identify(work)
     checkpoints.refuse_foreign(work)
+    work.table.unlink(missing_ok=True)
     saved = checkpoints.newest(identity, work)
     if saved and is_last(saved, work):
         logger.info("step %d is in %s: nothing is left to train", saved.step, saved.source)
         checkpoints.adopt(saved, identity, work)
-        Events(work.events, saved.history).close()
+        events_of(saved, work).close()
     else:
         with lost_machine_stops(is_cluster=work.settings.tf_config is not None):
-            train(saved, identity, work)
-    return files.digest([identity, work.settings.num_steps])
+            saved = train(saved, identity, work)
+    best = saved.evaluations.best
+    if best and work.is_chief and checkpoints.find_best(best.step, identity, work) is None:
+        logger.warning("the checkpoint of step %d, the best one, is gone: the last one is used", best.step)
+        best = None
+    if saved.evaluations.rows:
+        evaluation.write_table(saved.evaluations, work)
+    trained = Trained(saved.step, best.step if best else None)
+    documents.write(work.trained, trained)
+    return files.digest([identity, work.settings.num_steps, documents.to_plain(trained)])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
-    """Returns whether nothing is left to train. In a cluster the chief must have or have published the checkpoint."""
-    return saved.step == work.settings.num_steps and (work.is_chief or saved.source != work.checkpoints)
+    """Returns whether nothing is left to train or to evaluate.
+
+    In a cluster the chief must have or have published the checkpoint.
+    """
+    settings, found = work.settings, saved.evaluations
+    has_ended = saved.step == settings.num_steps or evaluation.ends_early(found, settings)
+    is_waiting = evaluation.is_due(saved.step, found, settings) and evaluation.has_photos(work)
+    return has_ended and not is_waiting and (work.is_chief or saved.source != work.checkpoints)
+
+
+def events_of(saved: checkpoints.Saved, work: Workspace) -> Events:
+    """Returns TensorBoard's scalars up to a checkpoint, to be continued."""
+    return Events(work.events, [*saved.history, *(evaluation.scalars(row) for row in saved.evaluations.rows)])
 
 
 @contextmanager
@@ -70,15 +103,15 @@ def lost_machine_stops(*, is_cluster: bool) -> Iterator[None]:
         raise Stopped(f"another machine of the cluster has gone ({words}); the next run continues") from None
 
 
-def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> None:
-    """Trains to the last step, from a checkpoint of this job or from the start checkpoint."""
+def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> checkpoints.Saved:
+    """Trains from a checkpoint of this job or from the start checkpoint; returns the last checkpoint."""
     engine, config = loading.load(work)
     trainer = engine.build(config, work.settings, saved.step if saved else 0, repeats(work))
-    history = resume(trainer, saved, work)
+    state = resume(trainer, saved, work)
     trainer.share(identity)
-    events = Events(work.events, history)
+    events = events_of(state, work)
     try:
-        train_to_end(trainer, history, identity, events, work)
+        return train_to_end(trainer, state, identity, events, work)
     finally:
         events.close()
 
@@ -106,44 +139,57 @@ def identify(work: Workspace) -> str:
 
 def outputs(work: Workspace) -> list[Path]:
     """Returns the files that the step leaves in WORK_DIR."""
-    prefix = last_checkpoint(work)
+    if not work.trained.exists():
+        return [work.trained]
+    prefixes = {last_checkpoint(work), chosen_checkpoint(work)}
     return [
-        checkpoints.manifest_of(prefix),
-        *(Path(f"{prefix}.{end}") for end in ("index", "data-00000-of-00001")),
+        work.trained,
+        *(checkpoints.manifest_of(prefix) for prefix in prefixes),
+        *(Path(f"{prefix}.{end}") for prefix in prefixes for end in ("index", "data-00000-of-00001")),
     ]
 
 
+def load(work: Workspace) -> Trained:
+    """Returns the steps with which the training ended."""
+    return documents.read(Trained, workspace.existing(work.trained, "train"))
+
+
 def last_checkpoint(work: Workspace) -> Path:
-    """Returns the prefix of the checkpoint with which training ends."""
-    return work.checkpoints / f"ckpt-{plan.load(work).num_steps}"
+    """Returns the prefix of the checkpoint with which the training ended."""
+    return work.checkpoints / f"ckpt-{load(work).step}"
 
 
-def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> list[dict[str, float]]:
-    """Loads the weights of this job's own checkpoint, or of the start checkpoint; returns the losses so far."""
+def chosen_checkpoint(work: Workspace) -> Path:
+    """Returns the prefix of the checkpoint to evaluate and to export, as KEEP says."""
+    trained = load(work)
+    if work.settings.keep == "last" or trained.best is None or trained.best == trained.step:
+        return last_checkpoint(work)
+    return checkpoints.best_prefix(trained.best, work)
+
+
+def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -> checkpoints.Saved:
+    """Loads the weights of this job's own checkpoint, or of the start checkpoint; returns what was trained so far."""
     if saved:
         trainer.restore(saved.prefix)
         logger.info("resumed at step %d from %s", trainer.step, saved.source)
-        return saved.history
+        return saved
     start = start_checkpoint.load(work)
     if start:
         trainer.start_from(start.prefix)
-    return []
+    return checkpoints.Saved(Path(), 0)
 
 
 def train_to_end(
-    trainer: Trainer,
-    history: list[dict[str, float]],
-    identity: str,
-    events: Events,
-    work: Workspace,
-) -> None:
+    trainer: Trainer, state: checkpoints.Saved, identity: str, events: Events, work: Workspace
+) -> checkpoints.Saved:
     """Trains to the last step or until SIGTERM; checks the losses, the clock and the signals every few seconds.
 
-    Saves a checkpoint every CHECKPOINT_SECONDS and at the end.
+    Saves a checkpoint every CHECKPOINT_SECONDS, for each evaluation and at the end. Returns the last checkpoint.
     """
-    total = work.settings.num_steps
+    total, history = work.settings.num_steps, state.history
+    evaluator = Evaluator(trainer, state.evaluations, work)
     with signals.deferred():
-        if trainer.step < total:
+        if trainer.step < total and evaluator.steps_to_next() and not evaluator.is_due():
             # The first step compiles the model. Nothing is lost if a signal interrupts it.
             with signals.at_once():
                 logger.info("the first step compiles the model, which takes some seconds to minutes")
@@ -151,22 +197,49 @@ def train_to_end(
             history = thin(history + tell(points, events), total)
         pace = Pace()
         saved_at = time.monotonic()
-        while trainer.step < total:
-            is_due = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
-            is_stopped, steps, is_due = trainer.agree(signals.requested(), pace.steps, is_due)
-            if is_stopped:
+        while True:
+            is_old = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
+            is_saved = evaluator.is_due() or (is_old and state.step != trainer.step)
+            # No steps mean that the training has ended, early or not.
+            wanted = min(pace.steps, evaluator.steps_to_next())
+            is_stopped, steps, is_saved = trainer.agree(signals.requested(), wanted, is_saved)
+            if is_stopped or not (steps or is_saved):
                 break
-            if is_due:
-                checkpoints.save(trainer, identity, history, work)
+            if is_saved:
+                state = save(trainer, history, evaluator, pace, identity, events, work)
                 saved_at = time.monotonic()
+                continue
+            began = time.monotonic()
             points = advance(trainer, min(steps, total - trainer.step), work)
             history = thin(history + tell(points, events), total)
-            pace.measure(steps)
-        checkpoints.save(trainer, identity, history, work)
+            pace.measure(steps, time.monotonic() - began)
+        if state.step != trainer.step:
+            state = save(trainer, history, evaluator, pace, identity, events, work)
         # No machine ends before the chief has published the checkpoint from which a new machine would continue.
         trainer.agree(False, 0, False)
-    if trainer.step < total:
+    if is_stopped and trainer.step < total:
         raise Stopped("another machine of the cluster was stopped")
+    return state
+
+
+def save(
+    trainer: Trainer,
+    history: list[dict[str, float]],
+    evaluator: Evaluator,
+    pace: Pace,
+    identity: str,
+    events: Events,
+    work: Workspace,
+) -> checkpoints.Saved:
+    """Saves and publishes a checkpoint of the present step, evaluated if it is due and nothing asks the job to stop."""
+    saved = checkpoints.write(trainer, history, work)
+    if evaluator.is_due() and not signals.requested():
+        evaluator.run(saved.prefix, pace.seconds_per_step)
+        events.write([evaluation.scalars(row) for row in evaluator.evaluations.rows if row.step == saved.step])
+    saved = dataclasses.replace(saved, evaluations=evaluator.evaluations, source=work.checkpoints)
+    checkpoints.adopt(saved, identity, work)
+    logger.info("checkpoint saved at step %d", saved.step)
+    return saved
 
 
 def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
@@ -223,11 +296,10 @@ class Pace:
 
     def __init__(self) -> None:
         self.steps = 1
-        self.began = time.monotonic()
+        self.seconds_per_step = 0.0
 
-    def measure(self, steps: int) -> None:
+    def measure(self, steps: int, seconds: float) -> None:
         """Fits the number of steps to the time that the last steps took."""
-        now = time.monotonic()
-        seconds, self.began = (now - self.began) / steps, now
-        fitting = int(SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6))
-        self.steps = min(max(1, fitting), 2 * steps, MAX_STEPS_BETWEEN_LOOKS)
+        self.seconds_per_step = seconds / steps
+        fitting = int(SECONDS_BETWEEN_LOOKS / max(self.seconds_per_step, 1e-6))
+        self.steps = min(max(1, fitting), 2 * max(steps, self.steps // 2), MAX_STEPS_BETWEEN_LOOKS)

@@ -42,6 +42,7 @@ def write_results(work: Workspace) -> None:
     documents.write(work.plan, Plan("x.config", "tf2", 3, 16, 0.003, (("a", "1", EVIL),)))
     history: list[dict[str, int | float]] = [{"step": step, LOSS: 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
     manifest = checkpoints.Manifest(3, "job", {}, history)
+    documents.write(work.trained, train.Trained(3, None))
     documents.write(checkpoints.manifest_of(train.last_checkpoint(work)), manifest)
     documents.write(work.metrics, coco.measure(dataset, [], step=3))
     found = Detections(dataset.images[0].key, 30, 40, [[0.1, 0.2, 0.3, 0.4]], [1], [0.87])

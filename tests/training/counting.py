@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from entrypoint.engines.engine import LOSS
+from entrypoint.engines.engine import LOSS, Detections
 
 
 class CountingTrainer:
@@ -40,6 +41,9 @@ class CountingTrainer:
         if self.step == self.stopped_in:
             signal.raise_signal(signal.SIGTERM)
         return [{LOSS: 1.0, "learning_rate": 0.1}] * steps
+
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
+        raise NotImplementedError
 
     def save(self, prefix: Path) -> None:
         self.checkpoint.write(str(prefix))

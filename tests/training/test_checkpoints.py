@@ -21,7 +21,7 @@ def save_steps(work: Workspace, *steps: int, job: str = "job") -> None:
     trainer = CountingTrainer()
     for step in steps:
         trainer.value.assign(step)
-        checkpoints.save(trainer, job, [{"step": step, "loss": 1.0}], work)
+        checkpoints.adopt(checkpoints.write(trainer, [{"step": step, "loss": 1.0}], work), job, work)
 
 
 def steps_in(folder: Path) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from object_detection.builders import optimizer_builder
 from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
-from entrypoint.engines.engine import LOSS, refuse_cluster
+from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
 from entrypoint.engines.shared import gradients, patches, refusals, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
+from entrypoint.engines.tf1.detector import Detector
 from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 
@@ -36,6 +38,7 @@ class Trainer:
             self.saver = tf.train.Saver(max_to_keep=None)
             self.session = tf.Session()
             self.session.run([tf.global_variables_initializer(), tf.tables_initializer(), self.batches.initializer])
+        self.detector: Detector | None = None
         self.run_step = self.session.make_callable(self.row)
 
     def _build(self) -> None:
@@ -104,6 +107,12 @@ class Trainer:
         """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""
         values = np.stack([self.run_step() for _ in range(steps)])
         return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
+
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
+        """Yields the detections of the checkpoint on every photo of the records, always the same ones."""
+        if self.detector is None:
+            self.detector = Detector(self.config, records)
+        yield from self.detector.run(prefix)
 
     def save(self, prefix: Path) -> None:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""

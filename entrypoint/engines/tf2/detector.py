@@ -1,4 +1,4 @@
-"""Runs a trained model on photos."""
+"""Runs a model on photos, in training or trained."""
 
 from __future__ import annotations
 
@@ -9,19 +9,48 @@ from typing import Any
 import tensorflow as tf
 
 from entrypoint.engines.engine import Detections
-from entrypoint.engines.shared import validation_input
+from entrypoint.engines.shared import distribution, patches, validation_input
 from entrypoint.engines.tf2 import model as models
 
 
-def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
-    """Yields the detections on every photo of the records, in their order."""
-    model = models.load_trained(config, str(checkpoint))
+class Detector:
+    """A model and the photos of some records. It is traced once, however often it runs."""
 
-    @tf.function(autograph=False)
-    def detect(images: Any, shapes: Any) -> dict[str, Any]:
-        found = model.postprocess(model.predict(images, shapes), shapes)
+    def __init__(self, model: Any, records: list[str], largest: int, strategy: Any) -> None:
+        self.model = model
+        self.strategy = strategy
+        self.batches = validation_input.batches(model, records, largest)
+        self.detect = tf.function(self._detect, autograph=False)
+
+    def run(self) -> Iterator[Detections]:
+        """Yields the detections of the present weights on every photo, in the order of the records.
+
+        A model in training can go on with it afterwards.
+        """
+        for keys, sizes, images, shapes in self.batches:
+            # Whoever reads the detections may train the model between two batches.
+            patches.set_training(self.model, is_training=False)
+            try:
+                found = {name: value.numpy() for name, value in self.detect(images, shapes).items()}
+            finally:
+                patches.set_training(self.model, is_training=True)
+            yield from validation_input.detections(keys.numpy(), sizes.numpy(), found)
+
+    def _detect(self, images: Any, shapes: Any) -> dict[str, Any]:
+        """Returns the detections on a batch, of the first replica.
+
+        In a replica, the averages of batch norm are read without the other machines of a cluster.
+        """
+        found: dict[str, Any] = self.strategy.run(self._postprocess, args=(images, shapes))
+        return {name: distribution.local(self.strategy, value) for name, value in found.items()}
+
+    def _postprocess(self, images: Any, shapes: Any) -> dict[str, Any]:
+        """Returns the detections on a batch."""
+        found = self.model.postprocess(self.model.predict(images, shapes), shapes)
         return {name: found[name] for name in validation_input.FOUND}
 
-    for keys, sizes, images, shapes in validation_input.batches(model, records, config.train_config.batch_size):
-        found = {name: value.numpy() for name, value in detect(images, shapes).items()}
-        yield from validation_input.detections(keys.numpy(), sizes.numpy(), found)
+
+def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
+    """Yields the detections of a checkpoint on every photo of the records, in their order."""
+    model = models.load_trained(config, str(checkpoint))
+    yield from Detector(model, records, config.train_config.batch_size, tf.distribute.get_strategy()).run()

@@ -11,11 +11,12 @@ from object_detection import model_lib
 from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
-from entrypoint.engines.engine import LOSS
+from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.engines.shared import distribution, gradients, patches, refusals, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
+from entrypoint.engines.tf2.detector import Detector
 from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import JobError, UserError
 
@@ -40,6 +41,7 @@ class Trainer:
         self.checkpoint.save_counter.assign(0)
         self.names: tuple[str, ...] = ()
         self.batches: Iterator[Any] | None = None
+        self.detector: Detector | None = None
 
     def _make_variables(self) -> None:
         """Creates weights, optimizer and step, with the same values on all replicas."""
@@ -71,6 +73,12 @@ class Trainer:
     def save(self, prefix: Path) -> None:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
         self.checkpoint.write(str(prefix))
+
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:  # noqa: ARG002
+        """Yields the detections of the present weights on every photo of the records, always the same ones."""
+        if self.detector is None:
+            self.detector = Detector(self.model, records, self.config.train_config.batch_size, self.strategy)
+        yield from self.detector.run()
 
     def share(self, identity: str) -> None:
         """Gives all machines the chief's weights, optimizer and step.

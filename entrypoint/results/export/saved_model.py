@@ -14,7 +14,7 @@ from entrypoint.workspace import Workspace
 def write(work: Workspace, folder: Path) -> None:
     """Writes the SavedModel: uint8 photos [1, height, width, 3] of any size in, upstream's detections out."""
     engine, config = loading.load(work)
-    engine.export(config, train.last_checkpoint(work), folder)
+    engine.export(config, train.chosen_checkpoint(work), folder)
 
 
 def refusal(config: Any) -> None:

@@ -20,7 +20,7 @@ def write(work: Workspace, folder: Path) -> None:
 
     engine, config = loading.load(work)
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
-        anchors = engine.export_tflite_source(of_fixed_size(config), train.last_checkpoint(work), Path(scratch))
+        anchors = engine.export_tflite_source(of_fixed_size(config), train.chosen_checkpoint(work), Path(scratch))
         # The converter of several signatures needs eager execution, which the engine of TF1 models turns off.
         with tf.__internal__.eager_context.eager_mode():
             # A client that asks for no signature by name gets the first one.

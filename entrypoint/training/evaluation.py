@@ -1,0 +1,173 @@
+"""Evaluation during the training: when it runs, which of the evaluated checkpoints is best, and when training ends.
+
+All of it is decided by the steps of the evaluations and their mAP, which every checkpoint keeps. So a job that was
+killed decides the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from entrypoint.data import records
+from entrypoint.data.annotations import load as load_dataset
+from entrypoint.engines.engine import Detections, Trainer
+from entrypoint.settings.schema import Settings
+from entrypoint.system import copying, files, logs, signals
+from entrypoint.training import coco
+from entrypoint.training.metrics import Evaluated, Evaluations
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+# With EVALUATE_EVERY=auto, evaluations take at most this share of the time of the training, but there are at least
+# FEWEST of them, and at most MOST.
+SHARE = 0.1
+FEWEST, MOST = 3, 10
+# With EVALUATE_EVERY=auto, a training of fewer steps is evaluated once, when it has ended.
+SHORT = 100
+
+
+def ends_early(evaluations: Evaluations, settings: Settings) -> bool:
+    """Returns whether so many evaluations in a row were no better than the best before them as EARLY_STOPPING says."""
+    best = evaluations.best
+    if settings.early_stopping == "off" or best is None:
+        return False
+    return sum(row.step > best.step for row in evaluations.rows) >= settings.early_stopping
+
+
+def interval(evaluations: Evaluations, settings: Settings) -> int:
+    """Returns how many steps lie between two evaluations; 0 if there are none during the training."""
+    if evaluations.every or settings.evaluate_every != "auto":
+        return evaluations.every or int(settings.evaluate_every)
+    return math.ceil(settings.num_steps / MOST) if settings.num_steps >= SHORT else 0
+
+
+def is_due(step: int, evaluations: Evaluations, settings: Settings) -> bool:
+    """Returns whether the weights of a step are to be evaluated and are not yet."""
+    every = interval(evaluations, settings)
+    is_planned = every > 0 and step > 0 and (step % every == 0 or step == settings.num_steps)
+    return is_planned and all(row.step != step for row in evaluations.rows)
+
+
+def steps_to_next(step: int, evaluations: Evaluations, settings: Settings) -> int:
+    """Returns the number of steps to the next evaluation, or to the end; 0 if the training has ended."""
+    if ends_early(evaluations, settings):
+        return 0
+    every, total = interval(evaluations, settings), settings.num_steps
+    return min(total, (step // every + 1) * every if every else total) - step
+
+
+def fitted_interval(total: int, seconds_per_step: float, seconds: float) -> int:
+    """Returns how many steps lie between two evaluations of that length, so that they take SHARE of the training."""
+    affordable = SHARE * total * seconds_per_step / max(seconds, 1e-6)
+    return math.ceil(total / min(MOST, max(FEWEST, math.floor(affordable))))
+
+
+class Evaluator:
+    """Evaluates a model in training on the validation photos."""
+
+    def __init__(self, trainer: Trainer, evaluations: Evaluations, work: Workspace) -> None:
+        self.trainer = trainer
+        self.evaluations = evaluations
+        self.work = work
+
+    def is_due(self) -> bool:
+        """Returns whether the present weights are to be evaluated. Only the chief of a cluster evaluates."""
+        is_planned = is_due(self.trainer.step, self.evaluations, self.work.settings)
+        return is_planned and self.work.is_chief and has_photos(self.work)
+
+    def steps_to_next(self) -> int:
+        """Returns the number of steps to the next evaluation, or to the end; 0 if the training has ended."""
+        return steps_to_next(self.trainer.step, self.evaluations, self.work.settings)
+
+    def run(self, prefix: Path, seconds_per_step: float) -> None:
+        """Evaluates the present weights, which were saved to `prefix`, and adds the result to the evaluations.
+
+        If the job is asked to stop meanwhile, nothing is added: the next run evaluates the checkpoint.
+        """
+        began = time.monotonic()
+        validation = records.load(self.work).validation
+        timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in validation.names]))
+        found = []
+        for each in logs.progress(timer, validation.photos, "evaluation"):
+            found.append(each)
+            if signals.requested():
+                logger.info("the evaluation of step %d is put off", self.trainer.step)
+                return
+        metrics = coco.measure(load_dataset(self.work), found, self.trainer.step)
+        row = Evaluated(
+            step=metrics.step,
+            map=metrics.summary.map,
+            map50=metrics.summary.map50,
+            per_label={label: each.ap for label, each in metrics.per_label.items()},
+            seconds=round(time.monotonic() - began, 3),
+        )
+        settings = self.work.settings
+        every = self.evaluations.every
+        if not every and settings.evaluate_every == "auto":
+            every = fitted_interval(settings.num_steps, seconds_per_step, timer.steady_seconds(len(found)))
+        self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
+        log(row, self.evaluations)
+        write_table(self.evaluations, self.work)
+
+
+def has_photos(work: Workspace) -> bool:
+    """Returns whether there are validation photos."""
+    return bool(records.load(work).validation.photos)
+
+
+class Timer:
+    """Passes detections on, and measures how long they take without the first, which compiles the model."""
+
+    def __init__(self, found: Iterator[Detections]) -> None:
+        self.found = found
+        self.first = self.last = 0.0
+
+    def __iter__(self) -> Iterator[Detections]:
+        for each in self.found:
+            self.last = time.monotonic()
+            self.first = self.first or self.last
+            yield each
+
+    def steady_seconds(self, count: int) -> float:
+        """Returns the seconds that so many detections take once the model is compiled."""
+        return (self.last - self.first) * count / max(1, count - 1)
+
+
+def log(row: Evaluated, evaluations: Evaluations) -> None:
+    """Logs an evaluation in one line, whose form jobs/sagemaker.json reads."""
+    best = evaluations.best
+    words = "the best so far" if best == row else f"the best is that of step {best.step}" if best else "no box to find"
+    logger.info(
+        "evaluation: step = %d, mAP = %.4f, mAP@0.5 = %.4f, %s (%.1f s)",
+        row.step,
+        row.map or 0.0,
+        row.map50 or 0.0,
+        words,
+        row.seconds,
+    )
+
+
+def scalars(row: Evaluated) -> dict[str, float]:
+    """Returns TensorBoard's scalars of an evaluation, with its step."""
+    values = {"validation/mAP": row.map, "validation/mAP@0.5": row.map50}
+    values |= {f"validation/AP {label}": value for label, value in row.per_label.items()}
+    return {"step": row.step, **{name: value for name, value in values.items() if value is not None}}
+
+
+def write_table(evaluations: Evaluations, work: Workspace) -> None:
+    """Writes metrics.csv, a row for each evaluation, and publishes it."""
+    labels = list(dict.fromkeys(label for row in evaluations.rows for label in row.per_label))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["step", "mAP", "mAP@0.5", *(f"AP {label}" for label in labels), "seconds"])
+    for row in evaluations.rows:
+        writer.writerow([row.step, row.map, row.map50, *(row.per_label.get(label) for label in labels), row.seconds])
+    files.write_text(work.table, buffer.getvalue())
+    copying.copy_file(work.table, work.results / work.table.name)
