@@ -111,6 +111,11 @@ class Workspace:
         return self.root / "trained.json"
 
     @property
+    def evaluated(self) -> Path:
+        """The folder of what evaluations during the training found, of the best and of the last one."""
+        return self.root / "evaluated"
+
+    @property
     def table(self) -> Path:
         """The metrics of each evaluation during the training, as a table."""
         return self.root / "metrics.csv"

@@ -84,25 +84,24 @@ def refuse_crowd(image: LabelledImage) -> None:
         raise images.UnusablePhotoError(f"{len(image.boxes):,} boxes, more than {MOST_BOXES:,}: cut it into tiles")
 
 
-def decode_as_trained(content: bytes, ratio: int) -> NDArray[np.uint8] | None:
-    """Returns the pixels of a JPEG or PNG at 1/ratio of its size, or None if TensorFlow refuses it.
+def decode_as_trained(content: bytes) -> NDArray[np.uint8] | None:
+    """Returns the pixels of a JPEG or PNG, [height, width, 3], or None if TensorFlow refuses it.
 
-    They are [height, width, 3], or [height, width, 1] in grey at a smaller size. TensorFlow's decoders refuse some
-    damage that those of Pillow ignore. That of JPEG reads the whole file at any ratio, and refuses the same files.
+    TensorFlow's decoders refuse some damage that those of Pillow ignore.
     """
     import tensorflow as tf
 
     session, encoded, pixels = decoder()
     try:
-        found: NDArray[np.uint8] = session.run(pixels[ratio], {encoded: content})
+        found: NDArray[np.uint8] = session.run(pixels, {encoded: content})
     except tf.errors.InvalidArgumentError:
         return None
     return found
 
 
 @functools.lru_cache(maxsize=1)
-def decoder() -> tuple[Any, Any, dict[int, Any]]:
-    """Returns a session, its tensor of encoded bytes, and the tensors of the pixels by their ratio.
+def decoder() -> tuple[Any, Any, Any]:
+    """Returns a session, its tensor of encoded bytes and the tensor of their pixels.
 
     TensorFlow's mode stays as it is: the engine sets it.
     """
@@ -110,8 +109,7 @@ def decoder() -> tuple[Any, Any, dict[int, Any]]:
 
     with tf.Graph().as_default():
         encoded = tf.placeholder(tf.string, [])
-        pixels = {ratio: tf.io.decode_jpeg(encoded, channels=1, ratio=ratio) for ratio in images.RATIOS}
-        pixels[1] = tf.io.decode_image(encoded, channels=3)
+        pixels = tf.io.decode_image(encoded, channels=3)
         # Without this limit, the session would take all of a GPU's memory.
         return tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})), encoded, pixels
 

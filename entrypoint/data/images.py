@@ -75,11 +75,9 @@ LEAST_CONTRAST = 8
 REDUCING_GAP = 3.0
 # Width and height of an upright photo -> width and height to store it with, or None to leave it as it is.
 Shrink = Callable[[int, int], "tuple[int, int] | None"]
-# The sizes at which a JPEG can be decoded: an eighth, a quarter, half of its width and height, or all of it.
-RATIOS = (8, 4, 2, 1)
-# Decodes a JPEG or PNG as the training does, at 1/ratio of its width and height: [height, width, channels] in colour or
-# in grey. Returns None if the training could not decode it.
-AsTrained = Callable[[bytes, int], "NDArray[np.uint8] | None"]
+# Decodes a JPEG or PNG in full as the training does: [height, width, 3]. Returns None if the training could not decode
+# it.
+AsTrained = Callable[[bytes], "NDArray[np.uint8] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
 def load(content: bytes, shrink: Shrink = keep_size, as_trained: AsTrained | None = None) -> Photo:
     """Decodes a photo once in full; `shrink` decides at which size it is stored.
 
-    A photo that is stored unchanged is decoded by `as_trained`, which is stricter than Pillow. What `as_trained` cannot
+    `as_trained` decodes a photo that is stored unchanged if its decoder can be stricter than Pillow. What it cannot
     decode, and Pillow can, is encoded anew.
 
     Raises:
@@ -187,9 +185,9 @@ def load(content: bytes, shrink: Shrink = keep_size, as_trained: AsTrained | Non
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             refuse_costly(image, content)
             plan = plan_for(image, shrink)
-            trained = as_trained if plan.is_kept else None
+            trained = as_trained if plan.is_kept and may_be_refused(plan, content) else None
             with DECODED.part(plan.memory):
-                pixels = trained(content, plan.ratio) if trained else None
+                pixels = trained(content) if trained else None
                 photo = decode(image, content, plan, pixels)
                 image.close()
                 if plan.memory > LARGE_BYTES:
@@ -234,14 +232,18 @@ def has_many_scans(image: Image.Image, content: bytes) -> bool:
 
 
 def scans(content: bytes) -> Iterator[int]:
-    """Yields where the header of each scan of a JPEG begins. What lies behind its end, such as a film, has none."""
+    """Yields where the header of each scan of a JPEG begins."""
+    return (start for marker, start in markers(content) if marker == START_OF_SCAN)
+
+
+def markers(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yields the markers of a JPEG, and where each ends. What lies behind its end, such as a film, has none."""
     position = 2
     while found := MARKER.search(content, position):
         marker, start = found[0], found.end()
+        yield marker, start
         if marker == END_OF_IMAGE:
             return
-        if marker == START_OF_SCAN:
-            yield start
         # A segment, the header of a scan too, begins with its length.
         position = start + int.from_bytes(content[start : start + 2], "big")
 
@@ -256,7 +258,6 @@ class Plan:
     size: tuple[int, int]  # width and height, upright
     smaller: tuple[int, int] | None  # width and height to store it with, None for those that it has
     is_kept: bool  # whether its bytes stay as they are
-    ratio: int  # one of RATIOS, at which a photo that is kept is decoded
     memory: int  # the bytes that it takes at most while it is decoded and converted
 
 
@@ -279,25 +280,26 @@ def plan_for(image: Image.Image, shrink: Shrink) -> Plan:
     needed = image.width * image.height * PIXEL_BYTES * (1 if is_kept else COPIES)
     if "progressive" in image.info:
         needed += size[0] * size[1] * COEFFICIENT_BYTES
-    return Plan(kind, mode, orientation, size, smaller, is_kept, ratio_for(kind, *size), needed)
+    return Plan(kind, mode, orientation, size, smaller, is_kept, needed)
 
 
-def ratio_for(kind: str, width: int, height: int) -> int:
-    """Returns how much smaller a photo of that size can be decoded and still has enough pixels for the hash."""
-    if kind != "JPEG":
-        return 1
-    return next(ratio for ratio in RATIOS if ratio <= min(width // LOOK_SIZE[0], height // LOOK_SIZE[1]) or ratio == 1)
+def may_be_refused(plan: Plan, content: bytes) -> bool:
+    """Returns whether the decoder of the training can refuse a photo that Pillow decodes.
+
+    Both read a JPEG with libjpeg. Pillow stops behind the last pixel, and the training reads to the end of the image.
+    """
+    return plan.kind != "JPEG" or END_OF_IMAGE not in (marker for marker, _ in markers(content))
 
 
 def decode(image: Image.Image, content: bytes, plan: Plan, pixels: NDArray[np.uint8] | None) -> Photo:
     """Returns the photo as it is stored: unchanged, or upright, made smaller if needed, and encoded again.
 
-    `pixels` are those of a photo that is kept, [height, width, channels], if they are decoded already.
+    `pixels` are those of a photo that is kept, [height, width, 3], if they are decoded already.
     """
     if pixels is None:
         image.load()
     if plan.is_kept:
-        look = look_of(image if pixels is None else to_image(pixels))
+        look = look_of(image if pixels is None else Image.fromarray(pixels))
         return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look))
     changes = []
     if plan.kind not in PLAIN_MODES:
@@ -312,11 +314,6 @@ def decode(image: Image.Image, content: bytes, plan: Plan, pixels: NDArray[np.ui
         upright = upright.resize(plan.smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     encoded, name = encode(upright, lossless=plan.kind != "JPEG")
     return Photo(encoded, name, *upright.size, Facts(*plan.size, look_of(upright), tuple(changes)))
-
-
-def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Returns pixels, [height, width, channels], as an image; one channel is grey."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:

@@ -33,6 +33,10 @@ class Trainer(Protocol):
     def step(self) -> int:
         """Returns the number of finished steps."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Returns whether `detect` finds exactly what the checkpoint of the same weights finds on its own."""
+
     def start_from(self, prefix: str) -> Any:
         """Fills the weights that fit with a checkpoint of the zoo, and logs the names of the other weights."""
 

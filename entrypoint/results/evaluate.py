@@ -2,39 +2,20 @@
 
 import dataclasses
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from entrypoint import workspace
 from entrypoint.data import annotations, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
 from entrypoint.system import documents, files, logs
-from entrypoint.training import checkpoints, coco, train
+from entrypoint.training import checkpoints, coco, evaluation, train
 from entrypoint.training.metrics import Metrics
+from entrypoint.training.shown import DetectionsDocument, ShownDetections
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
-
-# The report shows detections from this score on. COCO's metrics are of all detections.
-SHOWN_SCORE = 0.3
-
-
-@dataclass(frozen=True)
-class ShownDetections:
-    """The confident detections on a validation photo, for the report."""
-
-    key: str
-    boxes: tuple[tuple[float, float, float, float], ...]  # ymin, xmin, ymax, xmax as fractions of the photo
-    classes: tuple[int, ...]  # ids of the label map
-    scores: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class DetectionsDocument:
-    """The content of detections.json."""
-
-    photos: tuple[ShownDetections, ...]
 
 
 def run(work: Workspace) -> str:
@@ -42,24 +23,29 @@ def run(work: Workspace) -> str:
 
     Without validation photos there is nothing to measure, and the metrics are null.
     """
-    dataset = annotations.load(work)
-    validation = records.load(work).validation
-    paths = [str(work.records / name) for name in validation.names]
-    found: list[Detections] = []
-    if paths:
-        engine, config = loading.load(work)
-        detections = engine.evaluate(config, train.chosen_checkpoint(work), paths)
-        found = list(logs.progress(detections, validation.photos, "evaluation"))
-    chosen = train.chosen_checkpoint(work)
-    metrics = dataclasses.replace(
-        coco.measure(dataset, found, checkpoints.load(chosen).step),
-        kept="last" if chosen == train.last_checkpoint(work) else "best",
-        evaluations=checkpoints.load(train.last_checkpoint(work)).evaluations,
-    )
+    chosen, last = train.chosen_checkpoint(work), train.last_checkpoint(work)
+    step = checkpoints.load(chosen).step
+    known = evaluation.known(step, train.identify(work), work)
+    if known:
+        logger.info("step %d was evaluated during the training", step)
+    metrics, detections = (known.metrics, known.detections) if known else measure(chosen, step, work)
+    kept: Literal["best", "last"] = "last" if chosen == last else "best"
+    metrics = dataclasses.replace(metrics, kept=kept, evaluations=checkpoints.load(last).evaluations)
     documents.write(work.metrics, metrics)
-    documents.write(work.detections, DetectionsDocument(tuple(map(shown, found))))
+    documents.write(work.detections, detections)
     log_metrics(metrics)
     return files.file_sha256(work.metrics)
+
+
+def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, DetectionsDocument]:
+    """Returns the metrics and the confident detections of a checkpoint."""
+    validation = records.load(work).validation
+    found: list[Detections] = []
+    if validation.names:
+        engine, config = loading.load(work)
+        detections = engine.evaluate(config, checkpoint, [str(work.records / name) for name in validation.names])
+        found = list(logs.progress(detections, validation.photos, "evaluation"))
+    return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -70,18 +56,6 @@ def outputs(work: Workspace) -> list[Path]:
 def load_detections(work: Workspace) -> tuple[ShownDetections, ...]:
     """Returns the confident detections that the step wrote."""
     return documents.read(DetectionsDocument, workspace.existing(work.detections, "evaluate")).photos
-
-
-def shown(found: Detections) -> ShownDetections:
-    """Returns a photo's confident detections."""
-    chosen = [index for index, score in enumerate(found.scores) if score >= SHOWN_SCORE]
-    corners = ([round(float(value), 5) for value in found.boxes[index]] for index in chosen)
-    return ShownDetections(
-        key=found.key,
-        boxes=tuple((ymin, xmin, ymax, xmax) for ymin, xmin, ymax, xmax in corners),
-        classes=tuple(int(found.classes[index]) for index in chosen),
-        scores=tuple(round(float(found.scores[index]), 4) for index in chosen),
-    )
 
 
 def log_metrics(metrics: Metrics) -> None:

@@ -14,11 +14,11 @@ from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
 from entrypoint.results import evaluate, manifest
 from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
-from entrypoint.results.evaluate import ShownDetections
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
 from entrypoint.training.metrics import LabelMetrics, Metrics
 from entrypoint.training.metrics import load as metrics_of
+from entrypoint.training.shown import ShownDetections
 from entrypoint.workspace import Workspace
 
 PHOTOS = 12

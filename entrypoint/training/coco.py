@@ -1,4 +1,4 @@
-"""COCO's metrics of detections, computed by hotcoco. Its numbers are those of pycocotools, in a tenth of the time."""
+"""COCO's metrics of detections, computed by hotcoco. Its numbers are those of pycocotools."""
 
 from __future__ import annotations
 

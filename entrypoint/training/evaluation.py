@@ -12,15 +12,18 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.data import records
 from entrypoint.data.annotations import load as load_dataset
 from entrypoint.engines.engine import Detections, Trainer
 from entrypoint.settings.schema import Settings
-from entrypoint.system import copying, files, logs, signals
+from entrypoint.system import copying, documents, files, logs, signals
+from entrypoint.system.errors import UserError
 from entrypoint.training import coco
-from entrypoint.training.metrics import Evaluated, Evaluations
+from entrypoint.training.metrics import Evaluated, Evaluations, Metrics
+from entrypoint.training.shown import DetectionsDocument
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -69,12 +72,31 @@ def fitted_interval(total: int, seconds_per_step: float, seconds: float) -> int:
     return math.ceil(total / min(MOST, max(FEWEST, math.floor(affordable))))
 
 
+@dataclass(frozen=True)
+class Known:
+    """What an evaluation during the training found, so that the checkpoint need not be evaluated again."""
+
+    job: str  # the identity of the job
+    metrics: Metrics
+    detections: DetectionsDocument
+
+
+def known(step: int, job: str, work: Workspace) -> Known | None:
+    """Returns what this job found at a step; None if nothing is there, such as on another machine."""
+    try:
+        found = documents.read(Known, work.evaluated / f"{step}.json")
+    except (FileNotFoundError, UserError):
+        return None
+    return found if found.job == job and found.metrics.step == step else None
+
+
 class Evaluator:
     """Evaluates a model in training on the validation photos."""
 
-    def __init__(self, trainer: Trainer, evaluations: Evaluations, work: Workspace) -> None:
+    def __init__(self, trainer: Trainer, evaluations: Evaluations, job: str, work: Workspace) -> None:
         self.trainer = trainer
         self.evaluations = evaluations
+        self.job = job
         self.work = work
 
     def is_due(self) -> bool:
@@ -115,6 +137,18 @@ class Evaluator:
         self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
         log(row, self.evaluations)
         write_table(self.evaluations, self.work)
+        if self.trainer.is_exact:
+            self.remember(Known(self.job, metrics, DetectionsDocument.of(found)))
+
+    def remember(self, found: Known) -> None:
+        """Leaves what was found in WORK_DIR, and removes what is neither of the best nor of the last evaluation."""
+        self.work.evaluated.mkdir(exist_ok=True)
+        documents.write(self.work.evaluated / f"{found.metrics.step}.json", found)
+        best = self.evaluations.best
+        kept = {f"{step}.json" for step in (found.metrics.step, best.step if best else None)}
+        for path in self.work.evaluated.iterdir():
+            if path.name not in kept:
+                path.unlink()
 
 
 def has_photos(work: Workspace) -> bool:

@@ -187,7 +187,7 @@ def train_to_end(
     Saves a checkpoint every CHECKPOINT_SECONDS, for each evaluation and at the end. Returns the last checkpoint.
     """
     total, history = work.settings.num_steps, state.history
-    evaluator = Evaluator(trainer, state.evaluations, work)
+    evaluator = Evaluator(trainer, state.evaluations, identity, work)
     with signals.deferred():
         if trainer.step < total and evaluator.steps_to_next() and not evaluator.is_due():
             # The first step compiles the model. Nothing is lost if a signal interrupts it.

@@ -36,6 +36,11 @@ trainer.save(Path(sys.argv[2]))
 alone = trainers.Trainer(config, 2, tf.distribute.get_strategy())
 alone.restore(Path(sys.argv[2]))
 print("step", alone.step)
+records = sorted(map(str, Path(sys.argv[3]).glob("validation-*.tfrecord")))
+found, expected = ([each.scores for each in one.detect(Path(sys.argv[2]), records)] for one in (trainer, alone))
+print("photos", len(found), "difference", max(abs(a - b).max() for a, b in zip(found, expected, strict=True)))
+trainer.train(1)
+print("step", trainer.step)
 """
 
 
@@ -77,8 +82,13 @@ def losses(log: str) -> list[str]:
     return re.findall(r"tensorflow:loss = [\d.]+, step = \d+", log)
 
 
+def evaluated(log: str) -> list[int]:
+    """The steps that were evaluated during the training."""
+    return [int(step) for step in re.findall(r"evaluation: step = (\d+),", log)]
+
+
 def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
-    chief, worker = cluster.start("30")
+    chief, worker = cluster.start("30", EVALUATE_EVERY=10)
     read_until(worker, lambda line: is_at_step(line, 8))
     # One of them is told to stop, and all do, at the same step.
     worker.send_signal(signal.SIGTERM)
@@ -91,7 +101,8 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert f"checkpoint saved at step {stopped}" in logs[0]
     assert f"checkpoint saved at step {stopped}" in logs[1]
 
-    processes = cluster.start("30")
+    first = logs[0]
+    processes = cluster.start("30", EVALUATE_EVERY=10)
     logs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     # The second machine has no checkpoint at hand: it gets everything from the chief.
@@ -101,10 +112,13 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     assert (logs[0].count("CACLI-TRAINING-SUCCESS"), logs[1].count("CACLI-TRAINING-SUCCESS")) == (1, 0)
     assert json.loads((cluster.folder / "results/job.json").read_text())["settings"]["num_steps"] == 30
     assert not (cluster.folder / "nothing").exists()
+    # The chief evaluates, each step once, while the other waits.
+    assert evaluated(first + logs[0]) == [10, 20, 30]
+    assert evaluated(logs[1]) == []
 
     # The chief's machine is lost after training: another one needs nobody to evaluate and publish once more.
     cluster.runs += 1
-    chief = cluster.start_member(0, ["127.0.0.1:1", "127.0.0.1:2"], "30")
+    chief = cluster.start_member(0, ["127.0.0.1:1", "127.0.0.1:2"], "30", EVALUATE_EVERY=10)
     log = chief.communicate(timeout=300)[0]
     assert chief.returncode == 0, log
     assert "nothing is left to train" in log
@@ -124,13 +138,16 @@ def test_machine_that_is_lost_stops_the_others_ready_to_be_resumed(cluster: Clus
 
 def test_two_devices_of_one_machine_train_one_model(cluster: Cluster, tmp_path: Path) -> None:
     config = cluster.folder / "work-2-0/pipeline.config"
-    command = [sys.executable, "-c", MIRRORED, str(config), str(tmp_path / "ckpt")]
+    command = [sys.executable, "-c", MIRRORED, str(config), str(tmp_path / "ckpt"), str(config.parent / "records")]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    found = re.search(r"losses (.*)\nstep (\d+)", result.stdout)
+    found = re.search(r"losses (.*)\nstep (\d+)\nphotos (\d+) difference ([\d.e-]+)\nstep 5\n", result.stdout)
     assert found is not None
     assert all(0 < float(loss) < 10 for loss in found.group(1).split())
     assert len(found.group(1).split()) == int(found.group(2)) == 4
+    # Both devices evaluate, one of them counts, and the training goes on. Each has averages of batch norm of its own.
+    assert int(found.group(3)) > 0
+    assert float(found.group(4)) < 0.05
 
 
 def test_batch_that_cannot_be_dealt_out_is_a_named_error(cluster: Cluster) -> None:

@@ -7,10 +7,11 @@ from PIL import Image
 
 from entrypoint.data import annotations, label_map, tf_record
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.results import evaluate, report
+from entrypoint.results import report
 from entrypoint.system import documents
 from entrypoint.training import checkpoints, coco, train
 from entrypoint.training.plan import Plan
+from entrypoint.training.shown import DetectionsDocument, ShownDetections
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, write_bucket
 
@@ -46,7 +47,7 @@ def write_results(work: Workspace) -> None:
     documents.write(checkpoints.manifest_of(train.last_checkpoint(work)), manifest)
     documents.write(work.metrics, coco.measure(dataset, [], step=3))
     found = Detections(dataset.images[0].key, 30, 40, [[0.1, 0.2, 0.3, 0.4]], [1], [0.87])
-    documents.write(work.detections, evaluate.DetectionsDocument((evaluate.shown(found),)))
+    documents.write(work.detections, DetectionsDocument.of([found]))
 
 
 def test_page_is_self_contained(page: str) -> None:
@@ -78,8 +79,8 @@ def test_undefined_metrics_are_told_rather_than_shown_as_zero(page: str) -> None
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (23, 12), (1000, 12)])
 def test_validation_photos_are_shown_evenly_out_of_all(work: Workspace, count: int, shown: int) -> None:
-    photos = tuple(evaluate.ShownDetections(f"{index}", (), (), ()) for index in range(count))
-    documents.write(work.detections, evaluate.DetectionsDocument(photos))
+    photos = tuple(ShownDetections(f"{index}", (), (), ()) for index in range(count))
+    documents.write(work.detections, DetectionsDocument(photos))
     chosen = [int(each.key) for each in report.choose_validation(work)]
     assert len(chosen) == shown
     gaps = [later - earlier for earlier, later in itertools.pairwise(chosen)]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from entrypoint.system.errors import UserError
 from entrypoint.training import checkpoints
+from entrypoint.training.metrics import Evaluated, Evaluations
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
 from tests.training.counting import CountingTrainer
@@ -241,3 +244,70 @@ def test_manifest_of_another_form_is_damaged(
     assert saved is not None
     assert saved.step == 5
     assert "ckpt-6.json is damaged and is not used" in caplog.text
+
+
+def save_evaluated(work: Workspace, *values: float) -> None:
+    """A checkpoint every ten steps, each evaluated."""
+    rows: tuple[Evaluated, ...] = ()
+    for step, value in enumerate(values, 1):
+        trainer = CountingTrainer()
+        trainer.value.assign(10 * step)
+        saved = checkpoints.write(trainer, [], work)
+        rows = (*rows, Evaluated(10 * step, value, value, {}, 1.0))
+        checkpoints.adopt(dataclasses.replace(saved, evaluations=Evaluations(10, rows)), "job", work)
+
+
+def all_in(folder: Path) -> set[str]:
+    return {path.name.partition(".")[0] for pattern in ("ckpt-*", "best-*") for path in folder.glob(pattern)}
+
+
+def test_best_checkpoint_outlives_the_newest_ones(work: Workspace) -> None:
+    save_evaluated(work, 0.1, 0.5, 0.2, 0.3, 0.4)
+    for folder in checkpoints.folders(work):
+        assert all_in(folder) == {"best-20", "ckpt-40", "ckpt-50"}
+    saved = checkpoints.find_best(20, "job", work)
+    assert saved is not None
+    trainer = CountingTrainer()
+    trainer.restore(saved.prefix)
+    assert trainer.step == 20
+
+
+def test_best_checkpoint_is_found_on_another_machine_with_the_evaluations(work: Workspace) -> None:
+    save_evaluated(work, 0.1, 0.5, 0.2, 0.3)
+    shutil.rmtree(work.checkpoints)
+    newest = checkpoints.newest("job", work)
+    assert newest is not None
+    assert [row.map for row in newest.evaluations.rows] == [0.1, 0.5, 0.2, 0.3]
+    assert newest.evaluations.every == 10
+    best = newest.evaluations.best
+    assert best is not None
+    found = checkpoints.find_best(best.step, "job", work)
+    assert found is not None
+    assert found.prefix == work.checkpoints / "best-20"
+    assert checkpoints.load(found.prefix).step == 20
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
+def test_damaged_best_checkpoint_is_not_used(work: Workspace, damage: Callable[[Path], None]) -> None:
+    save_evaluated(work, 0.5, 0.1)
+    for folder in checkpoints.folders(work):
+        damage(folder / "best-10.data-00000-of-00001")
+    assert checkpoints.find_best(10, "job", work) is None
+
+
+def test_best_checkpoint_of_another_job_is_removed(work: Workspace) -> None:
+    save_evaluated(work, 0.5, 0.1)
+    save_steps(work, 30, 40, job="other")
+    for folder in checkpoints.folders(work):
+        assert all_in(folder) == {"ckpt-30", "ckpt-40"}
+
+
+def test_manifest_of_an_older_release_is_read(work: Workspace) -> None:
+    save_steps(work, 7)
+    for folder in checkpoints.folders(work):
+        document = json.loads((folder / "ckpt-7.json").read_text())
+        assert document.pop("evaluations") == {"every": 0, "rows": []}
+        (folder / "ckpt-7.json").write_text(json.dumps(document))
+    saved = checkpoints.newest("job", work)
+    assert saved is not None
+    assert saved.evaluations == Evaluations()

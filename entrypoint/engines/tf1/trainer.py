@@ -67,6 +67,11 @@ class Trainer:
         """Returns the number of finished steps."""
         return int(self.session.run(self.global_step))
 
+    @property
+    def is_exact(self) -> bool:
+        """Returns True: `detect` reads the checkpoint itself."""
+        return True
+
     def start_from(self, prefix: str) -> Restored:
         """Fills the weights that fit with a checkpoint of the zoo, which usually has another number of classes.
 

@@ -59,6 +59,11 @@ class Trainer:
         """Returns the number of finished steps."""
         return int(self.global_step.numpy())
 
+    @property
+    def is_exact(self) -> bool:
+        """Returns whether one device trains in float32: each device has averages of batch norm of its own."""
+        return self.policy == "float32" and self.strategy.num_replicas_in_sync == 1
+
     def start_from(self, prefix: str) -> Restored:
         """Fills the weights with a checkpoint of the zoo."""
         return models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
