@@ -286,8 +286,10 @@ def resolve(key: str, files: Files, findings: Findings) -> str | None:
 
 
 def is_inside(root: Place, key: str) -> bool:
-    """Returns whether a photo lies in the bucket; a symbolic link can lead out of it."""
-    return bucket.is_remote(root) or (root / key).resolve().is_relative_to(root.resolve())
+    """Returns whether a photo of the listing lies in the bucket; a symbolic link can lead out of it."""
+    path = root / key
+    # The listing follows no links of folders, so only the photo itself can be one.
+    return bucket.is_remote(root) or not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
 
 
 def choose(key: str, labelled: Labelled, frame: Frame | None, findings: Findings) -> Labelled:

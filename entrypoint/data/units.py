@@ -51,12 +51,12 @@ def told(unit: Unit) -> str:
 
 def doubtful(labelled: Photos) -> set[str]:
     """Returns the photos whose boxes the format describes as fractions, in files whose boxes are no fractions."""
-    return {
-        key
-        for photos in by_file(labelled).values()
-        for key in photos
-        if not photos[key].in_pixels and leaving(photos, dict.fromkeys(photos, (1.0, 1.0))) > MOST_LEAVING
-    }
+    fractions = {key: each for key, each in labelled.items() if not each.in_pixels}
+    found: set[str] = set()
+    for photos in by_file(fractions).values():
+        if leaving(photos, sides_of(photos, {}, Unit.FRACTIONS)) > MOST_LEAVING:
+            found.update(photos)
+    return found
 
 
 def decide(labelled: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
@@ -91,7 +91,7 @@ def unit_of(photos: Photos, frames: Mapping[str, Frame], declared: Unit) -> Unit
     if sum(len(each.boxes) for each in known.values()) < LEAST_BOXES:
         return declared
     if declared is Unit.FRACTIONS:
-        beyond = leaving(photos, dict.fromkeys(photos, (1.0, 1.0)))
+        beyond = leaving(photos, sides_of(photos, frames, Unit.FRACTIONS))
         if beyond <= MOST_LEAVING:
             return declared
         # In percent, a box within the first hundredth of a photo is no box: fractions are mixed with something else.
