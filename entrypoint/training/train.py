@@ -111,9 +111,13 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> ch
     trainer.share(identity)
     events = events_of(state, work)
     try:
-        return train_to_end(trainer, state, identity, events, work)
+        training = Training(trainer, state, identity, events, work)
+        state = training.to_end()
     finally:
         events.close()
+    if training.is_stopped and state.step < work.settings.num_steps:
+        raise Stopped("another machine of the cluster was stopped")
+    return state
 
 
 def repeats(work: Workspace) -> list[float] | None:
@@ -179,67 +183,80 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
     return checkpoints.Saved(Path(), 0)
 
 
-def train_to_end(
-    trainer: Trainer, state: checkpoints.Saved, identity: str, events: Events, work: Workspace
-) -> checkpoints.Saved:
-    """Trains to the last step or until SIGTERM; checks the losses, the clock and the signals every few seconds.
+class Training:
+    """A training on its way to the last step: the model, its losses, its evaluations, and its last checkpoint."""
 
-    Saves a checkpoint every CHECKPOINT_SECONDS, for each evaluation and at the end. Returns the last checkpoint.
-    """
-    total, history = work.settings.num_steps, state.history
-    evaluator = Evaluator(trainer, state.evaluations, identity, work)
-    with signals.deferred():
-        if trainer.step < total and evaluator.steps_to_next() and not evaluator.is_due():
-            # The first step compiles the model. Nothing is lost if a signal interrupts it.
-            with signals.at_once():
-                logger.info("the first step compiles the model, which takes some seconds to minutes")
-                points = advance(trainer, 1, work)
-            history = thin(history + tell(points, events), total)
-        pace = Pace()
-        saved_at = time.monotonic()
-        while True:
-            is_old = time.monotonic() - saved_at >= work.settings.checkpoint_seconds
-            is_saved = evaluator.is_due() or (is_old and state.step != trainer.step)
-            # No steps mean that the training has ended, early or not.
-            wanted = min(pace.steps, evaluator.steps_to_next())
-            is_stopped, steps, is_saved = trainer.agree(signals.requested(), wanted, is_saved)
-            if is_stopped or not (steps or is_saved):
-                break
-            if is_saved:
-                state = save(trainer, history, evaluator, pace, identity, events, work)
-                saved_at = time.monotonic()
-                continue
-            began = time.monotonic()
-            points = advance(trainer, min(steps, total - trainer.step), work)
-            history = thin(history + tell(points, events), total)
-            pace.measure(steps, time.monotonic() - began)
-        if state.step != trainer.step:
-            state = save(trainer, history, evaluator, pace, identity, events, work)
-        # No machine ends before the chief has published the checkpoint from which a new machine would continue.
-        trainer.agree(False, 0, False)
-    if is_stopped and trainer.step < total:
-        raise Stopped("another machine of the cluster was stopped")
-    return state
+    def __init__(
+        self, trainer: Trainer, state: checkpoints.Saved, identity: str, events: Events, work: Workspace
+    ) -> None:
+        self.trainer = trainer
+        self.state = state
+        self.history = state.history
+        self.evaluator = Evaluator(trainer, state.evaluations, identity, work)
+        self.identity = identity
+        self.events = events
+        self.work = work
+        self.pace = Pace()
+        self.saved_at = time.monotonic()
+        self.is_stopped = False  # a machine of the cluster was asked to stop
 
+    def to_end(self) -> checkpoints.Saved:
+        """Trains to the last step or until SIGTERM; checks the losses, the clock and the signals every few seconds.
 
-def save(
-    trainer: Trainer,
-    history: list[dict[str, float]],
-    evaluator: Evaluator,
-    pace: Pace,
-    identity: str,
-    events: Events,
-    work: Workspace,
-) -> checkpoints.Saved:
-    """Saves and publishes a checkpoint of the present step, evaluated if it is due and nothing asks the job to stop."""
-    saved = checkpoints.write(trainer, history, work)
-    if evaluator.is_due() and not signals.requested():
-        evaluator.run(saved.prefix, pace.seconds_per_step)
-        events.write([evaluation.scalars(row) for row in evaluator.evaluations.rows if row.step == saved.step])
-    saved = dataclasses.replace(saved, evaluations=evaluator.evaluations, source=work.checkpoints)
-    checkpoints.adopt(saved, identity, work)
-    logger.info("checkpoint saved at step %d", saved.step)
-    return saved
+        Saves a checkpoint every CHECKPOINT_SECONDS, for each evaluation and at the end. Returns the last checkpoint.
+        """
+        with signals.deferred():
+            # In a cluster all machines begin with what the chief begins with.
+            _, steps, is_saved = self.trainer.agree(False, self.evaluator.steps_to_next(), self.evaluator.is_due())
+            if steps and not is_saved:
+                # The first step compiles the model. Nothing is lost if a signal interrupts it.
+                with signals.at_once():
+                    logger.info("the first step compiles the model, which takes some seconds to minutes")
+                    points = advance(self.trainer, 1, self.work)
+                self.tell(points)
+            while self.train_or_save():
+                pass
+            if self.state.step != self.trainer.step:
+                self.save()
+            # No machine ends before the chief has published the checkpoint from which a new machine would continue.
+            self.trainer.agree(False, 0, False)
+        return self.state
+
+    def train_or_save(self) -> bool:
+        """Trains some steps or saves a checkpoint, as all machines agree; returns False at the end."""
+        is_old = time.monotonic() - self.saved_at >= self.work.settings.checkpoint_seconds
+        is_saved = self.evaluator.is_due() or (is_old and self.state.step != self.trainer.step)
+        # No steps mean that the training has ended, early or not.
+        steps = min(self.pace.steps, self.evaluator.steps_to_next())
+        self.is_stopped, steps, is_saved = self.trainer.agree(signals.requested(), steps, is_saved)
+        if self.is_stopped or not (steps or is_saved):
+            return False
+        if is_saved:
+            self.save()
+            return True
+        began = time.monotonic()
+        self.tell(advance(self.trainer, min(steps, self.work.settings.num_steps - self.trainer.step), self.work))
+        self.pace.measure(steps, time.monotonic() - began)
+        return True
+
+    def tell(self, points: list[dict[str, float]]) -> None:
+        """Logs the last of some steps, writes TensorBoard's scalars, and adds the steps to the history."""
+        self.events.write(points)
+        # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
+        logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
+        self.history = thin(self.history + points, self.work.settings.num_steps)
+
+    def save(self) -> None:
+        """Saves and publishes a checkpoint of the present step, evaluated if it is due and nobody asks to stop."""
+        saved = checkpoints.write(self.trainer, self.history, self.work)
+        if self.evaluator.is_due() and not signals.requested():
+            self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
+            rows = self.evaluator.evaluations.rows
+            self.events.write([evaluation.scalars(row) for row in rows if row.step == saved.step])
+        self.state = dataclasses.replace(saved, evaluations=self.evaluator.evaluations, source=self.work.checkpoints)
+        checkpoints.adopt(self.state, self.identity, self.work)
+        self.saved_at = time.monotonic()
+        logger.info("checkpoint saved at step %d", saved.step)
 
 
 def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
@@ -274,14 +291,6 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
                 f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
                 f"set LEARNING_RATE={peak / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
-    return points
-
-
-def tell(points: list[dict[str, float]], events: Events) -> list[dict[str, float]]:
-    """Logs the last of some steps and writes TensorBoard's scalars; returns the steps."""
-    events.write(points)
-    # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
-    logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
     return points
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from entrypoint.system import documents
+from entrypoint.data import records
+from entrypoint.data.annotations import Dataset, LabelledImage
+from entrypoint.data.boxes import Box
+from entrypoint.data.quality import DataQuality
+from entrypoint.engines.engine import Detections
+from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, train
+from entrypoint.training import checkpoints, evaluation, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import make_settings
@@ -33,10 +41,17 @@ class Told:
             signal.raise_signal(signal.SIGTERM)
 
 
+def to_end(
+    trainer: Any, work: Workspace, state: checkpoints.Saved | None = None, told: Any = None
+) -> checkpoints.Saved:
+    """Trains from a checkpoint or from the beginning."""
+    return train.Training(trainer, state or checkpoints.Saved(Path(), 0), "identity", told or Told(), work).to_end()
+
+
 def train_to_end(model: CountingTrainer, told: Any, folder: Path) -> None:
     work = Workspace(make_settings(folder, num_steps=5))
     documents.write(work.plan, Plan("x.config", "tf2", 5, 4, 0.1, ()))
-    train.train_to_end(model, checkpoints.Saved(Path(), 0), "identity", told, work)
+    to_end(model, work, told=told)
 
 
 def saved_in(folder: Path) -> list[int]:
@@ -95,3 +110,91 @@ def test_connection_error_is_a_stop_only_in_a_cluster() -> None:
         raise error
     with pytest.raises(tf.errors.UnavailableError), train.lost_machine_stops(is_cluster=False):
         raise error
+
+
+class EvaluatedTrainer(CountingTrainer):
+    """A trainer that finds the only box of the only photo at a given step, and nothing at any other."""
+
+    def __init__(self, found_at: int) -> None:
+        super().__init__()
+        self.found_at = found_at
+
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
+        assert prefix.with_suffix(".index").exists() or prefix.name == f"ckpt-{self.step}"
+        assert [Path(path).name for path in records] == ["validation-00000-of-00001.tfrecord"]
+        score = 0.9 if self.step == self.found_at else 0.0
+        yield Detections("a.png", 30, 40, np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([1]), np.array([score]))
+
+
+def evaluated_work(folder: Path, **settings: Any) -> Workspace:
+    """What the steps before leave: one photo with one box, kept for validation."""
+    (folder / "work").mkdir(exist_ok=True)
+    work = Workspace(make_settings(folder, **settings))
+    box = Box("cat", 0.25, 0.25, 0.75, 0.5)
+    files.write_json(work.dataset, Dataset(["cat"], [LabelledImage("a.png", (box,))]))
+    quality = DataQuality(None, None, None, (), False, {}, {}, None)
+    part = records.Split(1, 0, 1, {"cat": 1}, {"cat": 1}, (records.Shard("validation-00000-of-00001.tfrecord"),))
+    train_part = dataclasses.replace(part, shards=(records.Shard("train-00000-of-00001.tfrecord"),))
+    splits = {"train": train_part, "validation": part}
+    work.records.mkdir(exist_ok=True)
+    manifest = records.RecordsManifest(("cat",), splits, {}, {}, quality, "None", 1)
+    documents.write(records.manifest_in(work.records), manifest)
+    documents.write(work.plan, Plan("x.config", "tf2", work.settings.num_steps, 4, 0.1, ()))
+    return work
+
+
+def test_training_ends_early_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
+    work = evaluated_work(tmp_path, num_steps=50, evaluate_every=5, early_stopping=2)
+    trainer = EvaluatedTrainer(found_at=10)
+    state = to_end(trainer, work)
+    assert [row.step for row in state.evaluations.rows] == [5, 10, 15, 20]
+    assert state.evaluations.best is not None
+    assert (state.step, state.evaluations.best.step) == (20, 10)
+    assert saved_in(tmp_path) == [15, 20]
+    assert (tmp_path / "results" / "checkpoint" / "best-10.json").exists()
+    known = evaluation.known(10, "identity", work)
+    assert known is not None
+    assert known.metrics.summary.map == pytest.approx(1)
+    assert evaluation.known(10, "other", work) is None
+    assert evaluation.known(5, "identity", work) is None
+    # Whoever goes on from there has ended, too.
+    again = to_end(trainer, work, state)
+    assert (again.step, trainer.step) == (20, 20)
+
+
+def test_evaluation_that_a_stop_cuts_off_is_made_by_the_next_run(tmp_path: Path) -> None:
+    class Stopping(EvaluatedTrainer):
+        def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
+            signal.raise_signal(signal.SIGTERM)
+            return super().detect(prefix, records)
+
+    work = evaluated_work(tmp_path, num_steps=20, evaluate_every=10)
+    with pytest.raises(Stopped):
+        to_end(Stopping(10), work)
+    # The next run is another process.
+    signals.raise_on_sigterm()
+    saved = checkpoints.newest("identity", work)
+    assert saved is not None
+    assert (saved.step, saved.evaluations.rows) == (10, ())
+    trainer = EvaluatedTrainer(found_at=10)
+    trainer.restore(saved.prefix)
+    state = to_end(trainer, work, saved)
+    assert [(row.step, row.map) for row in state.evaluations.rows] == [(10, pytest.approx(1)), (20, 0)]
+
+
+def test_interval_is_fitted_to_the_time_of_the_first_evaluation(tmp_path: Path) -> None:
+    """The evaluations of one photo take no time, so there are as many as allowed."""
+    work = evaluated_work(tmp_path, num_steps=200)
+    state = to_end(EvaluatedTrainer(40), work)
+    assert state.evaluations.every == 20
+    assert [row.step for row in state.evaluations.rows] == list(range(20, 201, 20))
+
+
+def test_without_validation_photos_nothing_is_evaluated(tmp_path: Path) -> None:
+    work = evaluated_work(tmp_path, num_steps=20, evaluate_every=5, early_stopping=1)
+    manifest = records.load(work)
+    empty = records.Split(0, 0, 0, {"cat": 0}, {"cat": 0})
+    splits = {**manifest.splits, "validation": empty}
+    documents.write(records.manifest_in(work.records), dataclasses.replace(manifest, splits=splits))
+    state = to_end(EvaluatedTrainer(5), work)
+    assert (state.step, state.evaluations.rows) == (20, ())
