@@ -27,6 +27,7 @@ from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import FIRST_ON_ITS_SIDE, Box
 from entrypoint.data.units import SIDES, Unit
 from entrypoint.system.errors import UserError
+from tests.awkward import encode
 from tests.conftest import make_settings
 
 LABELS = ("cat", "dog", "Grün", "猫", "a & b")
@@ -325,9 +326,7 @@ def encoded(size: tuple[int, int], orientation: int) -> bytes:
     """A grey photo of that stored size."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.new("L", size, 90).save(buffer, "JPEG", exif=exif)
-    return buffer.getvalue()
+    return encode(Image.new("L", size, 90), "JPEG", "L", {"exif": exif})
 
 
 def draw(rng: random.Random, writer: Writer) -> tuple[list[Photo], Variant]:
