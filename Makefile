@@ -65,7 +65,7 @@ test: install-dev
 # Every test in its groups, each of which can run by itself.
 test-all: test test-properties test-end-to-end test-jobs test-beam test-image
 
-# Ten thousand random documents and two thousand data sets in the variants of tools; `make test` tries a tenth of them.
+# Ten thousand random documents and a thousand data sets in the variants of tools; `make test` tries a tenth of them.
 test-properties: install-dev
 	.venv/bin/python -m pytest tests/data/test_properties.py tests/data/test_variants.py --hypothesis-profile=thorough
 

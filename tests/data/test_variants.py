@@ -1,6 +1,6 @@
 """A random dataset in every format and in the variants that tools write, read back: the same boxes or a named doubt.
 
-`make test-properties` tries 150 datasets for each writer, and `make test` 20. VARIANTS says another number.
+`make test-properties` tries 80 datasets for each writer, and `make test` 10. VARIANTS says another number.
 """
 
 import csv
@@ -407,7 +407,7 @@ def test_boxes_are_those_that_were_drawn_or_doubted(
     bucket = tmp_path / "bucket"
     settings = make_settings(tmp_path, data_dir=bucket, workers=2, max_skipped=1.0)
 
-    few, many = 20, 150
+    few, many = 10, 80
     usual = many if hypothesis_settings.get_current_profile_name() == "thorough" else few
     for seed in range(int(os.environ.get("VARIANTS", usual))):
         photos, variant = draw(random.Random(f"{writer.__name__} {seed}"), writer)
