@@ -45,7 +45,8 @@ def to_end(
     trainer: Any, work: Workspace, state: checkpoints.Saved | None = None, told: Any = None
 ) -> checkpoints.Saved:
     """Trains from a checkpoint or from the beginning."""
-    return train.Training(trainer, state or checkpoints.Saved(Path(), 0), "identity", told or Told(), work).to_end()
+    events: Any = told or Told()
+    return train.Training(trainer, state or checkpoints.Saved(Path(), 0), "identity", events, work).to_end()
 
 
 def train_to_end(model: CountingTrainer, told: Any, folder: Path) -> None:
