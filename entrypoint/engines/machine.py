@@ -11,6 +11,8 @@ import logging
 import threading
 from dataclasses import dataclass
 
+from entrypoint.engines import wheel
+from entrypoint.engines.wheel import Capability, Code
 from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
 from entrypoint.system import memory
@@ -39,9 +41,14 @@ class Gpus:
     """The GPUs of this machine, or the reason why there are no GPUs."""
 
     names: tuple[str, ...] = ()
-    capability: tuple[int, int] = (0, 0)  # the lowest of all
+    capabilities: tuple[Capability, ...] = ()  # of each GPU
     reason: str = ""
     is_driver_old: bool = False
+
+    @property
+    def capability(self) -> Capability:
+        """The lowest compute capability of all GPUs."""
+        return min(self.capabilities, default=(0, 0))
 
 
 def check(settings: Settings) -> None:
@@ -52,7 +59,9 @@ def check(settings: Settings) -> None:
     """
     refuse_little_memory()
     if settings.device != "cpu":
-        tell(settings.device, find_gpus())
+        gpus = find_gpus()
+        tell(settings.device, gpus)
+        refuse_without_code(gpus, wheel.read())
 
 
 def tell(device: str, gpus: Gpus) -> None:
@@ -64,6 +73,35 @@ def tell(device: str, gpus: Gpus) -> None:
         logger.info("GPU: %s", ", ".join(gpus.names))
     elif not is_cpu_build():
         logger.warning("no GPU: %s; training on the CPU, which takes many times as long", gpus.reason)
+
+
+def refuse_without_code(gpus: Gpus, code: Code | None) -> None:
+    """Refuses GPUs that TensorFlow has no code for, and warns of those for which the driver has to compile it.
+
+    Without this, TensorFlow aborts below Python, or compiles for half an hour, after the photos were converted.
+
+    Raises:
+        UserError: there is a GPU for which TensorFlow has no code at all.
+    """
+    for name, capability in zip(gpus.names, gpus.capabilities, strict=True) if code else ():
+        if code is None or code.runs_on(capability):
+            continue
+        words = f"{name} has compute capability {dotted(capability)}, and this TensorFlow has code for "
+        words += ", ".join(map(dotted, code.binary))
+        if not code.can_be_compiled_for(capability):
+            raise UserError(
+                f"no GPU can be used: {words}; use one of these GPUs, or set DEVICE=cpu to train on the CPU"
+            )
+        logger.warning(
+            "%s: the driver compiles it for this GPU at the first start, which takes half an hour or fails; use one of "
+            "these GPUs, or set DEVICE=cpu to train on the CPU",
+            words,
+        )
+
+
+def dotted(capability: Capability) -> str:
+    """Returns a compute capability as it is written: 8.9."""
+    return ".".join(map(str, capability))
 
 
 def find_gpus() -> Gpus:
@@ -98,7 +136,7 @@ def ask_driver() -> Gpus:
 
 
 def read_gpus(driver: ctypes.CDLL) -> Gpus:
-    """Returns the names of all devices and their lowest compute capability."""
+    """Returns the names and the compute capabilities of all devices."""
     count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGetCount(ctypes.byref(count))
     names, capabilities = [], []
@@ -111,7 +149,7 @@ def read_gpus(driver: ctypes.CDLL) -> Gpus:
         capabilities.append((major.value, minor.value))
     if not names:
         return Gpus(reason="the NVIDIA driver shows no GPU to this container")
-    return Gpus(tuple(names), min(capabilities))
+    return Gpus(tuple(names), tuple(capabilities))
 
 
 def is_cpu_build() -> bool:
@@ -138,7 +176,7 @@ def policy(settings: Settings) -> str:
     gpus = find_gpus() if settings.device != "cpu" else Gpus(reason="DEVICE=cpu")
     if gpus.capability >= BFLOAT16_CAPABILITY:
         return "mixed_bfloat16"
-    why = gpus.reason or f"{gpus.names[0]} has compute capability {'.'.join(map(str, gpus.capability))}, below 8.0"
+    why = gpus.reason or f"{gpus.names[0]} has compute capability {dotted(gpus.capability)}, below 8.0"
     logger.warning("PRECISION=%s gains nothing here (%s): training in float32", settings.precision, why)
     return "float32"
 

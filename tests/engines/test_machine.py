@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.engines import machine
+from entrypoint.engines import machine, wheel
 from entrypoint.engines.machine import Gpus
 from entrypoint.settings import services
 from entrypoint.system import memory
@@ -59,7 +59,59 @@ def ask(folder: Path, version: int = 12040, status: int = 0, devices: int = 1) -
 
 
 def test_gpus_are_named_with_the_lowest_capability(tmp_path: Path) -> None:
-    assert ask(tmp_path, devices=2) == repr(Gpus(("H100", "Tesla T4"), (7, 5)))
+    assert ask(tmp_path, devices=2) == repr(Gpus(("H100", "Tesla T4"), ((9, 0), (7, 5))))
+
+
+# What the build of the GPU wheel of TensorFlow 2.21 wrote.
+BUILD_INFO = """import collections
+build_info = collections.OrderedDict([('cpu_compiler', 'clang'), ('cuda_compute_capabilities',
+  ['sm_60', 'sm_70', 'sm_80', 'sm_89', 'compute_90']), ('cuda_version', '12.5.1'), ('is_cuda_build', True)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("capability", "outcome"),
+    [
+        ((7, 5), "runs"),
+        ((8, 6), "runs"),
+        ((9, 0), "runs"),
+        ((10, 0), "compiles"),
+        ((12, 0), "compiles"),
+        ((5, 2), "refused"),
+    ],
+    ids=str,
+)
+def test_gpu_without_code_is_found_before_any_work(
+    capability: tuple[int, int], outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, gpus = wheel.parse(BUILD_INFO), Gpus(("GPU",), (capability,))
+    name = ".".join(map(str, capability))
+    words = f"GPU has compute capability {name}, and this TensorFlow has code for 6.0, 7.0, 8.0, 8.9, 9.0"
+    with caplog.at_level(logging.WARNING, logger="job"):
+        if outcome == "refused":
+            with pytest.raises(UserError, match=f"no GPU can be used: {words}; use one of these GPUs, or set DEVICE"):
+                machine.refuse_without_code(gpus, code)
+        else:
+            machine.refuse_without_code(gpus, code)
+    assert (words in caplog.text) == (outcome == "compiles")
+
+
+def test_newer_wheel_needs_no_change() -> None:
+    code = wheel.parse(BUILD_INFO.replace("'compute_90'", "'sm_90', 'sm_100a', 'compute_120'"))
+    assert code is not None
+    assert all(code.runs_on(each) for each in ((9, 0), (10, 0), (10, 3), (12, 0), (12, 1)))
+
+
+@pytest.mark.parametrize("module", ["", "x = (", "build_info = {'cuda_compute_capabilities': 3}", "a = ('b', [1])"])
+def test_build_that_does_not_say_is_not_judged(module: str) -> None:
+    assert wheel.parse(module) is None
+    machine.refuse_without_code(Gpus(("GPU",), ((12, 0),)), None)
+
+
+def test_cpu_build_has_no_code_for_gpus() -> None:
+    if not machine.is_cpu_build():
+        pytest.skip("needs the CPU build")
+    assert wheel.read() is None
 
 
 def test_driver_too_old_for_the_libraries_is_told(tmp_path: Path) -> None:
