@@ -33,6 +33,7 @@ BFLOAT16_CAPABILITY = (8, 0)
 LEAST_MEMORY = 768 << 20
 FULL = 0.9
 SECONDS_BETWEEN_LOOKS = 0.1
+MEND_GPU = "use one of these GPUs, or set DEVICE=cpu to train on the CPU"
 MEND_MEMORY = "raise the limit (docker run --memory, resources.limits.memory), or set a smaller BATCH_SIZE or WORKERS"
 
 
@@ -89,13 +90,11 @@ def refuse_without_code(gpus: Gpus, code: Code | None) -> None:
         words = f"{name} has compute capability {dotted(capability)}, and this TensorFlow has code for "
         words += ", ".join(map(dotted, code.binary))
         if not code.can_be_compiled_for(capability):
-            raise UserError(
-                f"no GPU can be used: {words}; use one of these GPUs, or set DEVICE=cpu to train on the CPU"
-            )
+            raise UserError(f"no GPU can be used: {words}; {MEND_GPU}")
         logger.warning(
-            "%s: the driver compiles it for this GPU at the first start, which takes half an hour or fails; use one of "
-            "these GPUs, or set DEVICE=cpu to train on the CPU",
+            "%s: the driver compiles it for this GPU at the first start, which takes half an hour or fails; %s",
             words,
+            MEND_GPU,
         )
 
 

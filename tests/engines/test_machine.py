@@ -102,7 +102,7 @@ def test_newer_wheel_needs_no_change() -> None:
     assert all(code.runs_on(each) for each in ((9, 0), (10, 0), (10, 3), (12, 0), (12, 1)))
 
 
-@pytest.mark.parametrize("module", ["", "x = (", "build_info = {'cuda_compute_capabilities': 3}", "a = ('b', [1])"])
+@pytest.mark.parametrize("module", ["", "x = (", "a = ('cuda_compute_capabilities', 3)", "a = ('b', [1])"])
 def test_build_that_does_not_say_is_not_judged(module: str) -> None:
     assert wheel.parse(module) is None
     machine.refuse_without_code(Gpus(("GPU",), ((12, 0),)), None)
