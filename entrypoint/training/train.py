@@ -29,6 +29,8 @@ logger = logging.getLogger("job")
 SECONDS_BETWEEN_LOOKS = 3.0
 MAX_STEPS_BETWEEN_LOOKS = 100
 HISTORY_POINTS = 1000
+# A loss that is so many times the lowest one so far, in one of the first steps, comes from the learning rate.
+EXPLODED, FIRST_STEPS = 100, 100
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ class Training:
         self.work = work
         self.pace = Pace()
         self.saved_at = time.monotonic()
+        self.is_warned = False  # that the loss explodes
         self.is_stopped = False  # a machine of the cluster was asked to stop
 
     def to_end(self) -> checkpoints.Saved:
@@ -245,6 +248,9 @@ class Training:
         # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
         logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
         self.history = thin(self.history + points, self.work.settings.num_steps)
+        if not self.is_warned and (words := describe_explosion(self.history, plan.load(self.work).learning_rate)):
+            logger.warning("%s", words)
+            self.is_warned = True
 
     def save(self) -> None:
         """Saves and publishes a checkpoint of the present step, evaluated if it is due and nobody asks to stop."""
@@ -292,6 +298,22 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
                 f"set LEARNING_RATE={peak / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
             )
     return points
+
+
+def describe_explosion(history: list[dict[str, float]], peak: float) -> str | None:
+    """Returns a warning if the loss explodes in the first steps, else None; `peak` is the peak learning rate."""
+    lowest = math.inf
+    for point in history:
+        if point["step"] > FIRST_STEPS:
+            return None
+        if point[LOSS] > EXPLODED * lowest:
+            return (
+                f"the loss rose from {lowest:.3g} to {point[LOSS]:.3g} at step {point['step']}, learning rate "
+                f"{point['learning_rate']:.3g}: the training diverges; set LEARNING_RATE={peak / 10:.2g}, a tenth of its "
+                "peak"
+            )
+        lowest = min(lowest, point[LOSS])
+    return None
 
 
 def thin(history: list[dict[str, float]], total: int) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ from entrypoint.data import records
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
-from entrypoint.engines.engine import Detections
+from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import checkpoints, evaluation, train
@@ -199,3 +199,33 @@ def test_without_validation_photos_nothing_is_evaluated(tmp_path: Path) -> None:
     documents.write(records.manifest_in(work.records), dataclasses.replace(manifest, splits=splits))
     state = to_end(EvaluatedTrainer(5), work)
     assert (state.step, state.evaluations.rows) == (20, ())
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ([2.0, 1.0, 300.0], "the loss rose from 1 to 300 at step 3, learning rate 0.3: the training diverges"),
+        ([2.0, 1.0, 90.0], None),
+        ([300.0, 1.0, 0.5], None),
+        ([1.0] * 100 + [1e6], None),
+    ],
+    ids=["explodes", "rises", "falls", "explodes later"],
+)
+def test_loss_that_explodes_at_the_start_is_told_with_its_learning_rate(losses: list[float], words: str | None) -> None:
+    history = [{"step": step, LOSS: loss, "learning_rate": step / 10} for step, loss in enumerate(losses, 1)]
+    found = train.describe_explosion(history, peak=0.4)
+    assert (found or "").startswith(words or "")
+    assert bool(found) == bool(words)
+    assert words is None or "set LEARNING_RATE=0.04, a tenth of its peak" in str(found)
+
+
+def test_loss_that_explodes_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Exploding(CountingTrainer):
+        def train(self, steps: int) -> list[dict[str, float]]:
+            first = self.step
+            rows = super().train(steps)
+            return [{**row, LOSS: 10.0 ** (3 * (first + index))} for index, row in enumerate(rows)]
+
+    with caplog.at_level("WARNING", logger="job"):
+        to_end(Exploding(), evaluated_work(tmp_path, num_steps=6))
+    assert sum("the training diverges" in message for message in caplog.messages) == 1
