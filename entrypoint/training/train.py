@@ -309,8 +309,8 @@ def describe_explosion(history: list[dict[str, float]], peak: float) -> str | No
         if point[LOSS] > EXPLODED * lowest:
             return (
                 f"the loss rose from {lowest:.3g} to {point[LOSS]:.3g} at step {point['step']}, learning rate "
-                f"{point['learning_rate']:.3g}: the training diverges; set LEARNING_RATE={peak / 10:.2g}, a tenth of its "
-                "peak"
+                f"{point['learning_rate']:.3g}: the training diverges; set LEARNING_RATE={peak / 10:.2g}, a tenth of "
+                "its peak"
             )
         lowest = min(lowest, point[LOSS])
     return None
