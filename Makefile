@@ -71,7 +71,7 @@ test-properties: install-dev
 
 # Whole jobs, also on filesystems that refuse what bucket mounts refuse.
 test-end-to-end: install-dev
-	$(PYTEST) tests/end_to_end tests/mounts
+	$(PYTEST) --durations=25 tests/end_to_end tests/mounts
 
 # The conversion as a pipeline of Apache Beam, which needs an environment of its own.
 test-beam: install-dev .beam-venv/installed
@@ -124,7 +124,7 @@ image:
 
 # Builds the CPU image on a base that debootstrap makes, and runs it. Needs root, and Debian's docker.io, debootstrap.
 test-image: install-dev
-	DOCKER=$(DOCKER) .venv/bin/python -m pytest tests/image
+	DOCKER=$(DOCKER) .venv/bin/python -m pytest --durations=25 tests/image
 
 # What services get: jobs/NAME, with the names in it taken from the command line or the environment, and then NAME's
 # own client. `make submit-kubernetes IMAGE=... BUCKET=...`; what is missing is told.
