@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +175,28 @@ def tell_failure(message: str) -> None:
         # The message is in the log too, so the job does not need this copy of it.
         with contextlib.suppress(OSError):
             path.write_bytes(printable(message).encode()[:limit].decode(errors="ignore").encode())
+
+
+def tell_metric(name: str, value: float, step: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Adds a metric to the file from which Vertex AI's hyperparameter tuning reads it, if the service names one.
+
+    The form is that of the package cloudml-hypertune: a JSON object on each line, whose numbers are strings.
+    """
+    place = environment.get("CLOUD_ML_HP_METRIC_FILE")
+    if not place:
+        return
+    entry = {
+        "timestamp": time.time(),
+        "trial": environment.get("CLOUD_ML_TRIAL_ID", "0"),
+        name: str(float(value)),
+        "global_step": str(int(step)),
+        "checkpoint_path": "",
+    }
+    # The metric is in the log too, so the job does not need this copy of it.
+    with contextlib.suppress(OSError):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, sort_keys=True) + "\n")
 
 
 def forget_failure() -> None:

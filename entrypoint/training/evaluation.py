@@ -18,6 +18,7 @@ from pathlib import Path
 from entrypoint.data import records
 from entrypoint.data.annotations import load as load_dataset
 from entrypoint.engines.engine import Detections, Trainer
+from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
 from entrypoint.system import copying, documents, files, logs, signals
 from entrypoint.system.errors import UserError
@@ -137,6 +138,7 @@ class Evaluator:
         self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
         log(row, self.evaluations)
         write_table(self.evaluations, self.work)
+        services.tell_metric("mAP", row.map or 0.0, row.step)
         if self.trainer.is_exact:
             self.remember(Known(self.job, metrics, DetectionsDocument.of(found)))
 

@@ -195,3 +195,16 @@ def test_failure_that_did_not_come_is_taken_back(root: Path) -> None:
 def test_failure_is_told_to_nobody_where_nobody_reads_it(root: Path) -> None:
     services.tell_failure("message")
     assert list(root.iterdir()) == []
+
+
+def test_metric_is_told_to_vertex_ai_s_tuning(tmp_path: Path) -> None:
+    named = {"CLOUD_ML_HP_METRIC_FILE": str(tmp_path / "new" / "output.metrics"), "CLOUD_ML_TRIAL_ID": "7"}
+    for step, value in ((10, 0.25), (20, 0.5)):
+        services.tell_metric("mAP", value, step, named)
+    rows = [json.loads(line) for line in (tmp_path / "new" / "output.metrics").read_text().splitlines()]
+    assert [(row["trial"], row["mAP"], row["global_step"]) for row in rows] == [("7", "0.25", "10"), ("7", "0.5", "20")]
+
+
+@pytest.mark.parametrize("named", [{}, {"CLOUD_ML_HP_METRIC_FILE": "/proc/none/file"}], ids=["no tuning", "no place"])
+def test_metric_that_nobody_reads_is_no_error(named: dict[str, str]) -> None:
+    services.tell_metric("mAP", 0.5, 1, named)
