@@ -69,6 +69,8 @@ def find(command: Command) -> CheckReport:
     refuse_early(settings)
     size = input_size.of_model(settings)
     reader = PhotoReader(settings)
+    if not command.as_json:
+        logger.info("reading annotations and photos of %s", settings.data_dir)
     dataset, origin = annotations.read_with_origin(settings, settings.result_dir, reader.measure, measures_all=True)
     seen = reader.of(dataset.images)
     # As in the job, photos are split first. A photo that cannot be read does not change the split of the others.

@@ -130,7 +130,7 @@ def slow_bucket(tmp_path: Path) -> Path:
 
 def test_ctrl_c_in_check_is_no_traceback(slow_bucket: Path) -> None:
     process = start_job("check", DATA_DIR=slow_bucket, WORKERS=1)
-    read_until(process, lambda line: "labelled photos" in line)
+    read_until(process, lambda line: "reading annotations and photos" in line)
     process.send_signal(signal.SIGINT)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 143, log
@@ -153,7 +153,7 @@ def children_of(process: subprocess.Popen[str]) -> list[int]:
 def test_death_of_the_process_is_a_failure_with_its_mark(tmp_path: Path, number: signal.Signals, message: str) -> None:
     demo.draw_bucket(tmp_path / "bucket", photos=40)
     process = start_job("check", DATA_DIR=tmp_path / "bucket", WORKERS=1)
-    read_until(process, lambda line: "labelled photos" in line)
+    read_until(process, lambda line: "reading annotations and photos" in line)
     [child] = children_of(process)
     os.kill(child, number)
     log = process.communicate(timeout=60)[0]
