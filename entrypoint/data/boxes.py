@@ -74,8 +74,11 @@ class Drawn:
         x, y = (self.x + self.x2) / 2, (self.y + self.y2) / 2
         return Drawn(self.label, x - half_width, y - half_height, x + half_width, y + half_height)
 
-    def leaves(self, width: float, height: float) -> bool:
-        """Returns whether a box reaches out of a picture of that size, in the box's unit, by more than a rounding."""
+    def leaves(self, width: float = 1.0, height: float = 1.0) -> bool:
+        """Returns whether a box reaches out of its picture by more than a rounding.
+
+        The picture has that size in the box's unit. By default, the box is in fractions of it.
+        """
         corners = (self.x, self.x2, width), (self.y, self.y2, height)
         # Some tools count pixels from 1.
         rounding = 0 if width == height == 1 else 1

@@ -72,9 +72,9 @@ def measure_photo(place: Place, root: Place) -> Frame | None:
 
 def remembering(work: Workspace) -> Measure:
     """Returns a function like `measure_headers` that reads only photos that `check` has not read, or that changed."""
-    known = load(work)
 
     def measure(keys: list[str], files: Files) -> dict[str, Frame]:
+        known = load(work) if keys else {}
         same = {key: known[key] for key in keys if key in known and known[key].is_of(files.entries[key])}
         if same:
             logger.info("sizes of %d photos are those that `check` found", len(same))

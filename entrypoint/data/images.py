@@ -125,6 +125,11 @@ class Frame:
         return self.width, self.height
 
     @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the photo before it is turned upright."""
+        return self.size[::-1] if self.is_on_its_side else self.size
+
+    @property
     def is_on_its_side(self) -> bool:
         """Whether width and height change places when the photo is turned upright."""
         return self.orientation >= FIRST_ON_ITS_SIDE

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from entrypoint.data import losses
-from entrypoint.data.boxes import TOLERANCE, Drawn, Unread
+from entrypoint.data.boxes import Drawn, Unread
 from entrypoint.data.formats.source import Labelled
 from entrypoint.data.images import UPRIGHT as UPRIGHT_ORIENTATION
 from entrypoint.data.images import Frame
@@ -47,8 +47,9 @@ def decide(labelled: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]
 
 def is_turned_in_its_frame(labelled: Labelled, frame: Frame | None) -> bool:
     """Returns whether a photo with boxes in pixels keeps its width and height when it is turned upright."""
-    is_sized = frame is not None and labelled.in_pixels and labelled.size == frame.size
-    return is_sized and frame is not None and frame.orientation != UPRIGHT_ORIENTATION and not frame.is_on_its_side
+    if frame is None or not labelled.in_pixels or labelled.size != frame.size:
+        return False
+    return frame.orientation != UPRIGHT_ORIENTATION and not frame.is_on_its_side
 
 
 def is_other(labelled: Labelled, frame: Frame | None) -> bool:
@@ -58,7 +59,7 @@ def is_other(labelled: Labelled, frame: Frame | None) -> bool:
 
 def is_swapped(labelled: Labelled, frame: Frame) -> bool:
     """Returns whether the annotations give the size of a photo before it was turned upright."""
-    return frame.is_on_its_side and labelled.size == frame.size[::-1]
+    return frame.is_on_its_side and labelled.size == frame.stored_size
 
 
 def turned_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
@@ -66,18 +67,13 @@ def turned_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Lab
 
     Some tools write the size of the stored photo and draw on the upright one.
     """
-    fits_stored = not any_leaves(photos, {key: stored_size(frames[key]) for key in photos})
+    fits_stored = not any_leaves(photos, {key: frames[key].stored_size for key in photos})
     fits_upright = not any_leaves(photos, {key: frames[key].size for key in photos})
     if fits_upright and (not fits_stored or all(each.is_upright for each in photos.values())):
         return {key: dataclasses.replace(each, size=frames[key].size, told=UPRIGHT) for key, each in photos.items()}
     if fits_stored and not fits_upright:
         return {key: dataclasses.replace(each, is_turned=True, told=TURNED) for key, each in photos.items()}
     return {key: lost(losses.TURNED, key, each, frames[key].size) for key, each in photos.items()}
-
-
-def stored_size(frame: Frame) -> Size:
-    """Returns width and height of a photo before it is turned upright."""
-    return frame.size[::-1] if frame.is_on_its_side else frame.size
 
 
 def resized_reading(photos: Photos, frames: Mapping[str, Frame]) -> dict[str, Labelled]:
@@ -119,7 +115,7 @@ def refuse_many_beyond(labelled: Photos, frames: Mapping[str, Frame], max_repair
     To cut most boxes of a data set to the photos is no repair. A few boxes are no evidence.
     """
     drawn = [(key, box) for key, each in labelled.items() for box in in_fractions(each, frames.get(key))]
-    for words, is_faulty in (("reach out of their photos", reaches_out), ("have no area", has_no_area)):
+    for words, is_faulty in (("reach out of their photos", Drawn.leaves), ("have no area", has_no_area)):
         faulty = [key for key, box in drawn if is_faulty(box)]
         if len(faulty) >= LEAST_BOXES and len(faulty) > max_repaired * len(drawn):
             raise UserError(
@@ -135,12 +131,6 @@ def in_fractions(labelled: Labelled, frame: Frame | None) -> Iterable[Drawn]:
     if not labelled.in_pixels:
         return labelled.boxes
     return (box.to_fractions(*size) for box in labelled.boxes) if size else ()
-
-
-def reaches_out(box: Drawn) -> bool:
-    """Returns whether a box in fractions reaches out of its photo by more than a rounding."""
-    values = [value for value in (box.x, box.y, box.x2, box.y2) if value is not None]
-    return any(not -TOLERANCE <= value <= 1 + TOLERANCE for value in values)
 
 
 def has_no_area(box: Drawn) -> bool:

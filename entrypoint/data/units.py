@@ -13,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from entrypoint.data.boxes import TOLERANCE, Drawn
+from entrypoint.data.boxes import Drawn
 from entrypoint.data.formats.source import Labelled
 from entrypoint.data.images import Frame
 
@@ -127,11 +127,10 @@ def chance(narrow: Mapping[str, tuple[float, float]], wide: Mapping[str, tuple[f
 
 
 def are_fractions(photos: Photos) -> bool:
-    """Returns whether no box is as large as a pixel, and no corner lies beyond one."""
+    """Returns whether no corner lies beyond one, and some are no whole numbers: such boxes are smaller than a pixel."""
     drawn = [box for each in photos.values() for box in each.boxes]
     values = [value for box in drawn for value in (box.x, box.y, box.x2, box.y2) if value is not None]
-    is_within = all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values)
-    return bool(values) and is_within and any(not value.is_integer() for value in values)
+    return any(not value.is_integer() for value in values) and not any(box.leaves() for box in drawn)
 
 
 def leaving(photos: Photos, sides: Mapping[str, tuple[float, float]]) -> float:
@@ -152,8 +151,7 @@ def size_of(labelled: Labelled, frame: Frame | None) -> tuple[int, int] | None:
 
     The annotations can have another size than the photo, and that of a photo before it was turned upright.
     """
-    stored = frame.size[::-1] if frame and frame.is_on_its_side else None
-    sizes = [size for size in (labelled.size, frame and frame.size, stored) if size]
+    sizes = [size for size in (labelled.size, *((frame.size, frame.stored_size) if frame else ())) if size]
     return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else None
 
 

@@ -18,11 +18,9 @@ from entrypoint.data.formats import documents
 from entrypoint.data.formats.annotation_format import AnnotationFormat
 from entrypoint.data.formats.documents import rows_of
 from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_file, size_of, text
+from entrypoint.data.units import LEAST_BOXES, MOST_LEAVING
 from entrypoint.system.errors import UserError
 
-# What a file of fewer boxes says about its units is no evidence.
-LEAST_BOXES = 5
-MOST_LEAVING = 0.1  # of the boxes: some are drawn over the edge in every data set
 CORNERS = "boxes as two corners and not as a corner and a size, read as such"
 # Label Studio draws on upright photos and writes the sizes of the stored ones.
 UPRIGHT_TOOL = "label studio"

@@ -11,9 +11,7 @@ from pathlib import PurePosixPath
 from entrypoint.data import losses
 from entrypoint.data.boxes import Drawn, Unread, number
 from entrypoint.data.formats.annotation_format import AnnotationFormat
-from entrypoint.data.formats.encoding import decode
 from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_folders
-from entrypoint.system.errors import UserError
 
 WANTED = "one text file per photo in DOTA's form, with eight numbers and a class on each line"
 FOLDER = "labelTxt"  # the folder of the text files in the published data set
@@ -31,14 +29,9 @@ def read(files: Files) -> Source | None:
     source = Source(files.root, [])
     claims = []
     for key, content in files.read_all(keys):
-        photo = files.beside(key)
-        if photo is None:
-            source.lose_photo(key, files.all_beside(key))
-            continue
-        try:
-            lines = decode(content, PurePosixPath(key)).splitlines()
-        except UserError as error:
-            source.lose(losses.ENCODING, str(error))
+        photo = source.photo_beside(files, key)
+        lines = source.lines_of(key, content) if photo else None
+        if photo is None or lines is None:
             continue
         drawn = [read_line(line, f"{key} line {row}") for row, line in enumerate(lines, 1) if is_box(line)]
         claims.append((photo, key, Labelled(drawn, in_pixels=True, part=part_of_folders(photo))))

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from entrypoint.data.boxes import Drawn, NoBox, number
 from entrypoint.data.formats import tables
 from entrypoint.data.formats.annotation_format import AnnotationFormat
+from entrypoint.data.formats.encoding import decode
 from entrypoint.data.formats.source import Annotation, Files, Labelled, Source, part_of_file
 from entrypoint.data.formats.tables import Row
 
@@ -51,8 +52,8 @@ def is_table(cells: list[str]) -> bool:
 def read_names(files: Files) -> dict[str, str]:
     """Returns the names of the classes by their identifiers."""
     keys = [key for key in files.with_suffix(".csv") if PurePosixPath(key).name.startswith(DESCRIPTIONS)]
-    found = tables.find(files, lambda cells: len(cells) == 2, ".csv") if keys else {}
-    return {row[0]: row[1] for key in keys if key in found for row in tables.rows_of(found[key]) if len(row) == 2}
+    found = [decode(content, files.root / key) for key, content in files.read_all(keys)]
+    return {row[0]: row[1] for table in found for row in tables.rows_of(table) if len(row) == 2}
 
 
 def add_photo(source: Source, files: Files, key: str, name: str, drawn: list[Annotation]) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from entrypoint.data import losses
 from entrypoint.data.boxes import Drawn, NoBox, Unread, number
+from entrypoint.data.formats.encoding import decode
 from entrypoint.system import bucket, parallel
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
@@ -109,6 +110,21 @@ class Source:
             self.lose_photo(name, files.named_alike(name))
         return photo
 
+    def photo_beside(self, files: Files, key: str) -> str | None:
+        """Returns the photo that `files.beside` finds; None, after adding a loss, if no photo or several photos fit."""
+        photo = files.beside(key)
+        if photo is None:
+            self.lose_photo(key, files.all_beside(key))
+        return photo
+
+    def lines_of(self, key: str, content: bytes) -> list[str] | None:
+        """Returns the lines of the file of one photo; None, after adding a loss, if it is in an unknown encoding."""
+        try:
+            return decode(content, PurePosixPath(key)).splitlines()
+        except UserError as error:
+            self.lose(losses.ENCODING, str(error))
+            return None
+
     def tell(self, kind: str, where: str) -> None:
         """Adds a problem of the annotations themselves."""
         self.found.setdefault(kind, []).append(where)
@@ -161,6 +177,7 @@ class Files:
             self.by_suffix[PurePosixPath(key).suffix.lower()].append(key)
         self.photos = {key for suffix in PHOTO_SUFFIXES for key in self.by_suffix.get(suffix, ())}
         self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once read
+        self.first_rows: dict[str, list[str]] = {}  # the cells in the first row of tables, once read
         self.damaged: list[str] = []  # damaged files that may hold annotations
         self.is_format_named = False  # DATA_FORMAT names the format
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from entrypoint.data.formats.encoding import decode
 from entrypoint.data.formats.source import Files
-from entrypoint.system import bucket
+from entrypoint.system import bucket, parallel
 
 DELIMITERS = (",", ";", "\t")
 HEAD = 1 << 12  # bytes in which the first row ends
@@ -21,8 +21,17 @@ def find(files: Files, is_wanted: Callable[[list[str]], bool], *suffixes: str) -
     Raises:
         UserError: a table is not UTF-8.
     """
-    keys = [key for key in files.with_suffix(*suffixes) if is_wanted(first_row(files, key))]
+    keys = [key for key, cells in first_rows(files, files.with_suffix(*suffixes)).items() if is_wanted(cells)]
     return {key: decode(content, files.root / key) for key, content in sorted(files.read_all(keys))}
+
+
+def first_rows(files: Files, keys: list[str]) -> dict[str, list[str]]:
+    """Returns the cells of the first row of each file. Many files are read at a time, and each once for all formats."""
+    new = [key for key in keys if key not in files.first_rows]
+    files.first_rows |= dict(
+        zip(new, parallel.map_in_order(lambda key: first_row(files, key), new, files.workers), strict=True)
+    )
+    return {key: files.first_rows[key] for key in keys}
 
 
 def first_row(files: Files, key: str) -> list[str]:

@@ -30,11 +30,11 @@ MEND = "it is not one JSON object on each line: export the annotations again"
 
 @dataclass(frozen=True)
 class Entry:
-    """A box on a photo, or a photo without one."""
+    """A box on a photo."""
 
     address: str
     part: str | None
-    box: Drawn | None
+    box: Drawn
 
 
 def read(files: Files) -> Source | None:
@@ -43,34 +43,34 @@ def read(files: Files) -> Source | None:
     Raises:
         UserError: a file is not UTF-8, or a line of it is damaged.
     """
-    found = {key: list(map(entry_of, rows)) for key, rows in rows_by_file(files).items()}
-    lines = {key: list(read_lines(files, key)) for key in files.with_suffix(".jsonl") if is_ours(files, key)}
-    found |= lines
-    if not found:
+    found = tables.find(files, lambda cells: any(cell.startswith(SCHEME) for cell in cells[:2]), ".csv")
+    entries = {key: list(entries_of_table(table)) for key, table in found.items()}
+    lines = tables.first_rows(files, files.with_suffix(".jsonl"))
+    ours = [key for key, cells in lines.items() if any(ADDRESS in cell for cell in cells)]
+    entries |= {key: list(entries_of_lines(files, key)) for key in ours}
+    if not entries:
         return None
-    source = Source(files.root / min(found), [])
-    for key, entries in sorted(found.items()):
+    source = Source(files.root / min(entries), [])
+    for key, each in sorted(entries.items()):
         drawn: dict[tuple[str, str | None], list[Annotation]] = defaultdict(list)
-        for entry in entries:
-            drawn[entry.address, entry.part] += [entry.box] if entry.box else []
+        for entry in each:
+            drawn[entry.address, entry.part].append(entry.box)
         for (address, part), boxes in drawn.items():
-            if boxes and (photo := source.photo_named(files, address, key)):
+            if photo := source.photo_named(files, address, key):
                 source.add(photo, Labelled(boxes, part=part, file=key))
     return source
 
 
-def rows_by_file(files: Files) -> dict[str, list[list[str]]]:
-    """Returns the rows of the tables that begin with the address of a photo, or with a part of the split before it."""
-    found = tables.find(files, lambda cells: any(cell.startswith(SCHEME) for cell in cells[:2]), ".csv")
-    return {key: [cells for cells in tables.rows_of(table) if SCHEME in "".join(cells)] for key, table in found.items()}
-
-
-def entry_of(cells: list[str]) -> Entry:
-    """Returns the content of a row."""
-    start = next(index for index, cell in enumerate(cells) if SCHEME in cell)
-    label, *corners = cells[start + 1 :] or [""]
-    box = Drawn.from_points(label, corners[::2], corners[1::2])
-    return Entry(cells[start], part_of(cells[0]) if start else None, box if label or any(corners) else None)
+def entries_of_table(table: str) -> Iterator[Entry]:
+    """Yields the boxes of a CSV file. A row begins with the address of a photo, or with a part of the split before."""
+    for cells in tables.rows_of(table):
+        start = next((index for index, cell in enumerate(cells) if SCHEME in cell), None)
+        if start is None:
+            continue
+        label, *corners = cells[start + 1 :] or [""]
+        if label or any(corners):
+            part = part_of(cells[0]) if start else None
+            yield Entry(cells[start], part, Drawn.from_points(label, corners[::2], corners[1::2]))
 
 
 def part_of(use: Any) -> str | None:
@@ -79,12 +79,7 @@ def part_of(use: Any) -> str | None:
     return PARTS.get("validation" if word == "validate" else word)
 
 
-def is_ours(files: Files, key: str) -> bool:
-    """Returns whether the first line of a file names a photo."""
-    return any(ADDRESS in cell for cell in tables.first_row(files, key))
-
-
-def read_lines(files: Files, key: str) -> Iterator[Entry]:
+def entries_of_lines(files: Files, key: str) -> Iterator[Entry]:
     """Yields the boxes of a file of JSON Lines."""
     for row, line in enumerate(decode(files.read(key), files.root / key).splitlines(), 1):
         if not line.strip():
@@ -92,10 +87,10 @@ def read_lines(files: Files, key: str) -> Iterator[Entry]:
         with foreign.parsing(f"{files.root / key} line {row}", MEND):
             document = json.loads(line)
         if isinstance(document, dict) and isinstance(document.get(ADDRESS), str):
-            yield from entries_of(document)
+            yield from entries_of_photo(document)
 
 
-def entries_of(document: dict[str, Any]) -> Iterator[Entry]:
+def entries_of_photo(document: dict[str, Any]) -> Iterator[Entry]:
     """Yields the boxes of a photo."""
     uses, boxes = document.get("dataItemResourceLabels"), document.get(BOXES)
     part = part_of(uses.get(USE)) if isinstance(uses, dict) else None

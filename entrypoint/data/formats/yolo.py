@@ -71,9 +71,8 @@ def read(files: Files) -> Source | None:
     are_tracked = has_tracks(words for file in lines.values() for _, words in file)
     claims = []
     for key, file in lines.items():
-        photo = files.beside(key)
+        photo = source.photo_beside(files, key)
         if photo is None:
-            source.lose_photo(key, files.all_beside(key))
             continue
         if are_tracked and file:
             source.tell(TRACKS, key)
@@ -89,10 +88,8 @@ def read_lines(
 ) -> Iterable[tuple[str, list[tuple[int, list[str]]]]]:
     """Yields each file with the numbers and the words of its lines; blank lines are left out."""
     for key, content in files.read_all(keys):
-        try:
-            lines = decode(content, PurePosixPath(key)).splitlines()
-        except UserError as error:
-            source.lose(losses.ENCODING, str(error))
+        lines = source.lines_of(key, content)
+        if lines is None:
             continue
         if any("," in line for line in lines):
             is_decimal = any(has_decimal_commas(line) for line in lines)
