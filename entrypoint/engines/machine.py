@@ -62,7 +62,8 @@ def check(settings: Settings) -> None:
     if settings.device != "cpu":
         gpus = find_gpus()
         tell(settings.device, gpus)
-        refuse_without_code(gpus, wheel.read())
+        if gpus.names:
+            refuse_without_code(gpus, wheel.read())
 
 
 def tell(device: str, gpus: Gpus) -> None:
@@ -84,8 +85,10 @@ def refuse_without_code(gpus: Gpus, code: Code | None) -> None:
     Raises:
         UserError: there is a GPU for which TensorFlow has no code at all.
     """
-    for name, capability in zip(gpus.names, gpus.capabilities, strict=True) if code else ():
-        if code is None or code.runs_on(capability):
+    if code is None:
+        return
+    for name, capability in zip(gpus.names, gpus.capabilities, strict=True):
+        if code.runs_on(capability):
             continue
         words = f"{name} has compute capability {dotted(capability)}, and this TensorFlow has code for "
         words += ", ".join(map(dotted, code.binary))

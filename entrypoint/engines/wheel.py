@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,9 @@ from typing import Any
 
 Capability = tuple[int, int]  # a compute capability, such as 8 and 9
 
-# The module that TensorFlow's build writes, and the entry of its dictionary.
-BUILD_INFO = "tensorflow/python/platform/build_info.py"
+# The module in the package that TensorFlow's build writes, and the entry of its dictionary.
+BUILD_INFO = "python/platform/build_info.py"
 CAPABILITIES = "cuda_compute_capabilities"
-PACKAGES = ("tensorflow", "tensorflow-gpu")
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,9 @@ class Code:
 
 def read() -> Code | None:
     """Returns what the installed TensorFlow has code for, or None if it does not say."""
-    installed = {each.name: each for each in importlib.metadata.distributions()}
-    for package in PACKAGES:
-        if package in installed:
-            place = Path(str(installed[package].locate_file(BUILD_INFO)))
-            return parse(place.read_text(encoding="utf-8")) if place.is_file() else None
-    return None
+    found = importlib.util.find_spec("tensorflow")
+    place = Path(found.origin).parent / BUILD_INFO if found and found.origin else None
+    return parse(place.read_text(encoding="utf-8")) if place and place.is_file() else None
 
 
 def parse(module: str) -> Code | None:

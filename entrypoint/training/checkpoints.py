@@ -120,7 +120,8 @@ def find_best(step: int, job: str, work: Workspace) -> Saved | None:
     for folder in folders(work):
         path = folder / f"best-{step}.json"
         if bucket.matching(folder, path.name) and (saved := read(path, job, work.checkpoints)):
-            documents.write(manifest_of(saved.prefix), read_manifest(path))
+            if folder != work.checkpoints:
+                bucket.fetch(path, manifest_of(saved.prefix))
             return saved
     return None
 
@@ -285,8 +286,8 @@ def prune(folder: Place, step: int, best: int | None, job: str, *, is_ours: bool
     listed = listed_files(folder)
     mine = [name for name, claim in listed.items() if claim.job == job and step_of(folder / f"{name}.json") <= step]
     whole = {path.stem for path in bucket.matching(folder, "ckpt-*.json")}
-    kept = sorted(whole.intersection(mine), key=lambda name: -step_of(folder / f"{name}.json"))[:KEPT]
-    kept.append(f"best-{best}")
+    newest_ones = sorted(whole.intersection(mine), key=lambda name: -step_of(folder / f"{name}.json"))[:KEPT]
+    kept = {*newest_ones, f"best-{best}"}
     for name, claim in listed.items():
         if name not in kept and (is_ours or claim.job == job):
             for each in (f"{name}.json", *claim.files, f"{name}.claim"):

@@ -7,6 +7,7 @@ killed decides the same.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import logging
 import math
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.data import records
+from entrypoint.data.annotations import Dataset
 from entrypoint.data.annotations import load as load_dataset
+from entrypoint.data.records import Split
 from entrypoint.engines.engine import Detections, Trainer
 from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
@@ -47,8 +50,10 @@ def ends_early(evaluations: Evaluations, settings: Settings) -> bool:
 
 def interval(evaluations: Evaluations, settings: Settings) -> int:
     """Returns how many steps lie between two evaluations; 0 if there are none during the training."""
-    if evaluations.every or settings.evaluate_every != "auto":
-        return evaluations.every or int(settings.evaluate_every)
+    if settings.evaluate_every != "auto":
+        return settings.evaluate_every
+    if evaluations.every:
+        return evaluations.every
     return math.ceil(settings.num_steps / MOST) if settings.num_steps >= SHORT else 0
 
 
@@ -100,6 +105,16 @@ class Evaluator:
         self.job = job
         self.work = work
 
+    @functools.cached_property
+    def validation(self) -> Split:
+        """The validation photos."""
+        return records.load(self.work).validation
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The photos with their boxes."""
+        return load_dataset(self.work)
+
     def is_due(self) -> bool:
         """Returns whether the present weights are to be evaluated. Only the chief of a cluster evaluates."""
         is_planned = is_due(self.trainer.step, self.evaluations, self.work.settings)
@@ -115,15 +130,14 @@ class Evaluator:
         If the job is asked to stop meanwhile, nothing is added: the next run evaluates the checkpoint.
         """
         began = time.monotonic()
-        validation = records.load(self.work).validation
-        timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in validation.names]))
+        timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in self.validation.names]))
         found = []
-        for each in logs.progress(timer, validation.photos, "evaluation"):
+        for each in logs.progress(timer, self.validation.photos, "evaluation"):
             found.append(each)
             if signals.requested():
                 logger.info("the evaluation of step %d is put off", self.trainer.step)
                 return
-        metrics = coco.measure(load_dataset(self.work), found, self.trainer.step)
+        metrics = coco.measure(self.dataset, found, self.trainer.step)
         row = Evaluated(
             step=metrics.step,
             map=metrics.summary.map,
@@ -132,8 +146,8 @@ class Evaluator:
             seconds=round(time.monotonic() - began, 3),
         )
         settings = self.work.settings
-        every = self.evaluations.every
-        if not every and settings.evaluate_every == "auto":
+        every = interval(self.evaluations, settings)
+        if settings.evaluate_every == "auto" and not self.evaluations.every:
             every = fitted_interval(settings.num_steps, seconds_per_step, timer.steady_seconds(len(found)))
         self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
         log(row, self.evaluations)

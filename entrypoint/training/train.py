@@ -65,7 +65,8 @@ def run(work: Workspace) -> str:
     if best and work.is_chief and checkpoints.find_best(best.step, identity, work) is None:
         logger.warning("the checkpoint of step %d, the best one, is gone: the last one is used", best.step)
         best = None
-    if saved.evaluations.rows:
+    # In a cluster one machine writes the results. An evaluation of this run has written the table already.
+    if saved.evaluations.rows and work.is_chief and not work.table.exists():
         evaluation.write_table(saved.evaluations, work)
     trained = Trained(saved.step, best.step if best else None)
     documents.write(work.trained, trained)
@@ -200,6 +201,7 @@ class Training:
         self.work = work
         self.pace = Pace()
         self.saved_at = time.monotonic()
+        self.peak = plan.load(work).learning_rate
         self.is_warned = False  # that the loss explodes
         self.is_stopped = False  # a machine of the cluster was asked to stop
 
@@ -248,7 +250,7 @@ class Training:
         # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
         logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
         self.history = thin(self.history + points, self.work.settings.num_steps)
-        if not self.is_warned and (words := describe_explosion(self.history, plan.load(self.work).learning_rate)):
+        if not self.is_warned and (words := describe_explosion(self.history, self.peak)):
             logger.warning("%s", words)
             self.is_warned = True
 

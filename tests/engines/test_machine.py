@@ -108,6 +108,17 @@ def test_build_that_does_not_say_is_not_judged(module: str) -> None:
     machine.refuse_without_code(Gpus(("GPU",), ((12, 0),)), None)
 
 
+def test_list_is_found_in_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the package that Python would import, which is not imported for it."""
+    package = tmp_path / "tensorflow"
+    (package / "python" / "platform").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError")
+    (package / "python" / "platform" / "build_info.py").write_text(BUILD_INFO)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    assert wheel.read() == wheel.parse(BUILD_INFO)
+
+
 def test_cpu_build_has_no_code_for_gpus() -> None:
     if not machine.is_cpu_build():
         pytest.skip("needs the CPU build")

@@ -91,6 +91,9 @@ def test_decay_of_rmsprop_still_lowers_the_learning_rate() -> None:
 def test_layers_still_follow_the_learning_phase() -> None:
     model = build("smoke", is_training=True)
     assert model._is_training is True
+    with patches.detecting(model):
+        assert model._is_training is False
+    assert model._is_training is True
     found = []
     for phase in (0, 1):
         tf.keras.backend.set_learning_phase(phase)

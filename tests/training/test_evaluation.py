@@ -85,6 +85,12 @@ def test_interval_that_was_fitted_once_stays(tmp_path: Path) -> None:
     assert [step for step in range(1, 1001) if evaluation.is_due(step, Evaluations(250), own)] == [250, 500, 750, 1000]
 
 
+@pytest.mark.parametrize(("every", "steps"), [(400, [400, 800, 1000]), (0, [])])
+def test_interval_of_the_user_comes_before_one_that_was_fitted(tmp_path: Path, every: int, steps: list[int]) -> None:
+    own = settings(tmp_path, evaluate_every=every)
+    assert [step for step in range(1001) if evaluation.is_due(step, Evaluations(250), own)] == steps
+
+
 def test_table_has_a_row_for_each_evaluation(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
     work.root.mkdir()

@@ -121,7 +121,8 @@ class EvaluatedTrainer(CountingTrainer):
         self.found_at = found_at
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
-        assert prefix.with_suffix(".index").exists() or prefix.name == f"ckpt-{self.step}"
+        assert prefix.name == f"ckpt-{self.step}"
+        assert prefix.with_name(f"{prefix.name}.index").exists()
         assert [Path(path).name for path in records] == ["validation-00000-of-00001.tfrecord"]
         score = 0.9 if self.step == self.found_at else 0.0
         yield Detections("a.png", 30, 40, np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([1]), np.array([score]))
@@ -129,8 +130,8 @@ class EvaluatedTrainer(CountingTrainer):
 
 def evaluated_work(folder: Path, **settings: Any) -> Workspace:
     """What the steps before leave: one photo with one box, kept for validation."""
-    (folder / "work").mkdir(exist_ok=True)
     work = Workspace(make_settings(folder, **settings))
+    work.root.mkdir(exist_ok=True)
     box = Box("cat", 0.25, 0.25, 0.75, 0.5)
     files.write_json(work.dataset, Dataset(["cat"], [LabelledImage("a.png", (box,))]))
     quality = DataQuality(None, None, None, (), False, {}, {}, None)
@@ -229,3 +230,20 @@ def test_loss_that_explodes_is_told_once(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level("WARNING", logger="job"):
         to_end(Exploding(), evaluated_work(tmp_path, num_steps=6))
     assert sum("the training diverges" in message for message in caplog.messages) == 1
+
+
+def test_only_the_chief_of_a_cluster_writes_the_table_of_evaluations(tmp_path: Path) -> None:
+    chief = evaluated_work(tmp_path, num_steps=10, evaluate_every=5)
+    events: Any = Told()
+    begun = checkpoints.Saved(Path(), 0)
+    train.Training(EvaluatedTrainer(5), begun, train.identify(chief), events, chief).to_end()
+    table = tmp_path / "results" / "metrics.csv"
+    assert len(table.read_text().splitlines()) == 3
+    table.unlink()
+    members = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    other = evaluated_work(tmp_path, num_steps=10, evaluate_every=5, tf_config=members, work_dir=tmp_path / "other")
+    # Both find the chief's checkpoint, with which the training has ended.
+    train.run(other)
+    assert not table.exists()
+    train.run(chief)
+    assert len(table.read_text().splitlines()) == 3

@@ -99,6 +99,17 @@ def correct_rmsprop(optimizer: Any, config: Any) -> None:
     optimizer.rho = config.decay
 
 
+@contextmanager
+def detecting(model: Any) -> Iterator[None]:
+    """Switches a Keras model to detection while the block runs, and back to the mode that it had."""
+    is_training = model._is_training
+    set_training(model, is_training=False)
+    try:
+        yield
+    finally:
+        set_training(model, is_training=is_training)
+
+
 def set_training(model: Any, *, is_training: bool) -> None:
     """Switches dropout, batch norm and sampling of a Keras model (object_detection 2.8.0, tf-keras 2.21).
 

@@ -29,11 +29,8 @@ class Detector:
         """
         for keys, sizes, images, shapes in self.batches:
             # Whoever reads the detections may train the model between two batches.
-            patches.set_training(self.model, is_training=False)
-            try:
+            with patches.detecting(self.model):
                 found = {name: value.numpy() for name, value in self.detect(images, shapes).items()}
-            finally:
-                patches.set_training(self.model, is_training=True)
             yield from validation_input.detections(keys.numpy(), sizes.numpy(), found)
 
     def _detect(self, images: Any, shapes: Any) -> dict[str, Any]:
