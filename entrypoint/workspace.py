@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from entrypoint.settings.schema import Settings
@@ -24,6 +25,7 @@ class Workspace:
     """The settings of a job and the places of its files."""
 
     settings: Settings
+    began: float = field(default_factory=time.monotonic, compare=False)  # when this run of the job began
 
     @property
     def root(self) -> Path:

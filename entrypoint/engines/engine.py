@@ -46,8 +46,11 @@ class Trainer(Protocol):
     def share(self, identity: str) -> None:
         """Gives all machines the chief's weights; raises JobError if `identity` differs between machines."""
 
-    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        """Returns what all machines do next: whether they stop, the chief's number of steps, and whether it saves."""
+    def agree(self, is_stopped: bool, numbers: list[int]) -> tuple[bool, list[int]]:
+        """Returns whether any machine must stop, and the chief's numbers, by which all machines decide what to do."""
+
+    def follow(self, first: int, position: int, pace: float) -> None:
+        """Stretches the schedule of the learning rate: step `first` + n takes its rate at `position` + n * `pace`."""
 
     def train(self, steps: int) -> list[dict[str, float]]:
         """Trains exactly `steps` steps; returns for each step its losses, including LOSS, and its `learning_rate`."""

@@ -106,7 +106,15 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=10_000_000,
-        description="exact number of training steps; it can also be the first word after `start.sh`",
+        description="exact number of training steps; it can also be the first word after `start.sh`. With "
+        "`MAX_MINUTES`, the largest number of steps if it is set",
+    )
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="minutes for the whole job, with evaluation and exports: the first steps are timed, and number of "
+        "steps and learning rate are fitted to the time that is left. Default: no limit",
     )
     batch_size: int | None = Field(
         None,

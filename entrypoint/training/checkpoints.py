@@ -20,10 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from entrypoint.engines.engine import Trainer
+from entrypoint.settings.schema import Settings
 from entrypoint.system import bucket, copying, documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 from entrypoint.training import events, start_checkpoint
+from entrypoint.training.budget import Fit, most_steps
 from entrypoint.training.metrics import Evaluations
 from entrypoint.workspace import Workspace
 
@@ -46,6 +48,8 @@ class Manifest:
     files: dict[str, str]  # name -> SHA-256
     history: list[dict[str, int | float]]  # the losses and the learning rate up to the step
     evaluations: Evaluations = field(default_factory=Evaluations)  # up to the step
+    fit: Fit | None = None  # of the training to MAX_MINUTES
+    seconds: float = 0.0  # of the job up to the step, if MAX_MINUTES is set
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class Saved:
     history: list[dict[str, float]] = field(default_factory=list)
     source: Place | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
+    fit: Fit | None = None
+    seconds: float = 0.0
+
+    def last_step(self, settings: Settings) -> int:
+        """Returns the last step of the training as far as it is decided."""
+        return self.fit.last if self.fit else most_steps(settings)
 
 
 def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) -> Saved:
@@ -97,7 +107,7 @@ def adopt(saved: Saved, job: str, work: Workspace) -> None:
 def write_manifest(saved: Saved, job: str) -> None:
     """Writes the manifest of a checkpoint in WORK_DIR, which makes it whole."""
     hashes = {path.name: files.file_sha256(path) for path in parts(saved.prefix)}
-    manifest = Manifest(saved.step, job, hashes, saved.history, saved.evaluations)
+    manifest = Manifest(saved.step, job, hashes, saved.history, saved.evaluations, saved.fit, saved.seconds)
     documents.write(manifest_of(saved.prefix), manifest)
 
 
@@ -164,7 +174,8 @@ def read(path: Place, job: str, local: Path) -> Saved | None:
         if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    return Saved(local / path.stem, manifest.step, manifest.history, path.parent, manifest.evaluations)
+    found = (manifest.step, manifest.history, path.parent, manifest.evaluations, manifest.fit, manifest.seconds)
+    return Saved(local / path.stem, *found)
 
 
 def read_manifest(path: Place) -> Manifest | None:
@@ -270,7 +281,7 @@ def refuse_foreign(work: Workspace) -> None:
         for name, path in found.items():
             part = PART.fullmatch(name)
             is_ours = part and (f"{part[1]}.json" in found or f"{part[1]}.claim" in found)
-            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= work.settings.num_steps:
+            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= most_steps(work.settings):
                 raise UserError(
                     f"{path} was not made by this job, and a checkpoint of this job could have the same name: move it "
                     "elsewhere, or name another RESULT_DIR or CHECKPOINT_DIR"

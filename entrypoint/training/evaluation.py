@@ -48,28 +48,31 @@ def ends_early(evaluations: Evaluations, settings: Settings) -> bool:
     return sum(row.step > best.step for row in evaluations.rows) >= settings.early_stopping
 
 
-def interval(evaluations: Evaluations, settings: Settings) -> int:
-    """Returns how many steps lie between two evaluations; 0 if there are none during the training."""
+def interval(last: int, evaluations: Evaluations, settings: Settings) -> int:
+    """Returns how many steps lie between two evaluations; 0 if there are none during the training.
+
+    `last` is the last step of the training.
+    """
     if settings.evaluate_every != "auto":
         return settings.evaluate_every
     if evaluations.every:
         return evaluations.every
-    return math.ceil(settings.num_steps / MOST) if settings.num_steps >= SHORT else 0
+    return math.ceil(last / MOST) if last >= SHORT else 0
 
 
-def is_due(step: int, evaluations: Evaluations, settings: Settings) -> bool:
+def is_due(step: int, last: int, evaluations: Evaluations, settings: Settings) -> bool:
     """Returns whether the weights of a step are to be evaluated and are not yet."""
-    every = interval(evaluations, settings)
-    is_planned = every > 0 and step > 0 and (step % every == 0 or step == settings.num_steps)
+    every = interval(last, evaluations, settings)
+    is_planned = every > 0 and step > 0 and (step % every == 0 or step == last)
     return is_planned and all(row.step != step for row in evaluations.rows)
 
 
-def steps_to_next(step: int, evaluations: Evaluations, settings: Settings) -> int:
+def steps_to_next(step: int, last: int, evaluations: Evaluations, settings: Settings) -> int:
     """Returns the number of steps to the next evaluation, or to the end; 0 if the training has ended."""
     if ends_early(evaluations, settings):
         return 0
-    every, total = interval(evaluations, settings), settings.num_steps
-    return min(total, (step // every + 1) * every if every else total) - step
+    every = interval(last, evaluations, settings)
+    return min(last, (step // every + 1) * every if every else last) - step
 
 
 def fitted_interval(total: int, seconds_per_step: float, seconds: float) -> int:
@@ -99,8 +102,11 @@ def known(step: int, job: str, work: Workspace) -> Known | None:
 class Evaluator:
     """Evaluates a model in training on the validation photos."""
 
-    def __init__(self, trainer: Trainer, evaluations: Evaluations, job: str, work: Workspace) -> None:
+    def __init__(self, trainer: Trainer, evaluations: Evaluations, last: int, job: str, work: Workspace) -> None:
+        """`last` is the last step of the training, which may change."""
         self.trainer = trainer
+        self.last = last
+        self.steady_seconds: float | None = None  # of the last evaluation, without compiling the model
         self.evaluations = evaluations
         self.job = job
         self.work = work
@@ -117,12 +123,12 @@ class Evaluator:
 
     def is_due(self) -> bool:
         """Returns whether the present weights are to be evaluated. Only the chief of a cluster evaluates."""
-        is_planned = is_due(self.trainer.step, self.evaluations, self.work.settings)
+        is_planned = is_due(self.trainer.step, self.last, self.evaluations, self.work.settings)
         return is_planned and self.work.is_chief and has_photos(self.work)
 
     def steps_to_next(self) -> int:
         """Returns the number of steps to the next evaluation, or to the end; 0 if the training has ended."""
-        return steps_to_next(self.trainer.step, self.evaluations, self.work.settings)
+        return steps_to_next(self.trainer.step, self.last, self.evaluations, self.work.settings)
 
     def run(self, prefix: Path, seconds_per_step: float) -> None:
         """Evaluates the present weights, which were saved to `prefix`, and adds the result to the evaluations.
@@ -146,9 +152,10 @@ class Evaluator:
             seconds=round(time.monotonic() - began, 3),
         )
         settings = self.work.settings
-        every = interval(self.evaluations, settings)
+        self.steady_seconds = timer.steady_seconds(len(found))
+        every = interval(self.last, self.evaluations, settings)
         if settings.evaluate_every == "auto" and not self.evaluations.every:
-            every = fitted_interval(settings.num_steps, seconds_per_step, timer.steady_seconds(len(found)))
+            every = fitted_interval(self.last, seconds_per_step, self.steady_seconds)
         self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
         log(row, self.evaluations)
         write_table(self.evaluations, self.work)

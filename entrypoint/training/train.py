@@ -19,6 +19,7 @@ from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import checkpoints, evaluation, plan, start_checkpoint
+from entrypoint.training.budget import Budget, Costs, Fit, most_steps
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
 from entrypoint.workspace import Workspace
@@ -70,7 +71,7 @@ def run(work: Workspace) -> str:
         evaluation.write_table(saved.evaluations, work)
     trained = Trained(saved.step, best.step if best else None)
     documents.write(work.trained, trained)
-    return files.digest([identity, work.settings.num_steps, documents.to_plain(trained)])
+    return files.digest([identity, saved.last_step(work.settings), documents.to_plain(trained)])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
@@ -79,8 +80,9 @@ def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
     In a cluster the chief must have or have published the checkpoint.
     """
     settings, found = work.settings, saved.evaluations
-    has_ended = saved.step == settings.num_steps or evaluation.ends_early(found, settings)
-    is_waiting = evaluation.is_due(saved.step, found, settings) and evaluation.has_photos(work)
+    last = saved.last_step(settings)
+    has_ended = saved.step == last or evaluation.ends_early(found, settings)
+    is_waiting = evaluation.is_due(saved.step, last, found, settings) and evaluation.has_photos(work)
     return has_ended and not is_waiting and (work.is_chief or saved.source != work.checkpoints)
 
 
@@ -109,16 +111,18 @@ def lost_machine_stops(*, is_cluster: bool) -> Iterator[None]:
 def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> checkpoints.Saved:
     """Trains from a checkpoint of this job or from the start checkpoint; returns the last checkpoint."""
     engine, config = loading.load(work)
+    began = time.monotonic()
     trainer = engine.build(config, work.settings, saved.step if saved else 0, repeats(work))
+    preparation = time.monotonic() - began
     state = resume(trainer, saved, work)
     trainer.share(identity)
     events = events_of(state, work)
     try:
-        training = Training(trainer, state, identity, events, work)
+        training = Training(trainer, state, identity, events, work, preparation)
         state = training.to_end()
     finally:
         events.close()
-    if training.is_stopped and state.step < work.settings.num_steps:
+    if training.is_stopped and state.step < state.last_step(work.settings):
         raise Stopped("another machine of the cluster was stopped")
     return state
 
@@ -141,7 +145,10 @@ def identify(work: Workspace) -> str:
     The machine and the paths are not part of it.
     """
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
-    return files.digest([work.settings.seed, work.settings.precision, work.settings.oversample, *before])
+    settings = work.settings
+    # With MAX_MINUTES the learning rate depends on the time. Without it, NUM_STEPS is part of `pipeline`.
+    limits = [settings.max_minutes, most_steps(settings)] if settings.max_minutes else []
+    return files.digest([settings.seed, settings.precision, settings.oversample, *before, *limits])
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -190,12 +197,23 @@ class Training:
     """A training on its way to the last step: the model, its losses, its evaluations, and its last checkpoint."""
 
     def __init__(
-        self, trainer: Trainer, state: checkpoints.Saved, identity: str, events: Events, work: Workspace
+        self,
+        trainer: Trainer,
+        state: checkpoints.Saved,
+        identity: str,
+        events: Events,
+        work: Workspace,
+        preparation: float = 0.0,
     ) -> None:
+        """`preparation` is the time that it took to build the model, in seconds."""
         self.trainer = trainer
         self.state = state
         self.history = state.history
-        self.evaluator = Evaluator(trainer, state.evaluations, identity, work)
+        self.fit = state.fit
+        self.evaluator = Evaluator(trainer, state.evaluations, state.last_step(work.settings), identity, work)
+        # A restart costs time that is not counted.
+        self.budget = Budget(work.settings, time.monotonic() if state.step else work.began, state.seconds)
+        self.budget.preparation = preparation
         self.identity = identity
         self.events = events
         self.work = work
@@ -212,59 +230,122 @@ class Training:
         """
         with signals.deferred():
             # In a cluster all machines begin with what the chief begins with.
-            _, steps, is_saved = self.trainer.agree(False, self.evaluator.steps_to_next(), self.evaluator.is_due())
+            if self.fit:
+                self.follow(self.fit)
+            steps, is_saved = self.agree(is_asked=False)
             if steps and not is_saved:
-                # The first step compiles the model. Nothing is lost if a signal interrupts it.
-                with signals.at_once():
-                    logger.info("the first step compiles the model, which takes some seconds to minutes")
-                    points = advance(self.trainer, 1, self.work)
-                self.tell(points)
+                self.first_step()
             while self.train_or_save():
                 pass
             if self.state.step != self.trainer.step:
                 self.save()
             # No machine ends before the chief has published the checkpoint from which a new machine would continue.
-            self.trainer.agree(False, 0, False)
+            self.trainer.agree(False, [0])
         return self.state
+
+    def first_step(self) -> None:
+        """Trains a step, which compiles the model. Nothing is lost if a signal interrupts it."""
+        began = time.monotonic()
+        with signals.at_once():
+            logger.info("the first step compiles the model, which takes some seconds to minutes")
+            points = advance(self.trainer, 1, self.work)
+        self.budget.preparation += time.monotonic() - began
+        self.tell(points)
+
+    def agree(self, *, is_asked: bool) -> tuple[int, bool]:
+        """Returns how many steps all machines train now, and whether they save a checkpoint before.
+
+        No steps mean that the training has ended, early or not.
+        """
+        is_old = time.monotonic() - self.saved_at >= self.work.settings.checkpoint_seconds
+        is_new = self.state.step != self.trainer.step
+        is_saved = self.evaluator.is_due() or (is_new and (is_old or self.is_to_be_fitted()))
+        steps = min(self.pace.steps, self.evaluator.steps_to_next())
+        fit = self.fit or Fit(0)
+        mine = [steps, int(is_saved), fit.last, fit.first, fit.position]
+        self.is_stopped, (steps, saves, *chosen) = self.trainer.agree(is_asked, mine)
+        fit = Fit(*chosen)
+        if fit.last and fit != self.fit:
+            self.follow(fit)
+        return steps, bool(saves)
 
     def train_or_save(self) -> bool:
         """Trains some steps or saves a checkpoint, as all machines agree; returns False at the end."""
-        is_old = time.monotonic() - self.saved_at >= self.work.settings.checkpoint_seconds
-        is_saved = self.evaluator.is_due() or (is_old and self.state.step != self.trainer.step)
-        # No steps mean that the training has ended, early or not.
-        steps = min(self.pace.steps, self.evaluator.steps_to_next())
-        self.is_stopped, steps, is_saved = self.trainer.agree(signals.requested(), steps, is_saved)
+        steps, is_saved = self.agree(is_asked=signals.requested())
         if self.is_stopped or not (steps or is_saved):
             return False
         if is_saved:
             self.save()
             return True
         began = time.monotonic()
-        self.tell(advance(self.trainer, min(steps, self.work.settings.num_steps - self.trainer.step), self.work))
-        self.pace.measure(steps, time.monotonic() - began)
+        self.tell(advance(self.trainer, steps, self.work))
+        seconds = time.monotonic() - began
+        self.pace.measure(steps, seconds)
+        self.budget.time_steps(steps, seconds)
         return True
+
+    def costs(self) -> Costs:
+        """Returns how long the parts of the job take, as far as this is known."""
+        self.budget.evaluation = self.evaluator.steady_seconds
+        return self.budget.costs(plan.load(self.work).batch_size, self.evaluator.validation.photos)
+
+    def is_to_be_fitted(self) -> bool:
+        """Returns whether enough is known to decide on the last step. The others of a cluster learn it from the chief.
+
+        A checkpoint is saved before, which shows how long that takes.
+        """
+        is_limited = self.work.settings.max_minutes is not None and self.work.is_chief
+        return is_limited and self.fit is None and self.budget.is_timed()
+
+    def refit(self) -> None:
+        """Ends the training earlier if the job is slower than expected."""
+        if self.fit and self.work.is_chief and self.budget.is_timed() and self.trainer.step < self.fit.last:
+            fit = self.budget.refit(self.trainer.step, self.fit, self.costs(), self.work.settings.num_steps)
+            if fit != self.fit:
+                self.follow(fit)
+
+    def follow(self, fit: Fit) -> None:
+        """Ends the training at another step, and stretches the schedule of the learning rate to it."""
+        self.fit = fit
+        self.evaluator.last = fit.last
+        self.trainer.follow(fit.first, fit.position, fit.pace(self.work.settings.num_steps))
 
     def tell(self, points: list[dict[str, float]]) -> None:
         """Logs the last of some steps, writes TensorBoard's scalars, and adds the steps to the history."""
         self.events.write(points)
         # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
         logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
-        self.history = thin(self.history + points, self.work.settings.num_steps)
+        # Until the last step is decided on, NUM_STEPS stands for it.
+        total = self.fit.last if self.fit else self.work.settings.num_steps
+        self.history = thin(self.history + points, total)
         if not self.is_warned and (words := describe_explosion(self.history, self.peak)):
             logger.warning("%s", words)
             self.is_warned = True
 
     def save(self) -> None:
         """Saves and publishes a checkpoint of the present step, evaluated if it is due and nobody asks to stop."""
+        began = time.monotonic()
         saved = checkpoints.write(self.trainer, self.history, self.work)
+        written = time.monotonic() - began
         if self.evaluator.is_due() and not signals.requested():
             self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
             rows = self.evaluator.evaluations.rows
             self.events.write([evaluation.scalars(row) for row in rows if row.step == saved.step])
-        self.state = dataclasses.replace(saved, evaluations=self.evaluator.evaluations, source=self.work.checkpoints)
+        self.refit()
+        self.state = dataclasses.replace(
+            saved,
+            evaluations=self.evaluator.evaluations,
+            source=self.work.checkpoints,
+            fit=self.fit,
+            seconds=round(self.budget.used, 3) if self.work.settings.max_minutes else 0.0,
+        )
+        began = time.monotonic()
         checkpoints.adopt(self.state, self.identity, self.work)
         self.saved_at = time.monotonic()
+        self.budget.checkpoint = written + self.saved_at - began
         logger.info("checkpoint saved at step %d", saved.step)
+        if self.is_to_be_fitted():
+            self.follow(self.budget.fit(saved.step, self.costs()))
 
 
 def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:

@@ -37,8 +37,11 @@ class CountingTrainer:
     def share(self, identity: str) -> None:
         raise NotImplementedError
 
-    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        return is_stopped, steps, is_due
+    def agree(self, is_stopped: bool, numbers: list[int]) -> tuple[bool, list[int]]:
+        return is_stopped, numbers
+
+    def follow(self, first: int, position: int, pace: float) -> None:
+        self.followed = (first, position, pace)
 
     def train(self, steps: int) -> list[dict[str, float]]:
         self.value.assign_add(steps)

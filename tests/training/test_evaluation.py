@@ -51,23 +51,23 @@ def test_training_ends_after_evaluations_that_were_no_better(
     own = settings(tmp_path, early_stopping=patience)
     assert evaluation.ends_early(evaluations(*values), own) == ends
     last = 10 * len(values)
-    assert (evaluation.steps_to_next(last, evaluations(*values), own) == 0) == ends
+    assert (evaluation.steps_to_next(last, 1000, evaluations(*values), own) == 0) == ends
 
 
 def test_evaluations_are_due_at_multiples_and_at_the_end(tmp_path: Path) -> None:
     own = make_settings(tmp_path, num_steps=95, evaluate_every=40)
     none = Evaluations()
-    assert [step for step in range(96) if evaluation.is_due(step, none, own)] == [40, 80, 95]
-    assert [evaluation.steps_to_next(step, none, own) for step in (0, 39, 40, 80, 95)] == [40, 1, 40, 15, 0]
+    assert [step for step in range(96) if evaluation.is_due(step, 95, none, own)] == [40, 80, 95]
+    assert [evaluation.steps_to_next(step, 95, none, own) for step in (0, 39, 40, 80, 95)] == [40, 1, 40, 15, 0]
     done = Evaluations(40, (Evaluated(40, 0.1, 0.2, {}, 1.0),))
-    assert not evaluation.is_due(40, done, own)
+    assert not evaluation.is_due(40, 95, done, own)
 
 
 @pytest.mark.parametrize(("every", "steps"), [("auto", 99), (0, 1000)])
 def test_short_trainings_are_evaluated_when_they_have_ended(tmp_path: Path, every: Any, steps: int) -> None:
     own = make_settings(tmp_path, num_steps=steps, evaluate_every=every)
-    assert not any(evaluation.is_due(step, Evaluations(), own) for step in range(steps + 1))
-    assert evaluation.steps_to_next(7, Evaluations(), own) == steps - 7
+    assert not any(evaluation.is_due(step, steps, Evaluations(), own) for step in range(steps + 1))
+    assert evaluation.steps_to_next(7, steps, Evaluations(), own) == steps - 7
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,20 @@ def test_evaluations_take_a_tenth_of_the_time_of_the_training(seconds: float, ev
 
 def test_interval_that_was_fitted_once_stays(tmp_path: Path) -> None:
     own = settings(tmp_path)
-    assert evaluation.interval(Evaluations(), own) == 100
-    assert evaluation.interval(Evaluations(250), own) == 250
-    assert [step for step in range(1, 1001) if evaluation.is_due(step, Evaluations(250), own)] == [250, 500, 750, 1000]
+    assert evaluation.interval(1000, Evaluations(), own) == 100
+    assert evaluation.interval(1000, Evaluations(250), own) == 250
+    assert [step for step in range(1, 1001) if evaluation.is_due(step, 1000, Evaluations(250), own)] == [
+        250,
+        500,
+        750,
+        1000,
+    ]
 
 
 @pytest.mark.parametrize(("every", "steps"), [(400, [400, 800, 1000]), (0, [])])
 def test_interval_of_the_user_comes_before_one_that_was_fitted(tmp_path: Path, every: int, steps: list[int]) -> None:
     own = settings(tmp_path, evaluate_every=every)
-    assert [step for step in range(1001) if evaluation.is_due(step, Evaluations(250), own)] == steps
+    assert [step for step in range(1001) if evaluation.is_due(step, 1000, Evaluations(250), own)] == steps
 
 
 def test_table_has_a_row_for_each_evaluation(tmp_path: Path) -> None:

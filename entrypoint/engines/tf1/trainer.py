@@ -15,7 +15,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
-from entrypoint.engines.shared import gradients, patches, refusals, training_input
+from entrypoint.engines.shared import gradients, patches, refusals, schedules, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -37,7 +37,8 @@ class Trainer:
             self._build()
             self.saver = tf.train.Saver(max_to_keep=None)
             self.session = tf.Session()
-            self.session.run([tf.global_variables_initializer(), tf.tables_initializer(), self.batches.initializer])
+            self.session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+            self.session.run([tf.tables_initializer(), self.batches.initializer])
         self.detector: Detector | None = None
         self.run_step = self.session.make_callable(self.row)
 
@@ -53,7 +54,12 @@ class Trainer:
         losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
         # The variables that a zoo checkpoint can fill: the step and the optimizer's variables are not among them.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
-        optimizer, (rate, *_) = optimizer_builder.build(train.optimizer, global_step=self.global_step)
+        # A local variable, so that it is not part of a checkpoint: the job keeps how it fitted the schedule.
+        self.stretch = tf.Variable(
+            [0, 0, 1], trainable=False, dtype=tf.float64, collections=[tf.GraphKeys.LOCAL_VARIABLES]
+        )
+        scheduled = schedules.position(self.global_step, self.stretch)
+        optimizer, (rate, *_) = optimizer_builder.build(train.optimizer, global_step=scheduled)
         self.names = (*losses, "learning_rate")
         row = tf.stack([*losses.values(), tf.cast(rate, tf.float32)])
         # The losses and the rate are read before the step changes the variables that they depend on.
@@ -104,9 +110,13 @@ class Trainer:
     def share(self, identity: str) -> None:
         """Does nothing: slim models train on one machine, and `build` refuses a cluster."""
 
-    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
+    def agree(self, is_stopped: bool, numbers: list[int]) -> tuple[bool, list[int]]:
         """Returns the arguments: there is only one machine."""
-        return is_stopped, steps, is_due
+        return is_stopped, numbers
+
+    def follow(self, first: int, position: int, pace: float) -> None:
+        """Stretches the schedule of the learning rate: step `first` + n takes its rate at `position` + n * `pace`."""
+        self.stretch.load([first, position, pace], self.session)
 
     def train(self, steps: int) -> list[dict[str, float]]:
         """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""

@@ -12,7 +12,7 @@ from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.engines.shared import distribution, gradients, patches, refusals, training_input
+from entrypoint.engines.shared import distribution, gradients, patches, refusals, schedules, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -49,7 +49,10 @@ class Trainer:
         self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
-        self.optimizer, rate = build_optimizer(self.config.train_config.optimizer, self.global_step)
+        # Not part of a checkpoint: the job keeps how it fitted the schedule.
+        self.stretch = tf.Variable([0, 0, 1], trainable=False, dtype=tf.float64, aggregation=first)
+        self.scheduled_step = tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
+        self.optimizer, rate = build_optimizer(self.config.train_config.optimizer, self.scheduled_step)
         self.learning_rate = rate if callable(rate) else lambda: rate
         # `restore` would not fill optimizer slots that do not exist yet.
         self.optimizer._create_all_weights(self.model.trainable_variables)
@@ -101,13 +104,17 @@ class Trainer:
         for variable, value in zip(variables, distribution.from_chief(self.strategy, variables), strict=True):
             variable.assign(value)
 
-    def agree(self, is_stopped: bool, steps: int, is_due: bool) -> tuple[bool, int, bool]:
-        """Returns whether any machine must stop, the chief's next number of steps, and whether it saves before them."""
+    def agree(self, is_stopped: bool, numbers: list[int]) -> tuple[bool, list[int]]:
+        """Returns whether any machine must stop, and the chief's numbers, by which all machines decide what to do."""
         if not distribution.is_cluster(self.strategy):
-            return is_stopped, steps, is_due
+            return is_stopped, numbers
         stopped = distribution.total(self.strategy, is_stopped) > 0
-        chosen = distribution.from_chief(self.strategy, [tf.constant([steps, is_due], tf.int64)])[0].numpy()
-        return stopped, int(chosen[0]), bool(chosen[1])
+        chosen = distribution.from_chief(self.strategy, [tf.constant(numbers, tf.int64)])[0].numpy()
+        return stopped, [int(number) for number in chosen]
+
+    def follow(self, first: int, position: int, pace: float) -> None:
+        """Stretches the schedule of the learning rate: step `first` + n takes its rate at `position` + n * `pace`."""
+        self.stretch.assign([first, position, pace])
 
     def train(self, steps: int) -> list[dict[str, float]]:
         """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""
@@ -123,6 +130,7 @@ class Trainer:
         """Trains the steps; returns the values of `names` for each step, float32 [steps, len(names)]."""
         rows = tf.TensorArray(tf.float32, size=steps)
         for index in tf.range(steps):
+            self.scheduled_step.assign(schedules.position(self.global_step, self.stretch))
             row = self.strategy.run(self._descend, args=next(batches))
             rows = rows.write(index, self.strategy.reduce("mean", row, axis=None))
             self.global_step.assign_add(1)
