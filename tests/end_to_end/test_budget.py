@@ -44,10 +44,11 @@ def test_killed_job_ends_where_its_checkpoint_says(generation: str, tmp_path: Pa
     manifests = (tmp_path / "work" / "checkpoint").glob("ckpt-*.json")
     path = max(manifests, key=lambda each: int(each.stem.removeprefix("ckpt-")))
     document = json.loads(path.read_text())
-    assert document["fit"] == {"last": fitted, "first": 0, "position": 0}
+    step = document["step"]
+    # A machine that has become slower meanwhile ends the training earlier.
+    assert step < document["fit"]["last"] <= fitted
     assert 0 < document["seconds"] < 600
     # As if the job had become slower: ten steps more, in which the rest of the schedule passes.
-    step = document["step"]
     path.write_text(json.dumps(document | {"fit": {"last": step + 10, "first": step, "position": 500}}))
     again = run_job("train", **settings)
     assert again.returncode == 0, again.stdout
