@@ -20,7 +20,7 @@ from entrypoint.results.check_page import Checked
 from entrypoint.results.check_report import CheckFailure, CheckReport, LabelBoxes, PhotoCounts
 from entrypoint.settings.command_line import Command
 from entrypoint.settings.schema import Settings
-from entrypoint.system import copying, documents, lease, logs, parallel, streams
+from entrypoint.system import copying, display, documents, lease, parallel, streams
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
 from entrypoint.training import pipeline
@@ -152,7 +152,7 @@ class PhotoReader:
         """Returns size and orientation of each photo whose header can be read. The job that follows can have them."""
         found = parallel.map_in_order(lambda key: self.read(key, files), keys, files.workers)
         measured = {}
-        for each, frame in logs.progress(found, len(keys), "photos"):
+        for each, frame in display.progress(found, len(keys), "photos"):
             self.seen.add(each)
             if frame:
                 measured[each.key] = frame

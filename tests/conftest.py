@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -26,7 +28,7 @@ from tests import demo
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-STARTED: list[subprocess.Popen[str]] = []
+STARTED: list[subprocess.Popen[Any]] = []
 BOX = {"x": 0.25, "y": 0.25, "x2": 0.75, "y2": 0.5, "label": "cat"}
 
 
@@ -196,6 +198,25 @@ def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
     )
     STARTED.append(process)
     return process
+
+
+def run_in_terminal(program: str, folder: Path) -> str:
+    """Runs a Python program whose standard output is a terminal of 120 columns; returns what it wrote there."""
+    path = folder / "program.py"
+    path.write_text(program)
+    master, slave = pty.openpty()
+    env = environment() | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, str(path)], stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    STARTED.append(process)
+    written = []
+    # Reading fails when the last program that has the terminal open has ended.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(master, 1 << 16):
+            written.append(chunk)
+    os.close(master)
+    assert process.wait() == 0
+    return b"".join(written).decode()
 
 
 # Linux counts the memory of the process that starts a program to the program's peak. This process is small.

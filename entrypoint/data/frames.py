@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from entrypoint.data import images
 from entrypoint.data.formats.source import Files
 from entrypoint.data.images import Frame
-from entrypoint.system import bucket, documents, logs, parallel
+from entrypoint.system import bucket, display, documents, parallel
 from entrypoint.system.bucket import Entry, Place
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace, claim
@@ -54,7 +54,7 @@ def measure_headers(keys: list[str], files: Files) -> dict[str, Frame]:
             return key, None
 
     found = parallel.map_in_order(measure, keys, files.workers)
-    return {key: frame for key, frame in logs.progress(found, len(keys), "sizes of photos") if frame is not None}
+    return {key: frame for key, frame in display.progress(found, len(keys), "sizes of photos") if frame is not None}
 
 
 def measure_photo(place: Place, root: Place) -> Frame | None:

@@ -19,7 +19,7 @@ from entrypoint.data.quality import Seen
 from entrypoint.data.records import RecordsManifest, Shard
 from entrypoint.data.split import SPLITS, split
 from entrypoint.settings.schema import Settings
-from entrypoint.system import bucket, documents, files, logs, parallel
+from entrypoint.system import bucket, display, documents, files, parallel
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 from entrypoint.workspace import Workspace
@@ -97,7 +97,7 @@ def fetch(place: Place, work: Workspace) -> str:
             count = foreign_records.check_file(path, labels)
             return dataclasses.replace(shard, sha256=files.file_sha256(path)), count
 
-        copies = logs.progress(parallel.map_in_order(copy, shards, READERS), len(shards), "files of records")
+        copies = display.progress(parallel.map_in_order(copy, shards, READERS), len(shards), "files of records")
         copied = {shard.name: (shard, count) for shard, count in copies}
         foreign_records.check_counts(manifest, {name: count for name, (_, count) in copied.items()})
         splits = {
@@ -205,7 +205,7 @@ class RecordWriter:
                 shard.write(self.converted(photos[start:end], pool))
                 for shard, start, end in zip(shards, cuts, cuts[1:], strict=False)
             ]
-            for each in logs.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
+            for each in display.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
                 self.seen.add(each)
                 # A few lost photos are all reported at the end. Many are checked at once, because reading the other
                 # photos can take hours.

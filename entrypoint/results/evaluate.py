@@ -9,7 +9,7 @@ from entrypoint import workspace
 from entrypoint.data import annotations, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
-from entrypoint.system import documents, files, logs
+from entrypoint.system import display, documents, files
 from entrypoint.training import checkpoints, coco, evaluation, train
 from entrypoint.training.metrics import Metrics
 from entrypoint.training.shown import DetectionsDocument, ShownDetections
@@ -44,7 +44,7 @@ def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, Dete
     if validation.names:
         engine, config = loading.load(work)
         detections = engine.evaluate(config, checkpoint, [str(work.records / name) for name in validation.names])
-        found = list(logs.progress(detections, validation.photos, "evaluation"))
+        found = list(display.progress(detections, validation.photos, "evaluation"))
     return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
 
 

@@ -1,23 +1,16 @@
-"""The job's log on standard output, and progress: bars at a terminal, a line every few seconds in a log."""
+"""The job's log on standard output."""
 
 from __future__ import annotations
 
 import io
 import logging
 import sys
-import time
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from tenacity import RetryCallState
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from entrypoint.system.printable import Lines, printable
-
-T = TypeVar("T")
-SECONDS_BETWEEN_LINES = 5.0
 
 
 class Formatter(logging.Formatter):
@@ -37,6 +30,23 @@ class Formatter(logging.Formatter):
         return str(Lines(super().formatException(ei).splitlines()))
 
 
+class Handler(logging.StreamHandler[Any]):
+    """Writes to a stream, or to what is standard output at the time: a live display takes its place for a while."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        logging.Handler.__init__(self)
+        self.given = stream
+
+    @property
+    def stream(self) -> Any:
+        """The stream to write to."""
+        return self.given or sys.stdout
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        self.given = value
+
+
 def fit(argument: Any) -> Any:
     """Returns an argument of a log record made printable; numbers and Lines stay as they are."""
     return argument if isinstance(argument, (int, float, Lines)) else printable(argument)
@@ -47,7 +57,7 @@ def configure(stream: TextIO | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names from a bucket can have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = Handler(stream)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # Whoever reads the log may stop reading. That is not a failure of the job.
@@ -60,30 +70,6 @@ def configure(stream: TextIO | None = None) -> None:
         # The job itself counts what is odd in a photo, if it matters, so Pillow's warnings are not needed. The warnings
         # of the other modules are like TensorFlow's above.
         warnings.filterwarnings("ignore", module=rf"{module}\b")
-
-
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and reports how many of the total are done."""
-    if sys.stderr.isatty():
-        with logging_redirect_tqdm():
-            yield from tqdm(items, total=total, desc=what, leave=False)
-        return
-    began = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            left = time_in_words((total - done) * (now - began) / done)
-            logging.getLogger("job").info("%s: %d of %d, about %s left", what, done, total, left)
-
-
-def time_in_words(seconds: float) -> str:
-    """Returns a time as a person says it: 40 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def log_retry(state: RetryCallState) -> None:

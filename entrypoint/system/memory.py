@@ -46,3 +46,9 @@ def give_back() -> None:
     """Gives freed memory back to the kernel: glibc keeps it for the thread that freed it. Other libraries do not."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def of_process() -> int:
+    """Returns the number of bytes of memory that this process occupies."""
+    pages = int((ROOT / "proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

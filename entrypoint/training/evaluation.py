@@ -23,7 +23,7 @@ from entrypoint.data.records import Split
 from entrypoint.engines.engine import Detections, Trainer
 from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
-from entrypoint.system import copying, documents, files, logs, signals
+from entrypoint.system import copying, display, documents, files, signals
 from entrypoint.system.errors import UserError
 from entrypoint.training import coco
 from entrypoint.training.metrics import Evaluated, Evaluations, Metrics
@@ -138,7 +138,7 @@ class Evaluator:
         began = time.monotonic()
         timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in self.validation.names]))
         found = []
-        for each in logs.progress(timer, self.validation.photos, "evaluation"):
+        for each in display.progress(timer, self.validation.photos, "evaluation"):
             found.append(each)
             if signals.requested():
                 logger.info("the evaluation of step %d is put off", self.trainer.step)

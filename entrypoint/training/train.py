@@ -22,6 +22,7 @@ from entrypoint.training import checkpoints, evaluation, plan, start_checkpoint
 from entrypoint.training.budget import Budget, Costs, Fit, most_steps
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
+from entrypoint.training.progress import Progress
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -219,7 +220,10 @@ class Training:
         self.work = work
         self.pace = Pace()
         self.saved_at = time.monotonic()
-        self.peak = plan.load(work).learning_rate
+        planned = plan.load(work)
+        self.peak = planned.learning_rate
+        self.batch = planned.batch_size
+        self.progress = Progress(state.step, planned.batch_size)
         self.is_warned = False  # that the loss explodes
         self.is_stopped = False  # a machine of the cluster was asked to stop
 
@@ -228,7 +232,7 @@ class Training:
 
         Saves a checkpoint every CHECKPOINT_SECONDS, for each evaluation and at the end. Returns the last checkpoint.
         """
-        with signals.deferred():
+        with signals.deferred(), self.progress.shown():
             # In a cluster all machines begin with what the chief begins with.
             if self.fit:
                 self.follow(self.fit)
@@ -287,7 +291,7 @@ class Training:
     def costs(self) -> Costs:
         """Returns how long the parts of the job take, as far as this is known."""
         self.budget.evaluation = self.evaluator.steady_seconds
-        return self.budget.costs(plan.load(self.work).batch_size, self.evaluator.validation.photos)
+        return self.budget.costs(self.batch, self.evaluator.validation.photos)
 
     def is_to_be_fitted(self) -> bool:
         """Returns whether enough is known to decide on the last step. The others of a cluster learn it from the chief.
@@ -313,11 +317,12 @@ class Training:
     def tell(self, points: list[dict[str, float]]) -> None:
         """Logs the last of some steps, writes TensorBoard's scalars, and adds the steps to the history."""
         self.events.write(points)
-        # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
-        logger.info("tensorflow:loss = %.4f, step = %d", points[-1][LOSS], points[-1]["step"])
-        # Until the last step is decided on, NUM_STEPS stands for it.
-        total = self.fit.last if self.fit else self.work.settings.num_steps
-        self.history = thin(self.history + points, total)
+        # Until the last step is decided on, NUM_STEPS stands for it in the history.
+        settings = self.work.settings
+        last = self.fit.last if self.fit else settings.num_steps
+        shown = last if self.fit or settings.max_minutes is None else None
+        self.progress.tell(points[-1], shown, self.pace.seconds_per_step, self.evaluator.evaluations)
+        self.history = thin(self.history + points, last)
         if not self.is_warned and (words := describe_explosion(self.history, self.peak)):
             logger.warning("%s", words)
             self.is_warned = True
