@@ -20,14 +20,19 @@ class Model:
         return resized, tf.shape(resized)[1:][tf.newaxis]
 
 
-@pytest.fixture
-def paths(work: Workspace) -> list[str]:
-    """Record files with twenty photos for validation."""
-    names = tuple(f"valid/{index}.png" for index in range(20))
+def write_records(work: Workspace, photos: int) -> list[str]:
+    """Writes record files with so many photos for validation, and returns their paths."""
+    names = tuple(f"valid/{index}.png" for index in range(photos))
     write_bucket(work.settings.data_dir, {name: [BOX] for name in (*names, "train/a.png")}, (*names, "train/a.png"))
     for step in (annotations, label_map, tf_record):
         step.run(work)
     return [str(work.records / name) for name in records.load(work).validation.names]
+
+
+@pytest.fixture
+def paths(work: Workspace) -> list[str]:
+    """Record files with twenty photos for validation."""
+    return write_records(work, 20)
 
 
 @pytest.mark.parametrize(

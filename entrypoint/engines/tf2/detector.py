@@ -27,10 +27,14 @@ class Detector:
 
         A model in training can go on with it afterwards.
         """
+        size = 0
         for keys, sizes, images, shapes in self.batches:
+            # For a last batch of fewer photos the model would be traced once more.
+            size = max(size, len(keys))
+            batch = (filled(images, size), filled(shapes, size))
             # Whoever reads the detections may train the model between two batches.
             with patches.detecting(self.model):
-                found = {name: value.numpy() for name, value in self.detect(images, shapes).items()}
+                found = {name: value.numpy() for name, value in self.detect(*batch).items()}
             yield from validation_input.detections(keys.numpy(), sizes.numpy(), found)
 
     def _detect(self, images: Any, shapes: Any) -> dict[str, Any]:
@@ -45,6 +49,12 @@ class Detector:
         """Returns the detections on a batch."""
         found = self.model.postprocess(self.model.predict(images, shapes), shapes)
         return {name: found[name] for name in validation_input.FOUND}
+
+
+def filled(values: Any, size: int) -> Any:
+    """Returns a batch with its last entry repeated up to a size."""
+    missing = size - len(values)
+    return tf.concat([values, tf.repeat(values[-1:], missing, axis=0)], axis=0) if missing else values
 
 
 def evaluate(config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:
