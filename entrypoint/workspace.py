@@ -63,6 +63,11 @@ class Workspace:
         return self.root / "dataset.json"
 
     @property
+    def averaged(self) -> Path:
+        """The prefix of the averaged weights that were evaluated last, in the form of a checkpoint."""
+        return self.root / "averaged" / "weights"
+
+    @property
     def label_map(self) -> Path:
         """The label map in upstream's text format."""
         return self.root / "label_map.pbtxt"

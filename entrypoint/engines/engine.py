@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +62,9 @@ class Trainer(Protocol):
         In a cluster, one machine can call it without the others.
         """
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Puts the averaged weights in the place of the present ones while the block runs, for `save` and `detect`."""
+
     def save(self, prefix: Path) -> None:
         """Writes PREFIX.index and PREFIX.data-*, which `restore` and upstream's own exporters read."""
 
@@ -74,12 +78,14 @@ class Engine(Protocol):
     def rehearse(self, config: Any) -> None:
         """Builds model, augmentation and optimizer, and forgets them; raises UserError if upstream refuses them."""
 
-    def build(self, config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
+    def build(
+        self, config: Any, settings: Settings, step: int, repeats: list[float] | None, *, averages: bool = False
+    ) -> Trainer:
         """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
         `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo
         once. `step` is the step at which the training begins: a job that resumes must not repeat the order of photos
-        that it had at its start.
+        that it had at its start. `averages` is whether the trainer averages its weights.
         """
 
     def evaluate(self, config: Any, checkpoint: Path, records: list[str]) -> Iterator[Detections]:

@@ -25,7 +25,8 @@ def run(work: Workspace) -> str:
     """
     chosen, last = train.chosen_checkpoint(work), train.last_checkpoint(work)
     step = checkpoints.load(chosen).step
-    known = evaluation.known(step, train.identify(work), work)
+    is_averaged = chosen != last and train.load(work).is_averaged
+    known = evaluation.known(step, train.identify(work), work, is_averaged=is_averaged)
     if known:
         logger.info("step %d was evaluated during the training", step)
     metrics, detections = (known.metrics, known.detections) if known else measure(chosen, step, work)

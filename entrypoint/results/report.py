@@ -124,6 +124,13 @@ def about_kept(metrics: Metrics) -> str:
         return ""
     times = f"{len(rows)} evaluations during the training" if len(rows) > 1 else "one evaluation during the training"
     ended = rows[-1]
+    if metrics.kept == "best" and best.is_averaged:
+        end = f", and {ended.map or 0.0:.3f} at step {ended.step}, with which the training ended"
+        return (
+            f"The model has the averaged weights of step {best.step}, the best of {times}: their mAP was "
+            f"{best.map:.3f}, that of the weights without averaging {best.raw or 0.0:.3f}"
+            f"{end if ended.step != best.step else ''}."
+        )
     if metrics.kept == "best":
         gain = (best.map or 0.0) - (ended.map or 0.0)
         return (

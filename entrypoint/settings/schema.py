@@ -27,6 +27,7 @@ from entrypoint.settings.choices import DataFormat, Export
 from entrypoint.settings.cluster import Cluster
 from entrypoint.system import bucket, foreign
 
+MOST_STEPS = 10_000_000
 # A folder, or the address of a bucket.
 Place = Annotated[Path, PlainValidator(bucket.parse), PlainSerializer(str)]
 
@@ -105,7 +106,7 @@ class Settings(BaseSettings):
     num_steps: int = Field(
         1000,
         ge=1,
-        le=10_000_000,
+        le=MOST_STEPS,
         description="exact number of training steps; it can also be the first word after `start.sh`. With "
         "`MAX_MINUTES`, the largest number of steps if it is set",
     )
@@ -171,7 +172,7 @@ class Settings(BaseSettings):
         description="number format in which training computes; `bfloat16` is mixed precision, for TF2 models on GPUs "
         "of compute capability 8.0 and above; elsewhere `float32` is used instead",
     )
-    evaluate_every: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+    evaluate_every: Literal["auto"] | Annotated[int, Field(ge=0, le=MOST_STEPS)] = Field(
         "auto",
         description="steps between two evaluations during the training; `auto` makes three to ten of them, which take "
         "at most a tenth of the training's time, from 100 steps on; `0` evaluates only when the training has ended",
@@ -182,6 +183,11 @@ class Settings(BaseSettings):
     keep: Literal["best", "last"] = Field(
         "best",
         description="checkpoint that is exported: the `best` of the evaluations by mAP, or the `last`",
+    )
+    ema: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` averages the weights over the steps, evaluates the averaged weights too in the second half "
+        "of the training, and exports them if they are better; `off` does not. On one machine only",
     )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
         ("saved_model", "tflite"),
@@ -209,6 +215,12 @@ class Settings(BaseSettings):
         description="number of photos that are read at a time; it is large because reading from a bucket is mostly "
         "waiting. Photos are decoded one per core",
     )
+
+    @property
+    def most_steps(self) -> int:
+        """The last step if time does not matter. MAX_MINUTES alone, without NUM_STEPS, does not limit the steps."""
+        is_open = self.max_minutes is not None and "num_steps" not in self.model_fields_set
+        return MOST_STEPS if is_open else self.num_steps
 
     @field_validator("exports", mode="before")
     @classmethod

@@ -60,13 +60,6 @@ class Costs:
     after: float  # what follows on the training, with an evaluation
 
 
-def most_steps(settings: Settings) -> int:
-    """Returns the last step if time does not matter. MAX_MINUTES alone, without NUM_STEPS, does not limit the steps."""
-    if settings.max_minutes is None or "num_steps" in settings.model_fields_set:
-        return settings.num_steps
-    return 10_000_000
-
-
 def affordable(seconds: float, costs: Costs, settings: Settings) -> int:
     """Returns how many steps of training fit into a time with evaluations, checkpoints and what follows on them."""
     seconds -= costs.after
@@ -135,7 +128,7 @@ class Budget:
                 f"{self.used:.0f} s have passed, and evaluation, exports and report take about {costs.after:.0f} s. "
                 f"Set MAX_MINUTES={math.ceil(needed / 60)} or more, or choose a smaller MODEL"
             )
-        last = min(step + steps, most_steps(self.settings))
+        last = min(step + steps, self.settings.most_steps)
         logger.info(
             "MAX_MINUTES=%g: %.1f minutes are left, about %.1f of them for evaluation, exports and report after the "
             "training; with %.2g s for a step, the training ends at step %d",

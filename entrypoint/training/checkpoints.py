@@ -25,7 +25,7 @@ from entrypoint.system import bucket, copying, documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
 from entrypoint.training import events, start_checkpoint
-from entrypoint.training.budget import Fit, most_steps
+from entrypoint.training.budget import Fit
 from entrypoint.training.metrics import Evaluations
 from entrypoint.workspace import Workspace
 
@@ -74,7 +74,7 @@ class Saved:
 
     def last_step(self, settings: Settings) -> int:
         """Returns the last step of the training as far as it is decided."""
-        return self.fit.last if self.fit else most_steps(settings)
+        return self.fit.last if self.fit else settings.most_steps
 
 
 def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) -> Saved:
@@ -85,13 +85,16 @@ def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) ->
     return Saved(prefix, trainer.step, history)
 
 
-def adopt(saved: Saved, job: str, work: Workspace) -> None:
-    """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces."""
+def adopt(saved: Saved, job: str, work: Workspace, best_weights: Path | None = None) -> None:
+    """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces.
+
+    `best_weights` is the prefix of what is kept if its evaluation is the best. Default: the checkpoint itself.
+    """
     write_state(work.checkpoints, saved)
     write_manifest(saved, job)
     best = saved.evaluations.best
     if best and best.step == saved.step and work.is_chief:
-        keep_best(saved, job, work)
+        keep_best(saved, best_weights or saved.prefix, job, work)
     # In a cluster one machine writes the results.
     if work.is_chief:
         publish_checkpoint(saved, job, work)
@@ -111,11 +114,11 @@ def write_manifest(saved: Saved, job: str) -> None:
     documents.write(manifest_of(saved.prefix), manifest)
 
 
-def keep_best(saved: Saved, job: str, work: Workspace) -> None:
-    """Copies a checkpoint to best-STEP and publishes it."""
+def keep_best(saved: Saved, weights: Path, job: str, work: Workspace) -> None:
+    """Copies the weights with a prefix to best-STEP and publishes them."""
     best = replace(saved, prefix=best_prefix(saved.step, work))
-    for path in parts(saved.prefix):
-        shutil.copyfile(path, best.prefix.with_name(path.name.replace(saved.prefix.name, best.prefix.name, 1)))
+    for path in parts(weights):
+        shutil.copyfile(path, best.prefix.with_name(path.name.replace(weights.name, best.prefix.name, 1)))
     write_manifest(best, job)
     publish_checkpoint(best, job, work)
 
@@ -281,7 +284,7 @@ def refuse_foreign(work: Workspace) -> None:
         for name, path in found.items():
             part = PART.fullmatch(name)
             is_ours = part and (f"{part[1]}.json" in found or f"{part[1]}.claim" in found)
-            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= most_steps(work.settings):
+            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= work.settings.most_steps:
                 raise UserError(
                     f"{path} was not made by this job, and a checkpoint of this job could have the same name: move it "
                     "elsewhere, or name another RESULT_DIR or CHECKPOINT_DIR"

@@ -7,6 +7,7 @@ killed decides the same.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
 import logging
@@ -38,6 +39,8 @@ SHARE = 0.1
 FEWEST, MOST = 3, 10
 # With EVALUATE_EVERY=auto, a training of fewer steps is evaluated once, when it has ended.
 SHORT = 100
+# The columns of metrics.csv for evaluations of both kinds of weights.
+WEIGHTS = ("mAP raw weights", "mAP averaged weights")
 
 
 def ends_early(evaluations: Evaluations, settings: Settings) -> bool:
@@ -88,15 +91,27 @@ class Known:
     job: str  # the identity of the job
     metrics: Metrics
     detections: DetectionsDocument
+    is_averaged: bool = False  # whether these are the averaged weights
 
 
-def known(step: int, job: str, work: Workspace) -> Known | None:
+def known(step: int, job: str, work: Workspace, *, is_averaged: bool = False) -> Known | None:
     """Returns what this job found at a step; None if nothing is there, such as on another machine."""
     try:
         found = documents.read(Known, work.evaluated / f"{step}.json")
     except (FileNotFoundError, UserError):
         return None
-    return found if found.job == job and found.metrics.step == step else None
+    is_same = (found.job, found.metrics.step, found.is_averaged) == (job, step, is_averaged)
+    return found if is_same else None
+
+
+def averages(work: Workspace) -> bool:
+    """Returns whether the training averages its weights, which it does only if it can compare them.
+
+    A cluster does not: one machine alone cannot write the checkpoint of the averaged weights.
+    """
+    settings = work.settings
+    is_evaluated = interval(settings.most_steps, Evaluations(), settings) > 0 and has_photos(work)
+    return settings.ema == "auto" and settings.tf_config is None and is_evaluated
 
 
 class Evaluator:
@@ -106,8 +121,10 @@ class Evaluator:
         """`last` is the last step of the training, which may change."""
         self.trainer = trainer
         self.last = last
-        self.steady_seconds: float | None = None  # of the last evaluation, without compiling the model
+        self.seconds: float | None = None  # that an evaluation takes, without compiling the model
         self.evaluations = evaluations
+        self.weights: Path | None = None  # the averaged weights, if they were the better ones of the last evaluation
+        self.averages = averages(work)
         self.job = job
         self.work = work
 
@@ -133,35 +150,59 @@ class Evaluator:
     def run(self, prefix: Path, seconds_per_step: float) -> None:
         """Evaluates the present weights, which were saved to `prefix`, and adds the result to the evaluations.
 
-        If the job is asked to stop meanwhile, nothing is added: the next run evaluates the checkpoint.
+        In the second half of the training the averaged weights are evaluated, too, and the better result is added. If
+        the job is asked to stop meanwhile, nothing is added: the next run evaluates the checkpoint.
         """
         began = time.monotonic()
+        raw = self.detect(prefix)
+        averaged = self.detect_averaged() if raw and self.averages and 2 * self.trainer.step >= self.last else None
+        if raw is None or signals.requested():
+            logger.info("the evaluation of step %d is put off", self.trainer.step)
+            return
+        metrics = coco.measure(self.dataset, raw, self.trainer.step)
+        row, found = evaluated(metrics), raw
+        if averaged:
+            other = coco.measure(self.dataset, averaged, self.trainer.step)
+            is_better = (other.summary.map or 0.0) > (metrics.summary.map or 0.0)
+            row = dataclasses.replace(
+                evaluated(other if is_better else metrics), raw=metrics.summary.map, averaged=other.summary.map
+            )
+            metrics, found = (other, averaged) if is_better else (metrics, raw)
+        self.weights = self.work.averaged if row.is_averaged else None
+        row = dataclasses.replace(row, seconds=round(time.monotonic() - began, 3))
+        self.add(row, seconds_per_step)
+        if self.trainer.is_exact:
+            self.remember(Known(self.job, metrics, DetectionsDocument.of(found), row.is_averaged))
+
+    def detect(self, prefix: Path) -> list[Detections] | None:
+        """Returns the detections of the present weights, or None if the job is asked to stop meanwhile."""
         timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in self.validation.names]))
         found = []
         for each in display.progress(timer, self.validation.photos, "evaluation"):
             found.append(each)
             if signals.requested():
-                logger.info("the evaluation of step %d is put off", self.trainer.step)
-                return
-        metrics = coco.measure(self.dataset, found, self.trainer.step)
-        row = Evaluated(
-            step=metrics.step,
-            map=metrics.summary.map,
-            map50=metrics.summary.map50,
-            per_label={label: each.ap for label, each in metrics.per_label.items()},
-            seconds=round(time.monotonic() - began, 3),
-        )
+                return None
+        # Half of the evaluations are of averaged weights too.
+        self.seconds = timer.steady_seconds(len(found)) * (1.5 if self.averages else 1)
+        return found
+
+    def detect_averaged(self) -> list[Detections] | None:
+        """Returns the detections of the averaged weights, and leaves them as files in WORK_DIR."""
+        self.work.averaged.parent.mkdir(exist_ok=True)
+        with self.trainer.averaged():
+            self.trainer.save(self.work.averaged)
+            return self.detect(self.work.averaged)
+
+    def add(self, row: Evaluated, seconds_per_step: float) -> None:
+        """Adds an evaluation to the others, and tells whoever wants to know it."""
         settings = self.work.settings
-        self.steady_seconds = timer.steady_seconds(len(found))
         every = interval(self.last, self.evaluations, settings)
         if settings.evaluate_every == "auto" and not self.evaluations.every:
-            every = fitted_interval(self.last, seconds_per_step, self.steady_seconds)
+            every = fitted_interval(self.last, seconds_per_step, self.seconds or 0.0)
         self.evaluations = Evaluations(every, (*self.evaluations.rows, row))
         log(row, self.evaluations)
         write_table(self.evaluations, self.work)
         services.tell_metric("mAP", row.map or 0.0, row.step)
-        if self.trainer.is_exact:
-            self.remember(Known(self.job, metrics, DetectionsDocument.of(found)))
 
     def remember(self, found: Known) -> None:
         """Leaves what was found in WORK_DIR, and removes what is neither of the best nor of the last evaluation."""
@@ -172,6 +213,12 @@ class Evaluator:
         for path in self.work.evaluated.iterdir():
             if path.name not in kept:
                 path.unlink()
+
+
+def evaluated(metrics: Metrics) -> Evaluated:
+    """Returns the row of an evaluation."""
+    per_label = {label: each.ap for label, each in metrics.per_label.items()}
+    return Evaluated(metrics.step, metrics.summary.map, metrics.summary.map50, per_label, 0.0)
 
 
 def has_photos(work: Workspace) -> bool:
@@ -201,6 +248,8 @@ def log(row: Evaluated, evaluations: Evaluations) -> None:
     """Logs an evaluation in one line, whose form jobs/sagemaker.json reads."""
     best = evaluations.best
     words = "the best so far" if best == row else f"the best is that of step {best.step}" if best else "no box to find"
+    if row.is_averaged:
+        words = f"{words}, averaged weights: mAP = {row.raw or 0.0:.4f} without"
     logger.info(
         "evaluation: step = %d, mAP = %.4f, mAP@0.5 = %.4f, %s (%.1f s)",
         row.step,
@@ -214,6 +263,7 @@ def log(row: Evaluated, evaluations: Evaluations) -> None:
 def scalars(row: Evaluated) -> dict[str, float]:
     """Returns TensorBoard's scalars of an evaluation, with its step."""
     values = {"validation/mAP": row.map, "validation/mAP@0.5": row.map50}
+    values |= {"validation/mAP raw weights": row.raw, "validation/mAP averaged weights": row.averaged}
     values |= {f"validation/AP {label}": value for label, value in row.per_label.items()}
     return {"step": row.step, **{name: value for name, value in values.items() if value is not None}}
 
@@ -223,8 +273,9 @@ def write_table(evaluations: Evaluations, work: Workspace) -> None:
     labels = list(dict.fromkeys(label for row in evaluations.rows for label in row.per_label))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["step", "mAP", "mAP@0.5", *(f"AP {label}" for label in labels), "seconds"])
+    writer.writerow(["step", "mAP", "mAP@0.5", *(f"AP {label}" for label in labels), "seconds", *WEIGHTS])
     for row in evaluations.rows:
-        writer.writerow([row.step, row.map, row.map50, *(row.per_label.get(label) for label in labels), row.seconds])
+        values = (row.per_label.get(label) for label in labels)
+        writer.writerow([row.step, row.map, row.map50, *values, row.seconds, row.raw, row.averaged])
     files.write_text(work.table, buffer.getvalue())
     copying.copy_file(work.table, work.results / work.table.name)

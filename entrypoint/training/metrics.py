@@ -48,6 +48,14 @@ class Evaluated:
     map50: float | None  # mAP@0.5
     per_label: dict[str, float | None]  # AP of each label
     seconds: float
+    # mAP of the weights as they are, and of the averaged ones, if both were evaluated. `map` is the higher one.
+    raw: float | None = None
+    averaged: float | None = None
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the averaged weights are better than those as they are."""
+        return (self.averaged or 0.0) > (self.raw or 0.0)
 
 
 @dataclass(frozen=True)

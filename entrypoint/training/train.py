@@ -19,7 +19,7 @@ from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import checkpoints, evaluation, plan, start_checkpoint
-from entrypoint.training.budget import Budget, Costs, Fit, most_steps
+from entrypoint.training.budget import Budget, Costs, Fit
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
 from entrypoint.training.progress import Progress
@@ -41,6 +41,7 @@ class Trained:
 
     step: int  # of the last one
     best: int | None  # of the best evaluation, if its checkpoint is there
+    is_averaged: bool = False  # whether the best checkpoint has averaged weights
 
 
 def run(work: Workspace) -> str:
@@ -70,7 +71,7 @@ def run(work: Workspace) -> str:
     # In a cluster one machine writes the results. An evaluation of this run has written the table already.
     if saved.evaluations.rows and work.is_chief and not work.table.exists():
         evaluation.write_table(saved.evaluations, work)
-    trained = Trained(saved.step, best.step if best else None)
+    trained = Trained(saved.step, best.step if best else None, is_averaged=best is not None and best.is_averaged)
     documents.write(work.trained, trained)
     return files.digest([identity, saved.last_step(work.settings), documents.to_plain(trained)])
 
@@ -113,7 +114,8 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> ch
     """Trains from a checkpoint of this job or from the start checkpoint; returns the last checkpoint."""
     engine, config = loading.load(work)
     began = time.monotonic()
-    trainer = engine.build(config, work.settings, saved.step if saved else 0, repeats(work))
+    step, averages = (saved.step if saved else 0), evaluation.averages(work)
+    trainer = engine.build(config, work.settings, step, repeats(work), averages=averages)
     preparation = time.monotonic() - began
     state = resume(trainer, saved, work)
     trainer.share(identity)
@@ -148,7 +150,7 @@ def identify(work: Workspace) -> str:
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
     settings = work.settings
     # With MAX_MINUTES the learning rate depends on the time. Without it, NUM_STEPS is part of `pipeline`.
-    limits = [settings.max_minutes, most_steps(settings)] if settings.max_minutes else []
+    limits = [settings.max_minutes, settings.most_steps] if settings.max_minutes else []
     return files.digest([settings.seed, settings.precision, settings.oversample, *before, *limits])
 
 
@@ -177,7 +179,8 @@ def last_checkpoint(work: Workspace) -> Path:
 def chosen_checkpoint(work: Workspace) -> Path:
     """Returns the prefix of the checkpoint to evaluate and to export, as KEEP says."""
     trained = load(work)
-    if work.settings.keep == "last" or trained.best is None or trained.best == trained.step:
+    is_last = trained.best == trained.step and not trained.is_averaged
+    if work.settings.keep == "last" or trained.best is None or is_last:
         return last_checkpoint(work)
     return checkpoints.best_prefix(trained.best, work)
 
@@ -290,7 +293,7 @@ class Training:
 
     def costs(self) -> Costs:
         """Returns how long the parts of the job take, as far as this is known."""
-        self.budget.evaluation = self.evaluator.steady_seconds
+        self.budget.evaluation = self.evaluator.seconds
         return self.budget.costs(self.batch, self.evaluator.validation.photos)
 
     def is_to_be_fitted(self) -> bool:
@@ -345,7 +348,7 @@ class Training:
             seconds=round(self.budget.used, 3) if self.work.settings.max_minutes else 0.0,
         )
         began = time.monotonic()
-        checkpoints.adopt(self.state, self.identity, self.work)
+        checkpoints.adopt(self.state, self.identity, self.work, self.evaluator.weights)
         self.saved_at = time.monotonic()
         self.budget.checkpoint = written + self.saved_at - began
         logger.info("checkpoint saved at step %d", saved.step)

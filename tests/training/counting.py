@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ class CountingTrainer:
         self.value = tf.Variable(0)
         self.checkpoint = tf.train.Checkpoint(value=self.value)
         self.stopped_in = stopped_in
+        self.is_averaged = False
 
     @property
     def step(self) -> int:
@@ -48,6 +50,12 @@ class CountingTrainer:
         if self.step == self.stopped_in:
             signal.raise_signal(signal.SIGTERM)
         return [{LOSS: 1.0, "learning_rate": 0.1}] * steps
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self.is_averaged = True
+        yield
+        self.is_averaged = False
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
         raise NotImplementedError

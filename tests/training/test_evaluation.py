@@ -100,7 +100,8 @@ def test_table_has_a_row_for_each_evaluation(tmp_path: Path) -> None:
     work = Workspace(make_settings(tmp_path))
     work.root.mkdir()
     evaluation.write_table(evaluations(0.25, None), work)
-    lines = ["step,mAP,mAP@0.5,AP cat,seconds", "10,0.25,0.25,0.25,1.0", "20,,,,1.0", ""]
+    lines = ["step,mAP,mAP@0.5,AP cat,seconds,mAP raw weights,mAP averaged weights"]
+    lines += ["10,0.25,0.25,0.25,1.0,,", "20,,,,1.0,,", ""]
     assert (work.results / "metrics.csv").read_text() == "\n".join(lines)
 
 

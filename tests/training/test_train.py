@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class EvaluatedTrainer(CountingTrainer):
         self.found_at = found_at
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
-        assert prefix.name == f"ckpt-{self.step}"
+        assert prefix.name == ("weights" if self.is_averaged else f"ckpt-{self.step}")
         assert prefix.with_name(f"{prefix.name}.index").exists()
         assert [Path(path).name for path in records] == ["validation-00000-of-00001.tfrecord"]
         score = 0.9 if self.step == self.found_at else 0.0
@@ -162,6 +163,75 @@ def test_training_ends_early_and_keeps_the_best_checkpoint(tmp_path: Path) -> No
     # Whoever goes on from there has ended, too.
     again = to_end(trainer, work, state)
     assert (again.step, trainer.step) == (20, 20)
+
+
+class AveragedTrainer(EvaluatedTrainer):
+    """A trainer whose averaged weights find the box, except at one step, at which the present ones do."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        with super().averaged():
+            self.value.assign_add(1000)
+            yield
+            self.value.assign_sub(1000)
+
+    @property
+    def step(self) -> int:
+        return super().step % 1000
+
+    def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:  # noqa: ARG002
+        score = 0.9 if self.is_averaged != (self.step == self.found_at) else 0.0
+        yield Detections("a.png", 30, 40, np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([1]), np.array([score]))
+
+
+def value_in(prefix: Path) -> int:
+    return int(tf.train.load_checkpoint(str(prefix)).get_tensor("value/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def test_averaged_weights_are_kept_where_they_are_better(tmp_path: Path) -> None:
+    """They are evaluated in the second half of the training."""
+    work = evaluated_work(tmp_path, num_steps=50, evaluate_every=10)
+    state = to_end(AveragedTrainer(found_at=50), work)
+    rows = [(row.step, row.map, row.raw, row.averaged) for row in state.evaluations.rows]
+    one = pytest.approx(1)
+    assert rows == [(10, 0, None, None), (20, 0, None, None), (30, one, 0, one), (40, one, 0, one), (50, one, one, 0)]
+    best = state.evaluations.best
+    assert best is not None
+    assert (best.step, best.is_averaged) == (50, False)
+    assert value_in(checkpoints.best_prefix(50, work)) == 50
+
+    (tmp_path / "earlier").mkdir()
+    earlier = evaluated_work(tmp_path / "earlier", num_steps=40, evaluate_every=10)
+    state = to_end(AveragedTrainer(found_at=0), earlier)
+    best = state.evaluations.best
+    assert best is not None
+    assert (best.step, best.is_averaged) == (40, True)
+    assert value_in(checkpoints.best_prefix(40, earlier)) == 1040
+    assert value_in(state.prefix) == 40
+    # The last checkpoint is of the same step, and has other weights.
+    documents.write(earlier.trained, train.Trained(40, 40, is_averaged=True))
+    assert train.chosen_checkpoint(earlier) == checkpoints.best_prefix(40, earlier)
+    assert evaluation.known(40, "identity", earlier) is None
+    known = evaluation.known(40, "identity", earlier, is_averaged=True)
+    assert known is not None
+    assert known.metrics.summary.map == one
+    table = (tmp_path / "earlier" / "results" / "metrics.csv").read_text().splitlines()
+    assert table[0].endswith(",seconds,mAP raw weights,mAP averaged weights")
+    assert [line.split(",")[-2:] for line in table[1:3]] == [["", ""], ["0.0", table[2].split(",")[1]]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ema": "off"},
+        {"evaluate_every": 0},
+        {"num_steps": 99, "evaluate_every": "auto"},
+        {"tf_config": {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}},
+    ],
+)
+def test_weights_are_averaged_only_if_they_can_be_compared(tmp_path: Path, values: dict[str, Any]) -> None:
+    assert evaluation.averages(evaluated_work(tmp_path, num_steps=100))
+    assert not evaluation.averages(evaluated_work(tmp_path, **{"num_steps": 100, **values}))
 
 
 def test_evaluation_that_a_stop_cuts_off_is_made_by_the_next_run(tmp_path: Path) -> None:

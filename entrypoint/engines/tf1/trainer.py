@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
-from entrypoint.engines.shared import gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared import averaging, gradients, patches, refusals, schedules, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -29,12 +30,12 @@ logger = logging.getLogger("job")
 class Trainer:
     """A model in training: its graph, and the session that holds its weights, its optimizer and its step."""
 
-    def __init__(self, config: Any, seed: int) -> None:
+    def __init__(self, config: Any, seed: int, *, averages: bool = False) -> None:
         self.config = config
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.set_random_seed(seed)
-            self._build()
+            self._build(averages=averages)
             self.saver = tf.train.Saver(max_to_keep=None)
             self.session = tf.Session()
             self.session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
@@ -42,7 +43,7 @@ class Trainer:
         self.detector: Detector | None = None
         self.run_step = self.session.make_callable(self.row)
 
-    def _build(self) -> None:
+    def _build(self, *, averages: bool) -> None:
         """Builds input, losses and gradient descent. `row` runs a step and returns its losses and its learning rate."""
         train = self.config.train_config
         self.global_step = tf.train.get_or_create_global_step()
@@ -64,9 +65,22 @@ class Trainer:
         row = tf.stack([*losses.values(), tf.cast(rate, tf.float32)])
         # The losses and the rate are read before the step changes the variables that they depend on.
         with tf.control_dependencies([row]):
-            descent = descend(optimizer, losses[LOSS], train, self.global_step)
-        with tf.control_dependencies([descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]):
+            self.trained = gradients.to_train(tf.trainable_variables(), train)
+            descent = descend(optimizer, losses[LOSS], self.trained, train, self.global_step)
+        self.averages: dict[Any, Any] = {}  # weight -> its average
+        ends = [descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+        if averages:
+            with tf.control_dependencies([descent]):
+                ends.append(self._average())
+        with tf.control_dependencies(ends):
             self.row = tf.identity(row)
+
+    def _average(self) -> Any:
+        """Returns an operation that moves the averages towards the present weights."""
+        average = tf.train.ExponentialMovingAverage(averaging.DECAY, num_updates=self.global_step)
+        moved = average.apply(self.trained)
+        self.averages = {each.ref(): average.average(each) for each in self.trained}
+        return moved
 
     @property
     def step(self) -> int:
@@ -101,11 +115,46 @@ class Trainer:
         missing = [name for name in self.variables if name not in filled]
         result = Restored(sorted(filled), sorted(missing))
         report(result, {name for name in self.variables if "FeatureExtractor/" in name}, prefix)
+        self._begin_averages()
         return result
 
     def restore(self, prefix: Path) -> None:
-        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""
-        models.restore(self.session, self.saver, prefix)
+        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing.
+
+        If the checkpoint has no averages, they begin with its weights.
+        """
+        has_averages = any(
+            name.endswith("/ExponentialMovingAverage") for name, _ in tf.train.list_variables(str(prefix))
+        )
+        names = {each.op.name for each in self.averages.values()}
+        with self.graph.as_default():
+            others = tf.train.Saver([each for each in tf.global_variables() if each.op.name not in names])
+        models.restore(self.session, self.saver if has_averages or not names else others, prefix)
+        if not has_averages:
+            self._begin_averages()
+
+    def _begin_averages(self) -> None:
+        """Makes the present weights the average."""
+        for weight, value in zip(
+            self.averages, self.session.run([each.deref() for each in self.averages]), strict=True
+        ):
+            self.averages[weight].load(value, self.session)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the averaged weights in the place of the present ones while the block runs.
+
+        The averages of batch norm stay: they follow the present weights.
+        """
+        weights = [each.deref() for each in self.averages]
+        present, found = self.session.run([weights, list(self.averages.values())])
+        for weight, value in zip(weights, found, strict=True):
+            weight.load(value, self.session)
+        try:
+            yield
+        finally:
+            for weight, value in zip(weights, present, strict=True):
+                weight.load(value, self.session)
 
     def share(self, identity: str) -> None:
         """Does nothing: slim models train on one machine, and `build` refuses a cluster."""
@@ -146,10 +195,13 @@ def rehearse(config: Any) -> None:
         optimizer_builder.build(config.train_config.optimizer, global_step=tf.train.get_or_create_global_step())
 
 
-def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
+def build(
+    config: Any, settings: Settings, step: int, repeats: list[float] | None, *, averages: bool = False
+) -> Trainer:
     """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
     `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
+    `averages` is whether the trainer averages its weights.
 
     Raises:
         UserError: the model cannot be built, or TF_CONFIG is set.
@@ -160,14 +212,10 @@ def build(config: Any, settings: Settings, step: int, repeats: list[float] | Non
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
     with patches.repeated_reading(repeats):
-        return Trainer(config, settings.seed + step)
+        return Trainer(config, settings.seed + step, averages=averages)
 
 
-def descend(optimizer: Any, loss: Any, train: Any, step: Any) -> Any:
-    """Returns an operation that runs one step of gradient descent and adds one to the step.
-
-    It changes only the variables that the train_config lets train.
-    """
-    variables = gradients.to_train(tf.trainable_variables(), train)
+def descend(optimizer: Any, loss: Any, variables: list[Any], train: Any, step: Any) -> Any:
+    """Returns an operation that runs one step of gradient descent on the variables and adds one to the step."""
     found = [gradient for gradient, _ in optimizer.compute_gradients(loss, variables)]
     return optimizer.apply_gradients(gradients.adjust(found, variables, train), global_step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.engines.shared import distribution, gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared import averaging, distribution, gradients, patches, refusals, schedules, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -25,7 +26,14 @@ class Trainer:
     """A model in training: its weights, its optimizer and its step, on every replica of the strategy."""
 
     def __init__(
-        self, config: Any, seed: int, strategy: Any, policy: str = "float32", repeats: list[float] | None = None
+        self,
+        config: Any,
+        seed: int,
+        strategy: Any,
+        policy: str = "float32",
+        repeats: list[float] | None = None,
+        *,
+        averages: bool = False,
     ) -> None:
         refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
@@ -35,15 +43,16 @@ class Trainer:
         self.repeats = repeats
         self.policy = policy
         with strategy.scope():
-            self._make_variables()
-        self.checkpoint = tf.train.Checkpoint(step=self.global_step, model=self.model, optimizer=self.optimizer)
+            self._make_variables(averages=averages)
+        parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
+        self.checkpoint = tf.train.Checkpoint(**parts, **({"averages": self.averages} if averages else {}))
         # Upstream's exporters restore a save_counter, and TensorFlow creates it only when it is accessed.
         self.checkpoint.save_counter.assign(0)
         self.names: tuple[str, ...] = ()
         self.batches: Iterator[Any] | None = None
         self.detector: Detector | None = None
 
-    def _make_variables(self) -> None:
+    def _make_variables(self, *, averages: bool) -> None:
         """Creates weights, optimizer and step, with the same values on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
         self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
@@ -56,6 +65,8 @@ class Trainer:
         self.learning_rate = rate if callable(rate) else lambda: rate
         # `restore` would not fill optimizer slots that do not exist yet.
         self.optimizer._create_all_weights(self.model.trainable_variables)
+        trained = self.trained if averages else []
+        self.averages = [tf.Variable(tf.convert_to_tensor(each), trainable=False, name="average") for each in trained]
 
     @property
     def step(self) -> int:
@@ -69,18 +80,51 @@ class Trainer:
 
     def start_from(self, prefix: str) -> Restored:
         """Fills the weights with a checkpoint of the zoo."""
-        return models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
+        restored = models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
+        self._begin_averages()
+        return restored
+
+    def _begin_averages(self) -> None:
+        """Makes the present weights the average."""
+        for average, weight in zip(self.averages, self.trained, strict=bool(self.averages)):
+            average.assign(weight)
 
     def restore(self, prefix: Path) -> None:
-        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""
+        """Restores a checkpoint that `save` wrote; raises JobError if a value is missing.
+
+        If the checkpoint has no averages, they begin with its weights.
+        """
         try:
-            self.checkpoint.restore(str(prefix)).assert_consumed()
+            names = dict(tf.train.list_variables(str(prefix)))
+            parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
+            has_averages = any(name.startswith("averages/") for name in names)
+            checkpoint = self.checkpoint if has_averages else tf.train.Checkpoint(**parts)
+            status = checkpoint.restore(str(prefix))
+            status.expect_partial()
+            status.assert_existing_objects_matched()
+            if not has_averages:
+                self._begin_averages()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise JobError(f"the checkpoint {prefix} does not belong to this job: {error}") from None
 
     def save(self, prefix: Path) -> None:
         """Writes weights, optimizer and step as PREFIX.index and PREFIX.data-*."""
         self.checkpoint.write(str(prefix))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the averaged weights in the place of the present ones while the block runs.
+
+        The averages of batch norm stay: they follow the present weights.
+        """
+        present = [each.numpy() for each in self.trained]
+        for weight, average in zip(self.trained, self.averages, strict=True):
+            weight.assign(average)
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.trained, present, strict=True):
+                weight.assign(value)
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:  # noqa: ARG002
         """Yields the detections of the present weights on every photo of the records, always the same ones."""
@@ -100,7 +144,7 @@ class Trainer:
         if distribution.total(self.strategy, number) != number * self.strategy.num_replicas_in_sync:
             raise JobError("the machines of the cluster have different photos or settings: give all of them the same")
         weights = [variable for _, variable in models.named_variables(self.model)]
-        variables = [self.global_step, *weights, *self.optimizer.variables()]
+        variables = [self.global_step, *weights, *self.optimizer.variables(), *self.averages]
         for variable, value in zip(variables, distribution.from_chief(self.strategy, variables), strict=True):
             variable.assign(value)
 
@@ -134,7 +178,15 @@ class Trainer:
             row = self.strategy.run(self._descend, args=next(batches))
             rows = rows.write(index, self.strategy.reduce("mean", row, axis=None))
             self.global_step.assign_add(1)
+            self._average()
         return rows.stack()
+
+    @tf.autograph.experimental.do_not_convert
+    def _average(self) -> None:
+        """Moves the averages towards the present weights, on each device."""
+        share = averaging.rate(self.global_step)
+        for average, weight in zip(self.averages, self.trained, strict=bool(self.averages)):
+            self.strategy.extended.update(average, averaging.move, args=(weight, share))
 
     @tf.autograph.experimental.do_not_convert
     def _descend(self, features: dict[str, Any], labels: dict[str, Any]) -> Any:
@@ -178,14 +230,17 @@ def rehearse(config: Any) -> None:
     tf.keras.backend.clear_session()
 
 
-def build(config: Any, settings: Settings, step: int, repeats: list[float] | None) -> Trainer:
+def build(
+    config: Any, settings: Settings, step: int, repeats: list[float] | None, *, averages: bool = False
+) -> Trainer:
     """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
     `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
+    `averages` is whether the trainer averages its weights.
     """
     refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
     strategy = distribution.strategy_for(settings.tf_config)
-    return Trainer(config, settings.seed + step, strategy, machine.policy(settings), repeats)
+    return Trainer(config, settings.seed + step, strategy, machine.policy(settings), repeats, averages=averages)
 
 
 def refuse_few_files(config: Any, machines: int) -> None:
