@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -118,6 +119,8 @@ def test_killed_job_resumes_at_the_same_step(settings: dict[str, Any], tmp_path:
     config = tmp_path / "published.config"
     config.write_text(pipeline_config.write(published.config(SSD)))
     settings |= {"PIPELINE_CONFIG": config, "CHECKPOINT": "none", "CHECKPOINT_SECONDS": 0, "EXPORTS": "saved_model"}
+    # The only evaluation is that of the end, and the averages are evaluated, too.
+    settings |= {"EVALUATE_EVERY": 8}
     process = start_job("8", **settings)
     log = read_until(process, lambda line: "checkpoint saved at step 2" in line)
     process.kill()
@@ -133,6 +136,20 @@ def test_killed_job_resumes_at_the_same_step(settings: dict[str, Any], tmp_path:
     assert "CACLI" not in log
     history = json.loads((tmp_path / "results/checkpoint/ckpt-8.json").read_text())["history"]
     assert [point["step"] for point in history] == list(range(1, 9))
+    (row,) = csv.DictReader((tmp_path / "results/metrics.csv").open())
+    assert float(row["mAP"]) == max(float(row["mAP raw weights"]), float(row["mAP averaged weights"]))
+    check_averages(tmp_path / "results", is_averaged=float(row["mAP averaged weights"]) > float(row["mAP raw weights"]))
+
+
+def check_averages(results: Path, *, is_averaged: bool) -> None:
+    """The last checkpoint has weights and their averages; the best one has those as weights that were better."""
+    last, best = (dict(values(results / "checkpoint" / name)) for name in ("ckpt-8", "best-8"))
+    averages = {name: value for name, value in last.items() if name.endswith("/ExponentialMovingAverage")}
+    assert len(averages) > 100
+    for name, average in averages.items():
+        weight = name.removesuffix("/ExponentialMovingAverage")
+        np.testing.assert_array_equal(best[weight], average if is_averaged else last[weight])
+    assert any(np.any(last[name.rpartition("/")[0]] != average) for name, average in averages.items())
 
 
 def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: dict[str, Any], tmp_path: Path) -> None:

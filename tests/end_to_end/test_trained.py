@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -102,6 +103,26 @@ def test_tensorboard_has_every_step(trained: Demo) -> None:
     events.Reload()
     for name in ("Loss/total_loss", "learning_rate"):
         assert [event.step for event in events.Scalars(name)] == list(range(1, STEPS + 1))
+
+
+def test_averaged_weights_are_evaluated_in_the_second_half_and_the_better_ones_are_kept(trained: Demo) -> None:
+    import tensorflow as tf
+
+    rows = list(csv.DictReader((trained.results / "metrics.csv").open()))
+    halves = [[row for row in rows if (2 * int(row["step"]) >= STEPS) == is_second] for is_second in (False, True)]
+    assert halves[0]
+    assert not any(row["mAP averaged weights"] for row in halves[0])
+    for row in halves[1]:
+        assert float(row["mAP"]) == max(float(row["mAP raw weights"]), float(row["mAP averaged weights"]))
+        assert 0 < abs(float(row["mAP raw weights"]) - float(row["mAP averaged weights"])) < 0.2
+    best = max(rows, key=lambda row: (float(row["mAP"]), int(row["step"])))
+    assert int(best["step"]) == trained.json("metrics.json")["step"]
+    reader = tf.train.load_checkpoint(str(trained.results / "checkpoint" / f"best-{best['step']}"))
+    weights = {tuple(reader.get_tensor(f"averages/{index}/.ATTRIBUTES/VARIABLE_VALUE").ravel()[:9]) for index in (0, 9)}
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("model/") and "OPT" not in name]
+    same = weights & {tuple(reader.get_tensor(name).ravel()[:9]) for name in names}
+    is_averaged = best["mAP averaged weights"] and float(best["mAP averaged weights"]) > float(best["mAP raw weights"])
+    assert same == (weights if is_averaged else set())
 
 
 def test_what_was_repaired_is_told(trained: Demo) -> None:

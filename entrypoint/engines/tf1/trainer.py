@@ -67,8 +67,8 @@ class Trainer:
         with tf.control_dependencies([row]):
             self.trained = gradients.to_train(tf.trainable_variables(), train)
             descent = descend(optimizer, losses[LOSS], self.trained, train, self.global_step)
-        self.averages: dict[Any, Any] = {}  # weight -> its average
         ends = [descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+        self.averages: list[Any] = []
         if averages:
             with tf.control_dependencies([descent]):
                 ends.append(self._average())
@@ -79,7 +79,13 @@ class Trainer:
         """Returns an operation that moves the averages towards the present weights."""
         average = tf.train.ExponentialMovingAverage(averaging.DECAY, num_updates=self.global_step)
         moved = average.apply(self.trained)
-        self.averages = {each.ref(): average.average(each) for each in self.trained}
+        self.averages = [average.average(each) for each in self.trained]
+        # Operations on all weights at once: each that is run for the first time costs TensorFlow a third of a second.
+        self.values = [tf.placeholder(each.dtype.base_dtype, each.shape) for each in self.trained]
+        self.assign_weights, self.assign_averages = (
+            tf.group(*(each.assign(value) for each, value in zip(variables, self.values, strict=True)))
+            for variables in (self.trained, self.averages)
+        )
         return moved
 
     @property
@@ -123,22 +129,25 @@ class Trainer:
 
         If the checkpoint has no averages, they begin with its weights.
         """
-        has_averages = any(
-            name.endswith("/ExponentialMovingAverage") for name, _ in tf.train.list_variables(str(prefix))
-        )
-        names = {each.op.name for each in self.averages.values()}
+        names = {name for name, _ in tf.train.list_variables(str(prefix))}
+        has_averages = all(each.op.name in names for each in self.averages)
+        if has_averages:
+            models.restore(self.session, self.saver, prefix)
+            return
         with self.graph.as_default():
-            others = tf.train.Saver([each for each in tf.global_variables() if each.op.name not in names])
-        models.restore(self.session, self.saver if has_averages or not names else others, prefix)
-        if not has_averages:
-            self._begin_averages()
+            averages = {each.ref() for each in self.averages}
+            others = tf.train.Saver([each for each in tf.global_variables() if each.ref() not in averages])
+        models.restore(self.session, others, prefix)
+        self._begin_averages()
 
     def _begin_averages(self) -> None:
         """Makes the present weights the average."""
-        for weight, value in zip(
-            self.averages, self.session.run([each.deref() for each in self.averages]), strict=True
-        ):
-            self.averages[weight].load(value, self.session)
+        if self.averages:
+            self._fill(self.assign_averages, self.session.run(self.trained))
+
+    def _fill(self, assign: Any, values: list[Any]) -> None:
+        """Runs an operation that assigns a value to each weight, or to each average."""
+        self.session.run(assign, dict(zip(self.values, values, strict=True)))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -146,15 +155,12 @@ class Trainer:
 
         The averages of batch norm stay: they follow the present weights.
         """
-        weights = [each.deref() for each in self.averages]
-        present, found = self.session.run([weights, list(self.averages.values())])
-        for weight, value in zip(weights, found, strict=True):
-            weight.load(value, self.session)
+        present, averages = self.session.run([self.trained, self.averages])
+        self._fill(self.assign_weights, averages)
         try:
             yield
         finally:
-            for weight, value in zip(weights, present, strict=True):
-                weight.load(value, self.session)
+            self._fill(self.assign_weights, present)
 
     def share(self, identity: str) -> None:
         """Does nothing: slim models train on one machine, and `build` refuses a cluster."""
