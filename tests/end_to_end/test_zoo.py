@@ -12,7 +12,6 @@ from tests.zoo import sweep
 MODELS = (
     "centernet_resnet50_v2_512x512",
     "faster_rcnn_resnet50_v1_640x640",
-    "rfcn_resnet101_coco",
     "ssd_mobilenet_v1_0.75_depth_quantized_coco",
 )
 

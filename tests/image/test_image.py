@@ -63,9 +63,9 @@ def test_bucket_that_cannot_be_written_is_a_named_error(image: str, bucket: Path
 
 
 def test_stopped_container_is_resumed_by_the_next(image: str, name: str, bucket: Path) -> None:
-    process = start(image, name, *SMOKE, f"--volume={bucket}:/data", "400")
+    process = start(image, name, *SMOKE, f"--volume={bucket}:/data", "99")
     stopped = stop_in_training(process, name, bucket / "results" / "checkpoint", seconds=60)
-    result = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "400")
+    result = run(image, *SMOKE, f"--volume={bucket}:/data", "--", "99")
     assert f"resumed at step {stopped}" in result.stdout
     assert is_finished(bucket / "results")
 

@@ -65,7 +65,7 @@ class SageMaker:
 
 
 def test_sagemaker_s_contract(image: str, name: str, opened: Path, bucket: Path) -> None:
-    service = SageMaker(opened / "ml", bucket, num_steps="400")
+    service = SageMaker(opened / "ml", bucket, num_steps="99")
     process = start(image, name, *service.options, "train")
     # It stops a job, also a spot instance's, with SIGTERM and waits for two minutes.
     stopped = stop_in_training(process, name, service.root / "checkpoints", seconds=120)

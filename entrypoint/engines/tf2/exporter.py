@@ -32,7 +32,8 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
     model = models.load_trained(config, str(checkpoint))
     function = exporter_lib_v2.DetectionFromImageModule(model).__call__
     exported = Exported({"__call__": function}, model)
-    tf.saved_model.save(exported, str(folder), signatures=function.get_concrete_function())
+    # Not a concrete function: TensorFlow would trace the model once more while it saves it.
+    tf.saved_model.save(exported, str(folder), signatures=function)
 
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
