@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-beam test-jobs test-image \
-  test-zoo test-upstream benchmark-conversion benchmark-parity benchmark-learning lint format sdists lock audit size image \
+  test-zoo test-upstream benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging lint format sdists lock audit size image \
   training-zip clean
 
 PYTHON ?= python3
@@ -106,6 +106,8 @@ benchmark-conversion: install-dev
 	.venv/bin/python -m benchmarks.conversion
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
+benchmark-averaging: install-dev
+	.venv/bin/python -m benchmarks.averaging '$(BUCKET)'
 
 PYTHON3_10 ?= python3.10
 .tensorflow-gpu-venv/installed: requirements-tensorflow-gpu.txt $(SDISTS)

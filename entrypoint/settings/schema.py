@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         "best",
         description="checkpoint that is exported: the `best` of the evaluations by mAP, or the `last`",
     )
+    augment: Literal["none", "light", "default", "strong"] | None = Field(
+        None,
+        description="augmentation of the photos: `none`, `light`, `default`, `strong`, which are lists of operations. "
+        "Default: that of the pipeline.config. In any case no photo is mirrored if a label tells left from right",
+    )
     ema: Literal["auto", "off"] = Field(
         "auto",
         description="`auto` averages the weights over the steps, evaluates the averaged weights too in the second half "

@@ -16,7 +16,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import schedule, start_checkpoint
+from entrypoint.training import augmentation, schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
 from entrypoint.training.start_checkpoint import Start
@@ -61,6 +61,7 @@ def run(work: Workspace) -> str:
     inject_threshold(config, changes)
     inject_precision(config, changes)
     train = config.train_config
+    augmentation.inject(train, work.settings.augment, records.load(work).labels, changes)
     archive = catalogue.find(work.settings.model).archive if is_published else None
     schedule.inject(train, work.settings, archive, changes)
     inject_padding(config, changes)
