@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,19 @@ class Converted:
     example: bytes | None  # None if the photo cannot be used, or if the example is not needed
     skipped: str | None  # why the photo cannot be used, otherwise None
     photo: images.Facts | None  # the facts about the photo, None if it cannot be used
+
+
+def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields the photos with these keys out of files of records, as they are trained on."""
+    import tensorflow as tf
+
+    for path in records:
+        # Unlike a tf.data.Dataset, this iterator needs no session, in either mode of TensorFlow.
+        for serialized in tf.compat.v1.io.tf_record_iterator(path):
+            features = tf.train.Example.FromString(serialized).features.feature
+            key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
+            if key in keys:
+                yield key, features["image/encoded"].bytes_list.value[0]
 
 
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:

@@ -1,12 +1,11 @@
 """report.html: one self-contained page about the data, the training, the metrics and the model's detections."""
 
 import io
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from entrypoint import workspace
-from entrypoint.data import annotations, quality, records
+from entrypoint.data import annotations, examples, quality, records
 from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
@@ -206,22 +205,8 @@ def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
     The model is trained by then, and must not be lost because a credential has expired since.
     """
     if work.settings.records_dir:
-        return dict(out_of_records(keys, work))
-
+        return dict(examples.photos_in(sorted(map(str, work.records.glob("*.tfrecord"))), keys))
     return read_photos(keys, work.settings)
-
-
-def out_of_records(keys: set[str], work: Workspace) -> Iterator[tuple[str, bytes]]:
-    """Yields the same photos from the records, for a job that was given records and no bucket."""
-    import tensorflow as tf
-
-    for path in sorted(work.records.glob("*.tfrecord")):
-        # Unlike a tf.data.Dataset, this iterator needs no session, in either mode of TensorFlow.
-        for serialized in tf.compat.v1.io.tf_record_iterator(str(path)):
-            features = tf.train.Example.FromString(serialized).features.feature
-            key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
-            if key in keys:
-                yield key, features["image/encoded"].bytes_list.value[0]
 
 
 def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:

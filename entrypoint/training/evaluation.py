@@ -28,6 +28,7 @@ from entrypoint.system import copying, display, documents, files, signals
 from entrypoint.system.errors import UserError
 from entrypoint.training import coco
 from entrypoint.training.metrics import Evaluated, Evaluations, Metrics
+from entrypoint.training.pictures import Pictures
 from entrypoint.training.shown import DetectionsDocument
 from entrypoint.workspace import Workspace
 
@@ -125,6 +126,7 @@ class Evaluator:
         self.evaluations = evaluations
         self.weights: Path | None = None  # the averaged weights, if they were the better ones of the last evaluation
         self.averages = averages(work)
+        self.drawn: list[bytes] = []  # photos with the boxes of the last evaluation, as JPEGs
         self.job = job
         self.work = work
 
@@ -137,6 +139,16 @@ class Evaluator:
     def dataset(self) -> Dataset:
         """The photos with their boxes."""
         return load_dataset(self.work)
+
+    @property
+    def records(self) -> list[str]:
+        """The paths of the records of the validation photos."""
+        return [str(self.work.records / name) for name in self.validation.names]
+
+    @functools.cached_property
+    def pictures(self) -> Pictures:
+        """The photos that are shown with their boxes."""
+        return Pictures(self.records, self.dataset)
 
     def is_due(self) -> bool:
         """Returns whether the present weights are to be evaluated. Only the chief of a cluster evaluates."""
@@ -168,6 +180,7 @@ class Evaluator:
                 evaluated(other if is_better else metrics), raw=metrics.summary.map, averaged=other.summary.map
             )
             metrics, found = (other, averaged) if is_better else (metrics, raw)
+        self.drawn = self.pictures.draw(found)
         self.weights = self.work.averaged if row.is_averaged else None
         row = dataclasses.replace(row, seconds=round(time.monotonic() - began, 3))
         self.add(row, seconds_per_step)
@@ -176,7 +189,7 @@ class Evaluator:
 
     def detect(self, prefix: Path) -> list[Detections] | None:
         """Returns the detections of the present weights, or None if the job is asked to stop meanwhile."""
-        timer = Timer(self.trainer.detect(prefix, [str(self.work.records / name) for name in self.validation.names]))
+        timer = Timer(self.trainer.detect(prefix, self.records))
         found = []
         for each in display.progress(timer, self.validation.photos, "evaluation"):
             found.append(each)

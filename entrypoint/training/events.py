@@ -1,9 +1,10 @@
-"""TensorBoard's scalars: written to local files, and published with every checkpoint."""
+"""TensorBoard's scalars and pictures: written to local files, and published with every checkpoint."""
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class Events:
             event = tf.compat.v1.Event(wall_time=time.time(), step=int(point["step"]))
             event.summary.value.extend(values)
             self.writer.write(event.SerializeToString())
+        self.writer.flush()
+
+    def write_pictures(self, step: int, pictures: Sequence[bytes]) -> None:
+        """Writes validation photos with their boxes, as JPEGs."""
+        import tensorflow as tf
+
+        event = tf.compat.v1.Event(wall_time=time.time(), step=step)
+        for index, encoded in enumerate(pictures):
+            # The size is that in the JPEG. TensorBoard shows an image of another form than PNG, too.
+            image = tf.compat.v1.Summary.Image(encoded_image_string=encoded, colorspace=3)
+            event.summary.value.add(tag=f"validation/photo {index + 1}", image=image)
+        self.writer.write(event.SerializeToString())
         self.writer.flush()
 
 

@@ -337,8 +337,10 @@ class Training:
         written = time.monotonic() - began
         if self.evaluator.is_due() and not signals.requested():
             self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
-            rows = self.evaluator.evaluations.rows
-            self.events.write([evaluation.scalars(row) for row in rows if row.step == saved.step])
+            row = next((row for row in self.evaluator.evaluations.rows if row.step == saved.step), None)
+            if row:
+                self.events.write([evaluation.scalars(row)])
+                self.events.write_pictures(row.step, self.evaluator.drawn)
         self.refit()
         self.state = dataclasses.replace(
             saved,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from entrypoint.data import records
 from entrypoint.data.annotations import Dataset, LabelledImage
@@ -35,11 +37,15 @@ class Told:
     def __init__(self, stopped_at: int = 0) -> None:
         self.steps: list[float] = []
         self.stopped_at = stopped_at
+        self.pictures: dict[int, list[bytes]] = {}
 
     def write(self, points: list[dict[str, float]]) -> None:
         self.steps += [point["step"] for point in points]
         if self.stopped_at in self.steps:
             signal.raise_signal(signal.SIGTERM)
+
+    def write_pictures(self, step: int, pictures: list[bytes]) -> None:
+        self.pictures[step] = pictures
 
 
 def to_end(
@@ -129,6 +135,16 @@ class EvaluatedTrainer(CountingTrainer):
         yield Detections("a.png", 30, 40, np.array([[0.25, 0.25, 0.5, 0.75]]), np.array([1]), np.array([score]))
 
 
+def write_record(path: Path) -> None:
+    """Writes the only validation photo, a black one."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, "PNG")
+    values = {"image/source_id": b"a.png", "image/encoded": buffer.getvalue()}
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
 def evaluated_work(folder: Path, **settings: Any) -> Workspace:
     """What the steps before leave: one photo with one box, kept for validation."""
     work = Workspace(make_settings(folder, **settings))
@@ -140,6 +156,7 @@ def evaluated_work(folder: Path, **settings: Any) -> Workspace:
     train_part = dataclasses.replace(part, shards=(records.Shard("train-00000-of-00001.tfrecord"),))
     splits = {"train": train_part, "validation": part}
     work.records.mkdir(exist_ok=True)
+    write_record(work.records / part.names[0])
     manifest = records.RecordsManifest(("cat",), splits, {}, {}, quality, "None", 1)
     documents.write(records.manifest_in(work.records), manifest)
     documents.write(work.plan, Plan("x.config", "tf2", work.settings.num_steps, 4, 0.1, ()))
@@ -149,8 +166,9 @@ def evaluated_work(folder: Path, **settings: Any) -> Workspace:
 def test_training_ends_early_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
     work = evaluated_work(tmp_path, num_steps=50, evaluate_every=5, early_stopping=2)
     trainer = EvaluatedTrainer(found_at=10)
-    state = to_end(trainer, work)
-    assert [row.step for row in state.evaluations.rows] == [5, 10, 15, 20]
+    told = Told()
+    state = to_end(trainer, work, told=told)
+    assert [row.step for row in state.evaluations.rows] == [5, 10, 15, 20] == list(told.pictures)
     assert state.evaluations.best is not None
     assert (state.step, state.evaluations.best.step) == (20, 10)
     assert saved_in(tmp_path) == [15, 20]
