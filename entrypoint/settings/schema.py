@@ -189,6 +189,12 @@ class Settings(BaseSettings):
         description="augmentation of the photos: `none`, `light`, `default`, `strong`, which are lists of operations. "
         "Default: that of the pipeline.config. In any case no photo is mirrored if a label tells left from right",
     )
+    resume: Literal["auto", "never"] = Field(
+        "auto",
+        description="`auto` goes on from the newest checkpoint of this training, also with more `NUM_STEPS`, and "
+        "stops if it would replace one of a training with other settings that has not ended; `never` starts over, at "
+        "every start",
+    )
     ema: Literal["auto", "off"] = Field(
         "auto",
         description="`auto` averages the weights over the steps, evaluates the averaged weights too in the second half "

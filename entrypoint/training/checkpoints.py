@@ -50,6 +50,8 @@ class Manifest:
     evaluations: Evaluations = field(default_factory=Evaluations)  # up to the step
     fit: Fit | None = None  # of the training to MAX_MINUTES
     seconds: float = 0.0  # of the job up to the step, if MAX_MINUTES is set
+    settings: dict[str, str] = field(default_factory=dict)  # what decides the training, in words
+    has_ended: bool = False  # whether the training ends with this checkpoint
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Saved:
     evaluations: Evaluations = field(default_factory=Evaluations)
     fit: Fit | None = None
     seconds: float = 0.0
+    has_ended: bool = False
 
     def last_step(self, settings: Settings) -> int:
         """Returns the last step of the training as far as it is decided."""
@@ -85,16 +88,23 @@ def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) ->
     return Saved(prefix, trainer.step, history)
 
 
-def adopt(saved: Saved, job: str, work: Workspace, best_weights: Path | None = None) -> None:
+def adopt(
+    saved: Saved,
+    job: str,
+    work: Workspace,
+    settings: dict[str, str] | None = None,
+    best_weights: Path | None = None,
+) -> None:
     """Makes the files in WORK_DIR a checkpoint of this job, publishes it, and removes those that it replaces.
 
+    `settings` is what decides the training, in words.
     `best_weights` is the prefix of what is kept if its evaluation is the best. Default: the checkpoint itself.
     """
     write_state(work.checkpoints, saved)
-    write_manifest(saved, job)
+    write_manifest(saved, job, settings)
     best = saved.evaluations.best
     if best and best.step == saved.step and work.is_chief:
-        keep_best(saved, best_weights or saved.prefix, job, work)
+        keep_best(saved, best_weights or saved.prefix, job, work, settings)
     # In a cluster one machine writes the results.
     if work.is_chief:
         publish_checkpoint(saved, job, work)
@@ -107,19 +117,29 @@ def adopt(saved: Saved, job: str, work: Workspace, best_weights: Path | None = N
     sweep(work.checkpoints)
 
 
-def write_manifest(saved: Saved, job: str) -> None:
+def write_manifest(saved: Saved, job: str, settings: dict[str, str] | None = None) -> None:
     """Writes the manifest of a checkpoint in WORK_DIR, which makes it whole."""
     hashes = {path.name: files.file_sha256(path) for path in parts(saved.prefix)}
-    manifest = Manifest(saved.step, job, hashes, saved.history, saved.evaluations, saved.fit, saved.seconds)
+    manifest = Manifest(
+        saved.step,
+        job,
+        hashes,
+        saved.history,
+        saved.evaluations,
+        saved.fit,
+        saved.seconds,
+        settings or {},
+        saved.has_ended,
+    )
     documents.write(manifest_of(saved.prefix), manifest)
 
 
-def keep_best(saved: Saved, weights: Path, job: str, work: Workspace) -> None:
+def keep_best(saved: Saved, weights: Path, job: str, work: Workspace, settings: dict[str, str] | None) -> None:
     """Copies the weights with a prefix to best-STEP and publishes them."""
     best = replace(saved, prefix=best_prefix(saved.step, work))
     for path in parts(weights):
         shutil.copyfile(path, best.prefix.with_name(path.name.replace(weights.name, best.prefix.name, 1)))
-    write_manifest(best, job)
+    write_manifest(best, job, settings)
     publish_checkpoint(best, job, work)
 
 
@@ -149,13 +169,18 @@ def newest(job: str, work: Workspace) -> Saved | None:
 
     The log names a damaged checkpoint, and the one before it is used.
     """
-    found = [path for folder in folders(work) for path in bucket.matching(folder, "ckpt-*.json")]
+    found = [path for folder in folders(work) for path in manifests_in(folder)]
     # Of two checkpoints of one step the local one is used, because nothing must be copied.
     for path in sorted(found, key=lambda path: (step_of(path), path.parent == work.checkpoints), reverse=True):
         saved = read(path, job, work.checkpoints)
         if saved:
             return saved
     return None
+
+
+def manifests_in(folder: Place) -> list[Place]:
+    """Returns the manifests of the checkpoints in a folder, without the best one."""
+    return list(bucket.matching(folder, "ckpt-*.json"))
 
 
 def folders(work: Workspace) -> list[Place]:

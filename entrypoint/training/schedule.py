@@ -121,6 +121,20 @@ def stretch(rate: Any, schedule: str, path: str, before: int, after: int, change
             changes.set(entry, f"{path}.schedule[{index}]", "step", last)
 
 
+def clear_length(train: Any) -> None:
+    """Clears what `inject` derives from the number of steps."""
+    train.num_steps = 0
+    kind = train.optimizer.WhichOneof("optimizer")
+    learning_rate = getattr(train.optimizer, kind).learning_rate
+    name = learning_rate.WhichOneof("learning_rate")
+    rate = getattr(learning_rate, name)
+    fields = STEP_FIELDS.get(name, ()) + (("total_steps",) if name == "cosine_decay_learning_rate" else ())
+    for field in fields:
+        rate.ClearField(field)
+    for entry in rate.schedule if name == "manual_step_learning_rate" else ():
+        entry.ClearField("step")
+
+
 def to_float32(value: float) -> float:
     """Returns the value as the config's fields hold it, so that an unchanged value does not count as a change."""
     import numpy as np

@@ -18,7 +18,7 @@ from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, evaluation, plan, start_checkpoint
+from entrypoint.training import checkpoints, evaluation, plan, resuming, start_checkpoint
 from entrypoint.training.budget import Budget, Costs, Fit
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
@@ -56,10 +56,10 @@ def run(work: Workspace) -> str:
     identity = identify(work)
     checkpoints.refuse_foreign(work)
     work.table.unlink(missing_ok=True)
-    saved = checkpoints.newest(identity, work)
+    saved = resuming.find(identity, work)
     if saved and is_last(saved, work):
         logger.info("step %d is in %s: nothing is left to train", saved.step, saved.source)
-        checkpoints.adopt(saved, identity, work)
+        checkpoints.adopt(saved, identity, work, resuming.decisive(work))
         events_of(saved, work).close()
     else:
         with lost_machine_stops(is_cluster=work.settings.tf_config is not None):
@@ -121,7 +121,7 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> ch
     trainer.share(identity)
     events = events_of(state, work)
     try:
-        training = Training(trainer, state, identity, events, work, preparation)
+        training = Training(trainer, state, identity, events, work, preparation, resuming.decisive(work))
         state = training.to_end()
     finally:
         events.close()
@@ -208,8 +208,12 @@ class Training:
         events: Events,
         work: Workspace,
         preparation: float = 0.0,
+        settings: dict[str, str] | None = None,
     ) -> None:
-        """`preparation` is the time that it took to build the model, in seconds."""
+        """`preparation` is the time that it took to build the model, in seconds.
+
+        `settings` is what decides the training, in words.
+        """
         self.trainer = trainer
         self.state = state
         self.history = state.history
@@ -219,6 +223,7 @@ class Training:
         self.budget = Budget(work.settings, time.monotonic() if state.step else work.began, state.seconds)
         self.budget.preparation = preparation
         self.identity = identity
+        self.settings = settings
         self.events = events
         self.work = work
         self.pace = Pace()
@@ -348,9 +353,10 @@ class Training:
             source=self.work.checkpoints,
             fit=self.fit,
             seconds=round(self.budget.used, 3) if self.work.settings.max_minutes else 0.0,
+            has_ended=self.evaluator.steps_to_next() == 0,
         )
         began = time.monotonic()
-        checkpoints.adopt(self.state, self.identity, self.work, self.evaluator.weights)
+        checkpoints.adopt(self.state, self.identity, self.work, self.settings, self.evaluator.weights)
         self.saved_at = time.monotonic()
         self.budget.checkpoint = written + self.saved_at - began
         logger.info("checkpoint saved at step %d", saved.step)

@@ -25,7 +25,7 @@ from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import checkpoints, evaluation, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
-from tests.conftest import make_settings
+from tests.conftest import ROOT, make_settings
 from tests.training.counting import CountingTrainer
 
 pytestmark = pytest.mark.usefixtures("handled_signals")
@@ -160,6 +160,7 @@ def evaluated_work(folder: Path, **settings: Any) -> Workspace:
     manifest = records.RecordsManifest(("cat",), splits, {}, {}, quality, "None", 1)
     documents.write(records.manifest_in(work.records), manifest)
     documents.write(work.plan, Plan("x.config", "tf2", work.settings.num_steps, 4, 0.1, ()))
+    work.pipeline.write_bytes((ROOT / "pipelines" / "smoke.config").read_bytes())
     return work
 
 
