@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from entrypoint.settings import command_line, environment, services
 from entrypoint.settings.command_line import Command
-from entrypoint.system import logs, signals, streams
+from entrypoint.system import display, logs, signals, streams
 from entrypoint.system.errors import JobError, Stopped, UserError, explain
 from entrypoint.zoo import catalogue
 
@@ -106,6 +106,7 @@ def fail(message: str, exit_code: int) -> Ending:
 def report_death(status: int) -> Ending:
     """Reports that the process of the job ended before it could report anything; `status` is as in `child.Ended`."""
     logs.configure()
+    display.restore_cursor()
     if status == -signal.SIGKILL:
         message = (
             "the process of the job was killed by SIGKILL. The kernel does this if memory runs out: give the machine "

@@ -200,12 +200,12 @@ def start_job(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
     return process
 
 
-def run_in_terminal(program: str, folder: Path) -> str:
+def run_in_terminal(program: str, folder: Path, kind: str = "xterm") -> str:
     """Runs a Python program whose standard output is a terminal of 120 columns; returns what it wrote there."""
     path = folder / "program.py"
     path.write_text(program)
     master, slave = pty.openpty()
-    env = environment() | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30", "PYTHONPATH": str(ROOT)}
+    env = environment() | {"TERM": kind, "COLUMNS": "120", "LINES": "30", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, str(path)], stdout=slave, stderr=slave, env=env)
     os.close(slave)
     STARTED.append(process)

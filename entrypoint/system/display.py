@@ -64,8 +64,20 @@ DISPLAY = Display()
 
 
 def is_live() -> bool:
-    """Returns whether standard output is a terminal, which shows the display below the log."""
-    return sys.stdout.isatty()
+    """Returns whether standard output is a terminal that can show the display below the log."""
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+
+    return not Console(file=sys.stdout).is_dumb_terminal
+
+
+def restore_cursor() -> None:
+    """Shows the cursor of a terminal, which a process that was killed has left hidden."""
+    if is_live():
+        from rich.console import Console
+
+        Console(file=sys.stdout).show_cursor(show=True)
 
 
 def make_live() -> Progress:

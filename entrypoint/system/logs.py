@@ -31,7 +31,7 @@ class Formatter(logging.Formatter):
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Writes to a stream, or to what is standard output at the time: a live display takes its place for a while."""
+    """Writes to a stream. A live display takes the place of standard output and standard error for a while."""
 
     def __init__(self, stream: TextIO | None) -> None:
         logging.Handler.__init__(self)
@@ -40,7 +40,7 @@ class Handler(logging.StreamHandler[Any]):
     @property
     def stream(self) -> Any:
         """The stream to write to."""
-        return self.given or sys.stdout
+        return sys.stderr if self.given is sys.__stderr__ else self.given or sys.stdout
 
     @stream.setter
     def stream(self, value: Any) -> None:

@@ -54,3 +54,10 @@ for item in display.progress(range(4), 4, "photos"):
     assert {"photos", "[boxes]", "1/2", "3/4"} <= set(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", " ", shown).split())
     hidden, restored = "\x1b[?25l", "\x1b[?25h"
     assert shown.rindex(hidden) < shown.rindex(restored)
+
+
+def test_terminal_gets_its_cursor_back_after_a_kill(tmp_path: Path) -> None:
+    program = "from entrypoint.main import report_death; print(report_death(-9))"
+    shown = run_in_terminal(program, tmp_path)
+    assert shown.startswith("\x1b[?25h")
+    assert "was killed by SIGKILL" in shown

@@ -66,3 +66,7 @@ def test_terminal_shows_the_training_and_no_line_of_the_log(tmp_path: Path) -> N
     assert "tensorflow:loss" not in shown
     assert "30/120" in shown
     assert "2 steps/s, 16 photos/s, loss 0.250" in shown
+
+
+def test_terminal_that_can_only_print_gets_the_log(tmp_path: Path) -> None:
+    assert run_in_terminal(PROGRAM, tmp_path, "dumb").endswith("INFO tensorflow:loss = 0.2500, step = 30\r\n")
