@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-beam test-jobs test-image \
-  test-zoo test-upstream benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging lint format sdists lock audit size image \
+  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging lint format \
+  sdists lock audit size image \
   training-zip clean
 
 PYTHON ?= python3
@@ -98,6 +99,12 @@ test-upstream: install-dev
 	  TF2_BEHAVIOR=$$mode TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -W ignore -m pytest -q --tb=line -c /dev/null \
 	    -p tests.upstream.plugin -p no:cacheprovider -o python_files='*_test.py' "$${paths[@]}" || failed=1; \
 	done; done; exit $$failed
+
+# A job that is killed again and again must end as one that is left alone.
+KILLS ?= 20
+SEED ?= 1
+soak: install-dev
+	.venv/bin/python -m tests.soak $(KILLS) $(SEED)
 
 # Old and current TensorFlow against each other, what a conversion costs, whether a TF1 model learns from scratch.
 benchmark-parity: install-dev .tensorflow-gpu-venv/installed
