@@ -136,7 +136,7 @@ def about_kept(metrics: Metrics) -> str:
             f"The model is the checkpoint of step {best.step}, the best of {times}: its mAP was {gain:.3f} above that "
             f"of step {ended.step}, with which the training ended."
         )
-    if best.step == metrics.step:
+    if best.step == metrics.step and not best.is_averaged:
         return f"The last checkpoint was also the best of {times}."
     return f"The model is the last checkpoint. The best of {times} was that of step {best.step}, mAP {best.map:.3f}."
 

@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         "auto",
         description="`auto` goes on from the newest checkpoint of this training, also with more `NUM_STEPS`, and "
         "stops if it would replace one of a training with other settings that has not ended; `never` starts over, at "
-        "every start",
+        "every start until the training is done",
     )
     ema: Literal["auto", "off"] = Field(
         "auto",

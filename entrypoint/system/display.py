@@ -40,8 +40,8 @@ class Display:
         self.tasks = 0
 
     @contextmanager
-    def task(self, what: str, total: int, done: int = 0) -> Iterator[Task]:
-        """Shows a task while the block runs."""
+    def task(self, what: str, total: int | None, done: int = 0) -> Iterator[Task]:
+        """Shows a task while the block runs. `total` is None as long as it is not known."""
         with self.lock:
             if self.live is None:
                 self.live = make_live()

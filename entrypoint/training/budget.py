@@ -23,6 +23,8 @@ logger = logging.getLogger("job")
 TIMED_SECONDS, TIMED_STEPS = 10.0, 30
 # A training of fewer steps is no training: the job stops and names a time that suffices.
 FEWEST_STEPS = 10
+# A training of so many steps has a time that the job proposes.
+WORTHWHILE = 100
 # Before the first evaluation: its time per photo, in those of a training step per photo. It has no gradients.
 EVALUATION = 0.5
 # Compiling the first evaluation, in the time that building and compiling the training takes.
@@ -75,6 +77,14 @@ def affordable(seconds: float, costs: Costs, settings: Settings) -> int:
     return int((seconds - evaluation.FEWEST * pause) / step)
 
 
+def seconds_for(steps: int, costs: Costs, settings: Settings) -> float:
+    """Returns a time into which so many steps fit, with all that belongs to them; it is close to the shortest one."""
+    seconds = costs.after + steps * costs.step
+    while affordable(seconds, costs, settings) < steps:
+        seconds *= 1.05
+    return seconds
+
+
 class Budget:
     """The time of a job with MAX_MINUTES, and what is known about its costs."""
 
@@ -121,8 +131,8 @@ class Budget:
         minutes = self.settings.max_minutes or 0.0
         left = 60 * minutes - self.used
         steps = affordable(left, costs, self.settings)
-        if step + steps < FEWEST_STEPS:
-            needed = self.used + costs.after + 3 * costs.evaluation + 100 * costs.step
+        if steps < 0 or step + steps < FEWEST_STEPS:
+            needed = self.used + seconds_for(WORTHWHILE, costs, self.settings)
             raise UserError(
                 f"MAX_MINUTES={minutes:g} leaves time for {max(0, steps)} steps of {costs.step:.2g} s: "
                 f"{self.used:.0f} s have passed, and evaluation, exports and report take about {costs.after:.0f} s. "

@@ -100,11 +100,13 @@ def adopt(
     `settings` is what decides the training, in words.
     `best_weights` is the prefix of what is kept if its evaluation is the best. Default: the checkpoint itself.
     """
+    best = saved.evaluations.best
+    # The best one comes first: if the job is killed in between, the next run evaluates this step again. The averaged
+    # weights of an earlier run are there already.
+    if best and best.step == saved.step and work.is_chief and (best_weights or not best.is_averaged):
+        keep_best(saved, best_weights or saved.prefix, job, work, settings)
     write_state(work.checkpoints, saved)
     write_manifest(saved, job, settings)
-    best = saved.evaluations.best
-    if best and best.step == saved.step and work.is_chief:
-        keep_best(saved, best_weights or saved.prefix, job, work, settings)
     # In a cluster one machine writes the results.
     if work.is_chief:
         publish_checkpoint(saved, job, work)
@@ -202,8 +204,16 @@ def read(path: Place, job: str, local: Path) -> Saved | None:
         if not is_brought(path.with_name(name), local / name, sha256):
             logger.warning("checkpoint %s is damaged (%s) and is not used", path.with_suffix(""), name)
             return None
-    found = (manifest.step, manifest.history, path.parent, manifest.evaluations, manifest.fit, manifest.seconds)
-    return Saved(local / path.stem, *found)
+    return Saved(
+        local / path.stem,
+        manifest.step,
+        manifest.history,
+        path.parent,
+        manifest.evaluations,
+        manifest.fit,
+        manifest.seconds,
+        manifest.has_ended,
+    )
 
 
 def read_manifest(path: Place) -> Manifest | None:
@@ -257,9 +267,19 @@ def publish_checkpoint(saved: Saved, job: str, work: Workspace) -> None:
         # If the job is killed between two files, no manifest lists them.
         claimed = Claim(job, tuple(path.name for path in paths))
         copying.write_file(claim, files.to_json(claimed).encode())
+        # A file that is there already stays whole, whatever happens meanwhile.
         for path in (*paths, manifest_of(saved.prefix)):
-            copying.copy_file(path, folder / path.name)
+            if not has_same(folder / path.name, path):
+                copying.copy_file(path, folder / path.name)
         bucket.remove(claim)
+
+
+def has_same(place: Place, path: Path) -> bool:
+    """Returns whether a place holds the bytes of a local file."""
+    try:
+        return files.file_sha256(place) == files.file_sha256(path)
+    except OSError:
+        return False
 
 
 def publish_all(work: Workspace) -> list[Place]:

@@ -76,7 +76,7 @@ def steps_to_next(step: int, last: int, evaluations: Evaluations, settings: Sett
     if ends_early(evaluations, settings):
         return 0
     every = interval(last, evaluations, settings)
-    return min(last, (step // every + 1) * every if every else last) - step
+    return max(0, min(last, (step // every + 1) * every if every else last) - step)
 
 
 def fitted_interval(total: int, seconds_per_step: float, seconds: float) -> int:

@@ -36,7 +36,8 @@ class Pictures:
     def draw(self, found: Sequence[Detections]) -> list[bytes]:
         """Returns JPEGs: boxes that were drawn in white, and detections with label and score."""
         if not self.keys:
-            self.keys = [found[index * len(found) // PHOTOS].key for index in range(min(PHOTOS, len(found)))]
+            count = min(PHOTOS, len(found))
+            self.keys = [found[index * len(found) // count].key for index in range(count)]
         by_key = {each.key: each for each in found}
         true = {image.key: image.boxes for image in self.dataset.images}
         return [self._draw(self.photos[key], true.get(key, ()), by_key[key]) for key in self.keys]

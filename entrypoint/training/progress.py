@@ -32,7 +32,7 @@ class Progress:
         if not display.is_live():
             yield
             return
-        with display.DISPLAY.task("training", total=1) as self.task:
+        with display.DISPLAY.task("training", total=None) as self.task:
             yield
         self.task = None
 

@@ -6,7 +6,9 @@ the job stops and shows the difference, because it would replace the checkpoints
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Iterable
 
 from entrypoint import workspace
 from entrypoint.system.bucket import Place
@@ -36,44 +38,43 @@ def find(identity: str, work: Workspace) -> Saved | None:
     # In a cluster one machine keeps the checkpoints.
     if saved or not work.is_chief:
         return saved
-    found = newest_other(identity, work)
-    if found is None:
-        return None
-    path, other = found
-    changed = differences(other.settings, decisive(work))
-    if set(changed) <= {LENGTH} and work.settings.max_minutes is None and other.step < work.settings.num_steps:
-        return lengthen(path, other, identity, work)
-    # Nothing is replaced in a CHECKPOINT_DIR that others use too, and older releases wrote no settings.
-    if other.has_ended or not other.settings or path.parent == work.settings.checkpoint_dir:
-        return None
-    shown = "; ".join(f"{name} {before} there, {now} here" for name, (before, now) in changed.items())
-    raise UserError(
-        f"{path.parent} has step {other.step} of a training that has not ended and was made with other settings, and "
-        f"this job would replace it: {shown}. Set RESUME=never to start over, or the settings as they were to go on, "
-        "or name another RESULT_DIR"
-    )
+    now = decisive(work)
+    shorter = [each for _, each in others(checkpoints.folders(work), identity) if is_shorter(each, now)]
+    for other in sorted(shorter, key=lambda each: -each.step):
+        if saved := checkpoints.newest(other.job, work):
+            return lengthen(saved, other, identity, work)
+    refuse_replacing(identity, now, work)
+    return None
 
 
-def newest_other(identity: str, work: Workspace) -> tuple[Place, Manifest] | None:
-    """Returns the newest checkpoint of another job in this job's places, with the path of its manifest."""
-    paths = [path for folder in checkpoints.folders(work) for path in checkpoints.manifests_in(folder)]
+def others(folders: Iterable[Place], identity: str) -> list[tuple[Place, Manifest]]:
+    """Returns the manifests of the checkpoints of other jobs in some folders, each with its path."""
+    paths = [path for folder in folders for path in checkpoints.manifests_in(folder)]
     found = [(path, manifest) for path in paths if (manifest := checkpoints.read_manifest(path))]
-    others = [(path, manifest) for path, manifest in found if manifest.job != identity]
-    return max(others, key=lambda pair: pair[1].step, default=None)
+    return [(path, manifest) for path, manifest in found if manifest.job != identity]
 
 
-def lengthen(path: Place, other: Manifest, identity: str, work: Workspace) -> Saved | None:
+def is_shorter(other: Manifest, now: dict[str, str]) -> bool:
+    """Returns whether a checkpoint is of the same training with fewer steps. MAX_MINUTES has a schedule of its own."""
+    lengths = [each.get(LENGTH, "") for each in (other.settings, now)]
+    if not all(each.isdigit() for each in lengths) or other.fit or "MAX_MINUTES" in now:
+        return False
+    return set(differences(other.settings, now)) == {LENGTH} and int(lengths[0]) < int(lengths[1])
+
+
+def lengthen(saved: Saved, other: Manifest, identity: str, work: Workspace) -> Saved:
     """Makes the checkpoints of the same training with fewer steps those of this job, and returns the newest."""
-    saved = checkpoints.read(path, other.job, work.checkpoints)
-    if saved is None:
-        return None
+    if work.settings.evaluate_every == "auto":
+        # The first evaluation of the longer training decides anew how many there are.
+        saved = dataclasses.replace(saved, evaluations=dataclasses.replace(saved.evaluations, every=0))
+    saved.has_ended = False
     best = saved.evaluations.best
     kept = checkpoints.find_best(best.step, other.job, work) if best else None
     logger.info(
         "step %d of a training of %s steps is in %s: it goes on to %d",
         saved.step,
         other.settings[LENGTH],
-        path.parent,
+        saved.source,
         work.settings.num_steps,
     )
     for each in filter(None, (kept, saved)):
@@ -82,12 +83,30 @@ def lengthen(path: Place, other: Manifest, identity: str, work: Workspace) -> Sa
     return saved
 
 
+def refuse_replacing(identity: str, now: dict[str, str], work: Workspace) -> None:
+    """Raises UserError if a training in RESULT_DIR has not ended, whose checkpoints this job would remove.
+
+    In CHECKPOINT_DIR, which jobs can share, a job removes only its own. Older releases wrote no settings.
+    """
+    found = [each for _, each in others([work.published_checkpoints], identity) if each.settings]
+    newest = max(found, key=lambda each: each.step, default=None)
+    if newest is None or newest.has_ended:
+        return
+    changed = differences(newest.settings, now)
+    shown = "; ".join(f"{name} {before} there, {here} here" for name, (before, here) in changed.items())
+    raise UserError(
+        f"{work.published_checkpoints} has step {newest.step} of a training that has not ended and was made with other "
+        f"settings, and this job would replace it: {shown}. Set RESUME=never to start over, or the settings as they "
+        "were to go on, or name another RESULT_DIR"
+    )
+
+
 def decisive(work: Workspace) -> dict[str, str]:
     """Returns what decides a training, in words. Two trainings with the same words are the same."""
     settings, planned = work.settings, plan.load(work)
     found = {
         "MODEL": settings.model,
-        LENGTH: settings.num_steps,
+        LENGTH: settings.num_steps if settings.most_steps == settings.num_steps else "as many as fit",
         "MAX_MINUTES": settings.max_minutes,
         "BATCH_SIZE": planned.batch_size,
         "LEARNING_RATE": f"{planned.learning_rate:.6g}",

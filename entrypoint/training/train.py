@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,9 @@ def run(work: Workspace) -> str:
         evaluation.write_table(saved.evaluations, work)
     trained = Trained(saved.step, best.step if best else None, is_averaged=best is not None and best.is_averaged)
     documents.write(work.trained, trained)
-    return files.digest([identity, saved.last_step(work.settings), documents.to_plain(trained)])
+    prefixes = {last_checkpoint(work), chosen_checkpoint(work)} if work.is_chief else {last_checkpoint(work)}
+    weights = [checkpoints.load(prefix).files for prefix in sorted(prefixes)]
+    return files.digest([identity, saved.last_step(work.settings), documents.to_plain(trained), weights])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
@@ -112,6 +115,9 @@ def lost_machine_stops(*, is_cluster: bool) -> Iterator[None]:
 
 def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> checkpoints.Saved:
     """Trains from a checkpoint of this job or from the start checkpoint; returns the last checkpoint."""
+    if saved is None:
+        # What another training of the same settings has found is not about these weights.
+        shutil.rmtree(work.evaluated, ignore_errors=True)
     engine, config = loading.load(work)
     began = time.monotonic()
     step, averages = (saved.step if saved else 0), evaluation.averages(work)
@@ -279,6 +285,10 @@ class Training:
         fit = Fit(*chosen)
         if fit.last and fit != self.fit:
             self.follow(fit)
+        elif self.fit and not fit.last:
+            # The chief began with another checkpoint than this machine.
+            self.fit, self.evaluator.last = None, self.work.settings.most_steps
+            self.trainer.follow(0, 0, 1.0)
         return steps, bool(saves)
 
     def train_or_save(self) -> bool:
@@ -304,14 +314,16 @@ class Training:
     def is_to_be_fitted(self) -> bool:
         """Returns whether enough is known to decide on the last step. The others of a cluster learn it from the chief.
 
-        A checkpoint is saved before, which shows how long that takes.
+        A checkpoint is saved then, which keeps what was decided.
         """
         is_limited = self.work.settings.max_minutes is not None and self.work.is_chief
         return is_limited and self.fit is None and self.budget.is_timed()
 
-    def refit(self) -> None:
-        """Ends the training earlier if the job is slower than expected."""
-        if self.fit and self.work.is_chief and self.budget.is_timed() and self.trainer.step < self.fit.last:
+    def fit_to_time(self) -> None:
+        """Decides on the last step if it is time to, or on an earlier one if the job is slower than expected."""
+        if self.is_to_be_fitted():
+            self.follow(self.budget.fit(self.trainer.step, self.costs()))
+        elif self.fit and self.work.is_chief and self.budget.is_timed() and self.trainer.step < self.fit.last:
             fit = self.budget.refit(self.trainer.step, self.fit, self.costs(), self.work.settings.num_steps)
             if fit != self.fit:
                 self.follow(fit)
@@ -340,13 +352,15 @@ class Training:
         began = time.monotonic()
         saved = checkpoints.write(self.trainer, self.history, self.work)
         written = time.monotonic() - began
+        # Until a checkpoint was published, publishing takes as long as writing.
+        self.budget.checkpoint = self.budget.checkpoint or 2 * written
         if self.evaluator.is_due() and not signals.requested():
             self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
             row = next((row for row in self.evaluator.evaluations.rows if row.step == saved.step), None)
             if row:
                 self.events.write([evaluation.scalars(row)])
                 self.events.write_pictures(row.step, self.evaluator.drawn)
-        self.refit()
+        self.fit_to_time()
         self.state = dataclasses.replace(
             saved,
             evaluations=self.evaluator.evaluations,
@@ -360,8 +374,6 @@ class Training:
         self.saved_at = time.monotonic()
         self.budget.checkpoint = written + self.saved_at - began
         logger.info("checkpoint saved at step %d", saved.step)
-        if self.is_to_be_fitted():
-            self.follow(self.budget.fit(saved.step, self.costs()))
 
 
 def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, float]]:
@@ -379,7 +391,7 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
         batch = plan.load(work).batch_size
         raise UserError(
             f"out of memory at step {first + 1} with batches of {batch}: {error.message.splitlines()[0]}. "
-            f"Set BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL"
+            f"Set BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL, and RESUME=never to start over"
         ) from None
     except tf.errors.InvalidArgumentError as error:
         if "Cannot add tensor to the batch" not in error.message:
@@ -394,7 +406,8 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
             peak = plan.load(work).learning_rate
             raise UserError(
                 f"the loss became {point[LOSS]} at step {point['step']}, learning rate {point['learning_rate']:.3g}: "
-                f"set LEARNING_RATE={peak / 10:.2g}, a tenth of its peak. The last checkpoint is kept"
+                f"set LEARNING_RATE={peak / 10:.2g}, a tenth of its peak, and RESUME=never to start over. The last "
+                "checkpoint is kept"
             )
     return points
 
@@ -409,7 +422,7 @@ def describe_explosion(history: list[dict[str, float]], peak: float) -> str | No
             return (
                 f"the loss rose from {lowest:.3g} to {point[LOSS]:.3g} at step {point['step']}, learning rate "
                 f"{point['learning_rate']:.3g}: the training diverges; set LEARNING_RATE={peak / 10:.2g}, a tenth of "
-                "its peak"
+                "its peak, and RESUME=never to start over"
             )
         lowest = min(lowest, point[LOSS])
     return None

@@ -69,6 +69,22 @@ def test_time_without_room_for_a_training_is_named(tmp_path: Path) -> None:
         spent.fit(5, Costs(2.0, 10.0, 1.0, 60.0))
 
 
+def test_time_that_is_over_is_named_too(tmp_path: Path) -> None:
+    """Also when enough steps for a training have passed."""
+    late = Budget(settings(tmp_path), time.monotonic(), used=580.0)
+    with pytest.raises(UserError, match="leaves time for 0 steps"):
+        late.fit(31, Costs(0.3, 1.0, 1.0, 60.0))
+
+
+@pytest.mark.parametrize("every", ["auto", 1, 0])
+def test_time_that_is_proposed_suffices(tmp_path: Path, every: Any) -> None:
+    costs = Costs(0.3, 20.0, 60.0, 100.0)
+    own = settings(tmp_path, evaluate_every=every)
+    seconds = budget.seconds_for(100, costs, own)
+    assert budget.affordable(seconds, costs, own) >= 100
+    assert budget.affordable(0.9 * seconds, costs, own) < 100
+
+
 def test_training_is_shortened_only_if_it_is_clearly_too_slow(tmp_path: Path) -> None:
     now = time.monotonic()
     fit = Fit(last=1000)
@@ -131,6 +147,27 @@ def test_training_is_fitted_and_keeps_its_end_through_a_stop(tmp_path: Path, clo
     assert again.step == state.step
     assert [row.step for row in again.evaluations.rows] == [row.step for row in state.evaluations.rows]
     assert again.seconds == pytest.approx(state.seconds)
+
+
+def test_first_checkpoint_keeps_what_was_decided(tmp_path: Path, clock: list[float]) -> None:
+    """So a kill at any moment after it changes nothing."""
+    work = evaluated_work(tmp_path, max_minutes=20.0, evaluate_every=0)
+    with pytest.raises(Stopped):
+        to_end(SlowTrainer(clock, stopped_at=16), dataclasses.replace(work, began=clock[0]))
+    signals.raise_on_sigterm()
+    saved = checkpoints.newest("identity", work)
+    assert saved is not None
+    assert saved.step < 40
+    assert saved.fit is not None
+    assert saved.fit.last > 1000
+
+
+def test_time_that_suffices_for_nothing_leaves_no_checkpoint(tmp_path: Path, clock: list[float]) -> None:
+    """One with the time that the message names would be refused as another training."""
+    work = evaluated_work(tmp_path, max_minutes=0.2, evaluate_every=0)
+    with pytest.raises(UserError, match=r"Set MAX_MINUTES=\d+ or more"):
+        to_end(SlowTrainer(clock), dataclasses.replace(work, began=clock[0]))
+    assert checkpoints.newest("identity", work) is None
 
 
 def test_training_without_limit_is_not_fitted(tmp_path: Path) -> None:

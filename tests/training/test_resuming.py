@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from entrypoint.system import documents
 from entrypoint.system.errors import UserError
@@ -113,3 +115,51 @@ def test_checkpoint_of_an_older_release_is_not_asked_about(tmp_path: Path) -> No
     checkpoints.write_manifest(state, "older")
     checkpoints.publish_checkpoint(state, "older", work)
     assert resuming.find(train.identify(work), work) is None
+
+
+@pytest.mark.usefixtures("handled_signals")
+def test_longer_training_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    run(prepared(tmp_path, num_steps=30))
+    work = prepared(tmp_path, num_steps=50)
+    for folder in checkpoints.folders(work):
+        (folder / "ckpt-30.data-00000-of-00001").unlink()
+    found = resuming.find(train.identify(work), work)
+    assert found is not None
+    assert found.step == 20
+
+
+@pytest.mark.usefixtures("handled_signals")
+def test_new_interval_is_fitted_to_a_longer_training(tmp_path: Path) -> None:
+    first = run(prepared(tmp_path, num_steps=100, evaluate_every="auto"))
+    assert first.evaluations.every == 10
+    work = prepared(tmp_path, num_steps=1000, evaluate_every="auto")
+    found = resuming.find(train.identify(work), work)
+    assert found is not None
+    assert (found.evaluations.every, found.has_ended) == (0, False)
+
+
+@pytest.mark.usefixtures("handled_signals")
+def test_training_elsewhere_is_not_asked_about(tmp_path: Path) -> None:
+    """Of a CHECKPOINT_DIR that jobs share, and of a WORK_DIR that had another RESULT_DIR."""
+    shared = tmp_path / "shared"
+    run(prepared(tmp_path, num_steps=30, checkpoint_dir=shared), until=20)
+    other = prepared(tmp_path, num_steps=30, seed=7, checkpoint_dir=shared, result_dir=tmp_path / "other")
+    assert resuming.find(train.identify(other), other) is None
+
+
+@pytest.mark.usefixtures("handled_signals")
+def test_starting_over_changes_what_comes_after_the_training(tmp_path: Path) -> None:
+    work = prepared(tmp_path, num_steps=30)
+    run(work)
+    before = train.run(work)
+    assert train.run(work) == before
+    assert list(work.evaluated.iterdir())
+    saved = checkpoints.newest(train.identify(work), work)
+    assert saved is not None
+    trainer = EvaluatedTrainer(found_at=0)
+    trainer.restore(saved.prefix)
+    trainer.checkpoint.other = tf.Variable(1)
+    again = checkpoints.write(trainer, saved.history, work)
+    again = dataclasses.replace(again, evaluations=saved.evaluations, has_ended=True)
+    checkpoints.adopt(again, train.identify(work), work)
+    assert train.run(work) != before

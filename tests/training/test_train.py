@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -237,6 +239,28 @@ def test_averaged_weights_are_kept_where_they_are_better(tmp_path: Path) -> None
     table = (tmp_path / "earlier" / "results" / "metrics.csv").read_text().splitlines()
     assert table[0].endswith(",seconds,mAP raw weights,mAP averaged weights")
     assert [line.split(",")[-2:] for line in table[1:3]] == [["", ""], ["0.0", table[2].split(",")[1]]]
+
+
+def test_averaged_weights_outlive_another_run_of_a_training_that_has_ended(tmp_path: Path) -> None:
+    work = evaluated_work(tmp_path, num_steps=40, evaluate_every=10)
+    identity = train.identify(work)
+    events: Any = Told()
+    train.Training(AveragedTrainer(0), checkpoints.Saved(Path(), 0), identity, events, work).to_end()
+    published = tmp_path / "results" / "checkpoint"
+    before = {path.name: path.read_bytes() for path in published.glob("*-40.*")}
+    assert {"best-40.json", "ckpt-40.json"} < set(before)
+    for lost in (False, True):
+        if lost:
+            # Another machine has the results alone.
+            shutil.rmtree(work.checkpoints)
+        train.run(work)
+        assert train.load(work) == train.Trained(40, 40, is_averaged=True)
+        assert value_in(train.chosen_checkpoint(work)) == 1040
+        after = {path.name: path.read_bytes() for path in published.glob("*-40.*")}
+        assert {name: content for name, content in after.items() if "json" not in name} == {
+            name: content for name, content in before.items() if "json" not in name
+        }
+        assert json.loads(after["ckpt-40.json"])["has_ended"]
 
 
 @pytest.mark.parametrize(
