@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from tests.conftest import ROOT, read_until, run_job, start_job
 
-EVERY, STEPS, BEST = 40, 400, 80
-PREFIXES = (f"checkpoint/best-{BEST}", "checkpoint/ckpt-160")
-# From step 90 on, a learning rate that no training survives.
+EVERY, STEPS, BEST = 60, 600, 120
+PREFIXES = (f"checkpoint/best-{BEST}", "checkpoint/ckpt-240")
+# From step 130 on, a learning rate that no training survives.
 SCHEDULE = """manual_step_learning_rate {
           initial_learning_rate: 0.003
-          schedule { step: 90 learning_rate: 0.5 }
+          schedule { step: 130 learning_rate: 0.5 }
         }"""
 
 
@@ -72,12 +72,12 @@ def rows_in(results: Path) -> list[dict[str, str]]:
 @pytest.mark.usefixtures("log")
 def test_job_ends_early_with_each_evaluation_once(places: dict[str, Any]) -> None:
     rows = rows_in(places["RESULT_DIR"])
-    assert [int(row["step"]) for row in rows] == [EVERY, BEST, 120, 160]
+    assert [int(row["step"]) for row in rows] == [EVERY, BEST, 180, 240]
     best, *worse = [float(row["mAP"]) for row in rows[1:]]
     assert best > 0.001
     assert max(worse) < best
     saved = {path.stem for path in (places["RESULT_DIR"] / "checkpoint").glob("*.json")}
-    assert saved == {f"best-{BEST}", "ckpt-120", "ckpt-160"}
+    assert saved == {f"best-{BEST}", "ckpt-180", "ckpt-240"}
 
 
 @pytest.mark.usefixtures("log")
@@ -113,7 +113,7 @@ def test_keep_last_exports_the_last_checkpoint_without_another_training(places: 
     assert again.returncode == 0, again.stdout
     assert "tensorflow:loss" not in again.stdout
     metrics = json.loads((places["WORK_DIR"] / "metrics.json").read_text())
-    assert (metrics["step"], metrics["kept"]) == (160, "last")
+    assert (metrics["step"], metrics["kept"]) == (240, "last")
 
 
 def test_checkpoint_alone_has_the_metrics_that_it_had_in_training(places: dict[str, Any], log: str) -> None:
