@@ -39,13 +39,15 @@ aiobotocore.session.get_session().create_client("s3")
 with tf.summary.create_file_writer(sys.argv[1]).as_default():
     tf.summary.scalar("loss", 0.0, step=1)
 report.draw(lambda axes: None)
+from entrypoint.system import display
+display.make_live()
 found = importlib.metadata.packages_distributions()
 names = {name for module in list(sys.modules) for name in found.get(module.partition(".")[0], [])}
 print(*sorted(re.sub("[-_.]+", "-", name).lower() for name in names))
 """
 # Matplotlib's contour lines, which pyplot imports at its top in the releases for Python 3.10 and 3.11, and what aiohttp
-# takes on 3.10.
-SOMETIMES = {"contourpy", "async-timeout"}
+# takes on 3.10. Rich takes the others for tracebacks and for Markdown.
+SOMETIMES = {"contourpy", "async-timeout", "markdown-it-py", "mdurl", "pygments"}
 
 
 def locked(path: Path) -> dict[str, list[str]]:
