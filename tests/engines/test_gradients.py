@@ -22,11 +22,13 @@ import tensorflow.compat.v1 as tf
 tf.disable_v2_behavior()
 from entrypoint.zoo import pipeline_config
 from entrypoint.engines.tf1 import trainer
+from entrypoint.engines.shared import gradients
 train = pipeline_config.parse(sys.argv[1]).train_config
 w, b = tf.get_variable("Head/weights", initializer=1.0), tf.get_variable("Head/biases", initializer=1.0)
 unused = tf.get_variable("unused", initializer=1.0)
 step = tf.train.get_or_create_global_step()
-descent = trainer.descend(tf.train.GradientDescentOptimizer(1.0), 3 * w + 4 * b, train, step)
+trained = gradients.to_train(tf.trainable_variables(), train)
+descent = trainer.descend(tf.train.GradientDescentOptimizer(1.0), 3 * w + 4 * b, trained, train, step)
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     session.run(descent)
