@@ -73,8 +73,7 @@ def row(trainer: Any, statistics: list[Any], averages: list[Any], work: Workspac
 
 def score(trainer: Any, work: Workspace) -> float:
     """Returns mAP of the present weights on the validation photos."""
-    paths = [str(work.records / name) for name in records.load(work).validation.names]
-    found = list(trainer.detect(Path(), paths))
+    found = list(trainer.detect(Path(), records.load(work).validation.paths(work.records)))
     return coco.measure(annotations.load(work), found, trainer.step).summary.map or 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -44,6 +45,10 @@ class Split:
     def names(self) -> list[str]:
         """The names of the shards."""
         return [shard.name for shard in self.shards]
+
+    def paths(self, folder: Path) -> list[str]:
+        """Returns the paths of the shards in a folder, in the form that TensorFlow takes."""
+        return [str(folder / name) for name in self.names]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, Dete
     found: list[Detections] = []
     if validation.names:
         engine, config = loading.load(work)
-        detections = engine.evaluate(config, checkpoint, [str(work.records / name) for name in validation.names])
+        detections = engine.evaluate(config, checkpoint, validation.paths(work.records))
         found = list(display.progress(detections, validation.photos, "evaluation"))
     return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
 

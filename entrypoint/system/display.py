@@ -37,7 +37,6 @@ class Display:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.live: Progress | None = None
-        self.tasks = 0
 
     @contextmanager
     def task(self, what: str, total: int | None, done: int = 0) -> Iterator[Task]:
@@ -46,7 +45,6 @@ class Display:
             if self.live is None:
                 self.live = make_live()
                 self.live.start()
-            self.tasks += 1
             live = self.live
             number = live.add_task(what, total=total, completed=done, facts="")
         try:
@@ -54,8 +52,7 @@ class Display:
         finally:
             with self.lock:
                 live.remove_task(number)
-                self.tasks -= 1
-                if self.tasks == 0:
+                if not live.tasks:
                     live.stop()
                     self.live = None
 

@@ -14,9 +14,11 @@ from entrypoint.training.changes import Changes
 
 logger = logging.getLogger("job")
 
-FLIP: tuple[str, dict[str, float]] = ("random_horizontal_flip", {})
+# The name of an operation, and its fields that differ from upstream's defaults.
+Operation = tuple[str, dict[str, float]]
+FLIP: Operation = ("random_horizontal_flip", {})
 # Three quarters of the photo or more, and boxes that reach out of it are cut.
-CROP: tuple[str, dict[str, float]] = (
+CROP: Operation = (
     "random_crop_image",
     {
         "min_object_covered": 0.0,
@@ -28,11 +30,11 @@ CROP: tuple[str, dict[str, float]] = (
     },
 )
 # A third of the photo or more: objects are up to 1.7 times as large as in the photos.
-CLOSER = ("random_crop_image", {**CROP[1], "min_area": 0.33})
+CLOSER: Operation = ("random_crop_image", {**CROP[1], "min_area": 0.33})
 # Light and colour, by upstream's default amounts.
-LIGHT: tuple[tuple[str, dict[str, float]], ...] = (("random_adjust_brightness", {}), ("random_adjust_contrast", {}))
-COLOUR: tuple[tuple[str, dict[str, float]], ...] = (("random_adjust_hue", {}), ("random_adjust_saturation", {}))
-LISTS: dict[str, tuple[tuple[str, dict[str, float]], ...]] = {
+LIGHT: tuple[Operation, ...] = (("random_adjust_brightness", {}), ("random_adjust_contrast", {}))
+COLOUR: tuple[Operation, ...] = (("random_adjust_hue", {}), ("random_adjust_saturation", {}))
+LISTS: dict[str, tuple[Operation, ...]] = {
     "none": (),
     "light": (FLIP,),
     "default": (FLIP, CROP, *LIGHT),

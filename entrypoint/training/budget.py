@@ -97,7 +97,6 @@ class Budget:
         self.training = 0.0  # seconds of the steps that were timed
         self.steps = 0
         self.checkpoint = 0.0
-        self.evaluation: float | None = None
 
     @property
     def used(self) -> float:
@@ -113,12 +112,15 @@ class Budget:
         """Returns whether enough steps were timed to decide on the last step."""
         return self.training >= TIMED_SECONDS or self.steps >= TIMED_STEPS
 
-    def costs(self, batch: int, photos: int) -> Costs:
-        """Returns what the parts of the job take, for batches of the training and photos to evaluate."""
+    def costs(self, batch: int, photos: int, measured: float | None) -> Costs:
+        """Returns what the parts of the job take, for batches of the training and photos to evaluate.
+
+        `measured` is how long an evaluation takes, None before the first one.
+        """
         step = self.training / max(1, self.steps)
-        found = EVALUATION * photos * step / batch if self.evaluation is None else self.evaluation
+        found = EVALUATION * photos * step / batch if measured is None else measured
         # Each export builds and traces the model anew, and so does an evaluation that is not of this process.
-        models = len(self.settings.exports) + (COMPILING if self.evaluation is None else 0)
+        models = len(self.settings.exports) + (COMPILING if measured is None else 0)
         after = models * self.preparation + found + 2 * self.checkpoint + REPORT
         return Costs(step, found, self.checkpoint, after)
 

@@ -267,17 +267,19 @@ def publish_checkpoint(saved: Saved, job: str, work: Workspace) -> None:
         # If the job is killed between two files, no manifest lists them.
         claimed = Claim(job, tuple(path.name for path in paths))
         copying.write_file(claim, files.to_json(claimed).encode())
-        # A file that is there already stays whole, whatever happens meanwhile.
-        for path in (*paths, manifest_of(saved.prefix)):
-            if not has_same(folder / path.name, path):
+        hashes = load(saved.prefix).files
+        for path in paths:
+            # A file that is there already stays whole, whatever happens meanwhile.
+            if not has_sha256(folder / path.name, hashes[path.name]):
                 copying.copy_file(path, folder / path.name)
+        copying.copy_file(manifest_of(saved.prefix), folder / manifest_of(saved.prefix).name)
         bucket.remove(claim)
 
 
-def has_same(place: Place, path: Path) -> bool:
-    """Returns whether a place holds the bytes of a local file."""
+def has_sha256(place: Place, sha256: str) -> bool:
+    """Returns whether a file is there and has that SHA-256."""
     try:
-        return files.file_sha256(place) == files.file_sha256(path)
+        return files.file_sha256(place) == sha256
     except OSError:
         return False
 
@@ -302,12 +304,11 @@ def publish_all(work: Workspace) -> list[Place]:
 def is_published(manifest: Path, target: Place) -> bool:
     """Returns whether a folder has the very checkpoint of a local manifest."""
     try:
-        return bucket.read(target / manifest.name) == manifest.read_bytes() and all(
-            files.file_sha256(target / name) == sha256
-            for name, sha256 in documents.read(Manifest, manifest).files.items()
-        )
+        if bucket.read(target / manifest.name) != manifest.read_bytes():
+            return False
     except OSError:
         return False
+    return all(has_sha256(target / name, sha256) for name, sha256 in documents.read(Manifest, manifest).files.items())
 
 
 def is_state_ours(folder: Place) -> bool:

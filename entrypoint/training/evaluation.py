@@ -7,7 +7,6 @@ killed decides the same.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import io
 import logging
@@ -143,7 +142,7 @@ class Evaluator:
     @property
     def records(self) -> list[str]:
         """The paths of the records of the validation photos."""
-        return [str(self.work.records / name) for name in self.validation.names]
+        return self.validation.paths(self.work.records)
 
     @functools.cached_property
     def pictures(self) -> Pictures:
@@ -159,33 +158,29 @@ class Evaluator:
         """Returns the number of steps to the next evaluation, or to the end; 0 if the training has ended."""
         return steps_to_next(self.trainer.step, self.last, self.evaluations, self.work.settings)
 
-    def run(self, prefix: Path, seconds_per_step: float) -> None:
-        """Evaluates the present weights, which were saved to `prefix`, and adds the result to the evaluations.
+    def run(self, prefix: Path, seconds_per_step: float) -> Evaluated | None:
+        """Evaluates the present weights, which were saved to `prefix`, adds the result to the evaluations, returns it.
 
         In the second half of the training the averaged weights are evaluated, too, and the better result is added. If
-        the job is asked to stop meanwhile, nothing is added: the next run evaluates the checkpoint.
+        the job is asked to stop meanwhile, there is no result: the next run evaluates the checkpoint.
         """
         began = time.monotonic()
         raw = self.detect(prefix)
         averaged = self.detect_averaged() if raw and self.averages and 2 * self.trainer.step >= self.last else None
         if raw is None or signals.requested():
             logger.info("the evaluation of step %d is put off", self.trainer.step)
-            return
-        metrics = coco.measure(self.dataset, raw, self.trainer.step)
-        row, found = evaluated(metrics), raw
-        if averaged:
-            other = coco.measure(self.dataset, averaged, self.trainer.step)
-            is_better = (other.summary.map or 0.0) > (metrics.summary.map or 0.0)
-            row = dataclasses.replace(
-                evaluated(other if is_better else metrics), raw=metrics.summary.map, averaged=other.summary.map
-            )
-            metrics, found = (other, averaged) if is_better else (metrics, raw)
+            return None
+        results = [(coco.measure(self.dataset, each, self.trainer.step), each) for each in (raw, averaged) if each]
+        # Of equal ones the first, the weights as they are.
+        metrics, found = max(results, key=lambda result: result[0].summary.map or 0.0)
         self.drawn = self.pictures.draw(found)
+        both = [result.summary.map for result, _ in results] if averaged else [None, None]
+        row = evaluated(metrics, round(time.monotonic() - began, 3), *both)
         self.weights = self.work.averaged if row.is_averaged else None
-        row = dataclasses.replace(row, seconds=round(time.monotonic() - began, 3))
         self.add(row, seconds_per_step)
         if self.trainer.is_exact:
             self.remember(Known(self.job, metrics, DetectionsDocument.of(found), row.is_averaged))
+        return row
 
     def detect(self, prefix: Path) -> list[Detections] | None:
         """Returns the detections of the present weights, or None if the job is asked to stop meanwhile."""
@@ -228,10 +223,10 @@ class Evaluator:
                 path.unlink()
 
 
-def evaluated(metrics: Metrics) -> Evaluated:
-    """Returns the row of an evaluation."""
+def evaluated(metrics: Metrics, seconds: float, raw: float | None, averaged: float | None) -> Evaluated:
+    """Returns the row of an evaluation; `raw` and `averaged` are mAP of both kinds of weights."""
     per_label = {label: each.ap for label, each in metrics.per_label.items()}
-    return Evaluated(metrics.step, metrics.summary.map, metrics.summary.map50, per_label, 0.0)
+    return Evaluated(metrics.step, metrics.summary.map, metrics.summary.map50, per_label, seconds, raw, averaged)
 
 
 def has_photos(work: Workspace) -> bool:

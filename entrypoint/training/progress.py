@@ -41,15 +41,15 @@ class Progress:
     ) -> None:
         """Tells where the training is. `last` is the last step, None as long as it is not decided."""
         step = int(point["step"])
-        facts = describe(point[LOSS], seconds_per_step, self.batch, evaluations)
         if self.task:
-            self.task.update(step, last, facts)
+            self.task.update(step, last, describe(point[LOSS], seconds_per_step, self.batch, evaluations))
             return
         # cacli reads `tensorflow:loss = ([\d.]*), step = (\d*)`.
         logger.info("tensorflow:loss = %.4f, step = %d", point[LOSS], step)
         now = time.monotonic()
         if last and now - self.line_at >= SECONDS_BETWEEN_LINES:
             self.line_at = now
+            facts = describe(point[LOSS], seconds_per_step, self.batch, evaluations)
             left = (last - step) * (now - self.began) / max(1, step - self.began_at)
             logger.info("training: step %d of %d, %s, about %s left", step, last, facts, display.time_in_words(left))
 

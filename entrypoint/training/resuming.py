@@ -42,7 +42,7 @@ def find(identity: str, work: Workspace) -> Saved | None:
     shorter = [each for _, each in others(checkpoints.folders(work), identity) if is_shorter(each, now)]
     for other in sorted(shorter, key=lambda each: -each.step):
         if saved := checkpoints.newest(other.job, work):
-            return lengthen(saved, other, identity, work)
+            return lengthen(saved, other, identity, now, work)
     refuse_replacing(identity, now, work)
     return None
 
@@ -62,7 +62,7 @@ def is_shorter(other: Manifest, now: dict[str, str]) -> bool:
     return set(differences(other.settings, now)) == {LENGTH} and int(lengths[0]) < int(lengths[1])
 
 
-def lengthen(saved: Saved, other: Manifest, identity: str, work: Workspace) -> Saved:
+def lengthen(saved: Saved, other: Manifest, identity: str, now: dict[str, str], work: Workspace) -> Saved:
     """Makes the checkpoints of the same training with fewer steps those of this job, and returns the newest."""
     if work.settings.evaluate_every == "auto":
         # The first evaluation of the longer training decides anew how many there are.
@@ -78,7 +78,7 @@ def lengthen(saved: Saved, other: Manifest, identity: str, work: Workspace) -> S
         work.settings.num_steps,
     )
     for each in filter(None, (kept, saved)):
-        checkpoints.write_manifest(each, identity, decisive(work))
+        checkpoints.write_manifest(each, identity, now)
         checkpoints.publish_checkpoint(each, identity, work)
     return saved
 

@@ -185,8 +185,8 @@ def last_checkpoint(work: Workspace) -> Path:
 def chosen_checkpoint(work: Workspace) -> Path:
     """Returns the prefix of the checkpoint to evaluate and to export, as KEEP says."""
     trained = load(work)
-    is_last = trained.best == trained.step and not trained.is_averaged
-    if work.settings.keep == "last" or trained.best is None or is_last:
+    is_the_last = trained.best == trained.step and not trained.is_averaged
+    if work.settings.keep == "last" or trained.best is None or is_the_last:
         return last_checkpoint(work)
     return checkpoints.best_prefix(trained.best, work)
 
@@ -308,8 +308,7 @@ class Training:
 
     def costs(self) -> Costs:
         """Returns how long the parts of the job take, as far as this is known."""
-        self.budget.evaluation = self.evaluator.seconds
-        return self.budget.costs(self.batch, self.evaluator.validation.photos)
+        return self.budget.costs(self.batch, self.evaluator.validation.photos, self.evaluator.seconds)
 
     def is_to_be_fitted(self) -> bool:
         """Returns whether enough is known to decide on the last step. The others of a cluster learn it from the chief.
@@ -355,8 +354,7 @@ class Training:
         # Until a checkpoint was published, publishing takes as long as writing.
         self.budget.checkpoint = self.budget.checkpoint or 2 * written
         if self.evaluator.is_due() and not signals.requested():
-            self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
-            row = next((row for row in self.evaluator.evaluations.rows if row.step == saved.step), None)
+            row = self.evaluator.run(saved.prefix, self.pace.seconds_per_step)
             if row:
                 self.events.write([evaluation.scalars(row)])
                 self.events.write_pictures(row.step, self.evaluator.drawn)

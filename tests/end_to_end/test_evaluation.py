@@ -74,7 +74,7 @@ def test_job_ends_early_with_each_evaluation_once(places: dict[str, Any]) -> Non
     rows = rows_in(places["RESULT_DIR"])
     assert [int(row["step"]) for row in rows] == [EVERY, BEST, 180, 240]
     best, *worse = [float(row["mAP"]) for row in rows[1:]]
-    assert best > 0.001
+    assert best > 0.005
     assert max(worse) < best
     saved = {path.stem for path in (places["RESULT_DIR"] / "checkpoint").glob("*.json")}
     assert saved == {f"best-{BEST}", "ckpt-180", "ckpt-240"}

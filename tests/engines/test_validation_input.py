@@ -26,7 +26,7 @@ def write_records(work: Workspace, photos: int) -> list[str]:
     write_bucket(work.settings.data_dir, {name: [BOX] for name in (*names, "train/a.png")}, (*names, "train/a.png"))
     for step in (annotations, label_map, tf_record):
         step.run(work)
-    return [str(work.records / name) for name in records.load(work).validation.names]
+    return records.load(work).validation.paths(work.records)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_boxes_that_were_drawn_and_found_are_on_the_photos(work: Workspace) -> N
     write_bucket(work.settings.data_dir, {name: [BOX] for name in (*names, "train/a.png")}, (*names, "train/a.png"))
     for step in (annotations, label_map, tf_record):
         step.run(work)
-    paths = [str(work.records / name) for name in records.load(work).validation.names]
+    paths = records.load(work).validation.paths(work.records)
     pictures = Pictures(paths, annotations.load(work))
     drawn = pictures.draw([found_on(name) for name in names])
     assert pictures.keys == ["valid/0.png", "valid/2.png", "valid/4.png", "valid/6.png"]

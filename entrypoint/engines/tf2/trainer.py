@@ -44,8 +44,8 @@ class Trainer:
         self.policy = policy
         with strategy.scope():
             self._make_variables(averages=averages)
-        parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
-        self.checkpoint = tf.train.Checkpoint(**parts, **({"averages": self.averages} if averages else {}))
+        self.parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
+        self.checkpoint = tf.train.Checkpoint(**self.parts, **({"averages": self.averages} if averages else {}))
         # Upstream's exporters restore a save_counter, and TensorFlow creates it only when it is accessed.
         self.checkpoint.save_counter.assign(0)
         self.names: tuple[str, ...] = ()
@@ -65,8 +65,10 @@ class Trainer:
         self.learning_rate = rate if callable(rate) else lambda: rate
         # `restore` would not fill optimizer slots that do not exist yet.
         self.optimizer._create_all_weights(self.model.trainable_variables)
-        trained = self.trained if averages else []
-        self.averages = [tf.Variable(tf.convert_to_tensor(each), trainable=False, name="average") for each in trained]
+        self.to_average = self.trained if averages else []
+        self.averages = [
+            tf.Variable(tf.convert_to_tensor(each), trainable=False, name="average") for each in self.to_average
+        ]
 
     @property
     def step(self) -> int:
@@ -86,7 +88,7 @@ class Trainer:
 
     def _begin_averages(self) -> None:
         """Makes the present weights the average."""
-        for average, weight in zip(self.averages, self.trained, strict=bool(self.averages)):
+        for average, weight in zip(self.averages, self.to_average, strict=True):
             average.assign(weight)
 
     def restore(self, prefix: Path) -> None:
@@ -95,15 +97,14 @@ class Trainer:
         If the checkpoint has no averages, they begin with its weights.
         """
         try:
-            names = dict(tf.train.list_variables(str(prefix)))
-            parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
-            has_averages = any(name.startswith("averages/") for name in names)
-            checkpoint = self.checkpoint if has_averages else tf.train.Checkpoint(**parts)
-            status = checkpoint.restore(str(prefix))
-            status.expect_partial()
+            has_averages = any(name.startswith("averages/") for name, _ in tf.train.list_variables(str(prefix)))
+            if has_averages == bool(self.averages):
+                self.checkpoint.restore(str(prefix)).assert_consumed()
+                return
+            # EMA was changed: the averages of the checkpoint are not needed, or there are none.
+            status = tf.train.Checkpoint(**self.parts).restore(str(prefix)).expect_partial()
             status.assert_existing_objects_matched()
-            if not has_averages:
-                self._begin_averages()
+            self._begin_averages()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise JobError(f"the checkpoint {prefix} does not belong to this job: {error}") from None
 
@@ -117,13 +118,13 @@ class Trainer:
 
         The averages of batch norm stay: they follow the present weights.
         """
-        present = [each.numpy() for each in self.trained]
-        for weight, average in zip(self.trained, self.averages, strict=True):
+        present = [each.numpy() for each in self.to_average]
+        for weight, average in zip(self.to_average, self.averages, strict=True):
             weight.assign(average)
         try:
             yield
         finally:
-            for weight, value in zip(self.trained, present, strict=True):
+            for weight, value in zip(self.to_average, present, strict=True):
                 weight.assign(value)
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:  # noqa: ARG002
@@ -185,7 +186,7 @@ class Trainer:
     def _average(self) -> None:
         """Moves the averages towards the present weights, on each device."""
         share = averaging.rate(self.global_step)
-        for average, weight in zip(self.averages, self.trained, strict=bool(self.averages)):
+        for average, weight in zip(self.averages, self.to_average, strict=True):
             self.strategy.extended.update(average, averaging.move, args=(weight, share))
 
     @tf.autograph.experimental.do_not_convert
