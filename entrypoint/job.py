@@ -40,7 +40,8 @@ class Step:
 START = ("model", "checkpoint", "checkpoint_sha256", "zoo_url")
 RECORDS = ("validation_fraction", "seed", "max_skipped", "records_dir")
 CONFIG = ("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "augment")
-TRAINING = ("seed", "precision", "oversample", "evaluate_every", "early_stopping", "max_minutes", "ema", "resume")
+WATCHED = ("evaluate_every", "early_stopping", "max_minutes")
+TRAINING = ("seed", "precision", "oversample", "ema", "freeze", "resume", *WATCHED)
 TRAINED = ("tf_record", "checkpoint", "pipeline")
 
 PLAN = (

@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         description="augmentation of the photos: `none`, `light`, `default`, `strong`, which are lists of operations. "
         "Default: that of the pipeline.config. In any case no photo is mirrored if a label tells left from right",
     )
+    freeze: Literal["none", "backbone"] = Field(
+        "none",
+        description="`backbone` leaves the weights and the batch norm of the backbone as the checkpoint has them, and "
+        "trains the rest: a step takes less time and memory",
+    )
     resume: Literal["auto", "never"] = Field(
         "auto",
         description="`auto` goes on from the newest checkpoint of this training, also with more `NUM_STEPS`, and "

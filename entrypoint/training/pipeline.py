@@ -57,7 +57,9 @@ def run(work: Workspace) -> str:
     refuse_unknown_model(config, generation, path)
     changes = Changes()
     inject_data(config, work, changes)
-    inject_start(config, generation, start_checkpoint.load(work), changes)
+    start = start_checkpoint.load(work)
+    refuse_frozen_random(work.settings, has_start=start is not None)
+    inject_start(config, generation, start, changes)
     inject_threshold(config, changes)
     inject_precision(config, changes)
     train = config.train_config
@@ -113,6 +115,7 @@ def find(settings: Settings) -> Path | None:
 def refuse_early(settings: Settings) -> None:
     """Fails fast on errors of model or config that can be detected before anything is read or downloaded."""
     path = find(settings)
+    refuse_frozen_random(settings, has_start=settings.checkpoint != "none")
     if settings.pipeline_config and settings.checkpoint == "zoo" and "model" not in settings.model_fields_set:
         raise UserError(
             f"PIPELINE_CONFIG={path} does not determine the checkpoint to start from: set CHECKPOINT to a checkpoint "
@@ -129,6 +132,15 @@ def refuse_early(settings: Settings) -> None:
     pipeline_config.refuse_empty_input(config, path)
     schedule.inject(config.train_config, settings, None, Changes())
     loading.engine_of(generation).rehearse(config)
+
+
+def refuse_frozen_random(settings: Settings, *, has_start: bool) -> None:
+    """Raises UserError if a backbone with random weights would stay as it is."""
+    if settings.freeze != "none" and not has_start:
+        raise UserError(
+            f"FREEZE={settings.freeze} keeps the weights of a checkpoint, and this training starts from none: set "
+            "CHECKPOINT to one, or FREEZE=none"
+        )
 
 
 def source(work: Workspace) -> Path:

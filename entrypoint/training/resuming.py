@@ -112,6 +112,7 @@ def decisive(work: Workspace) -> dict[str, str]:
         "LEARNING_RATE": f"{planned.learning_rate:.6g}",
         "AUGMENT": settings.augment,
         "OVERSAMPLE": settings.oversample,
+        "FREEZE": None if settings.freeze == "none" else settings.freeze,
         "PRECISION": settings.precision,
         "SEED": settings.seed,
         PHOTOS: (workspace.output_of("tf_record", work) or "")[:12],

@@ -157,7 +157,9 @@ def identify(work: Workspace) -> str:
     settings = work.settings
     # With MAX_MINUTES the learning rate depends on the time. Without it, NUM_STEPS is part of `pipeline`.
     limits = [settings.max_minutes, settings.most_steps] if settings.max_minutes else []
-    return files.digest([settings.seed, settings.precision, settings.oversample, *before, *limits])
+    # `none` is left out, so that a training of an older release goes on.
+    frozen = [settings.freeze] if settings.freeze != "none" else []
+    return files.digest([settings.seed, settings.precision, settings.oversample, *before, *limits, *frozen])
 
 
 def outputs(work: Workspace) -> list[Path]:

@@ -67,6 +67,36 @@ def no_download() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def constant_batch_norm(is_constant: Callable[[str], bool]) -> Iterator[None]:
+    """Lets batch norm of slim use its averages and leave them, while the block builds layers of certain scopes.
+
+    `is_constant` says by the name of a scope whether its batch norm is one of them. Upstream (object_detection 2.8.0)
+    can do this for all layers of a model or for none, and slim (tf-slim 1.1) has no other place that knows the scope.
+    """
+    from tf_slim.layers import layers
+
+    # slim builds batch norm in one of two ways, by where its averages are updated.
+    fused, build_layer = layers._fused_batch_norm, layers.normalization_layers.BatchNormalization
+
+    def with_averages(inputs: Any, **options: Any) -> Any:
+        constant = is_constant(tf.compat.v1.get_variable_scope().name)
+        return fused(inputs, **{**options, **({"is_training": False} if constant else {})})
+
+    def layer_with_averages(**options: Any) -> Any:
+        layer = build_layer(**options)
+        if is_constant(options["_scope"].name):
+            apply = layer.apply
+            layer.apply = lambda inputs, training: apply(inputs, training=False)  # noqa: ARG005
+        return layer
+
+    with (
+        replaced(layers, "_fused_batch_norm", with_averages),
+        replaced(layers.normalization_layers, "BatchNormalization", layer_with_averages),
+    ):
+        yield
+
+
 def skip_autograph(model: Any) -> None:
     """Prevents AutoGraph from converting a Keras model's methods (object_detection 2.8.0, TensorFlow 2.21).
 

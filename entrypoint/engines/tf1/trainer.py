@@ -16,7 +16,7 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
-from entrypoint.engines.shared import averaging, gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared import averaging, backbone, gradients, patches, refusals, schedules, training_input
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -30,8 +30,9 @@ logger = logging.getLogger("job")
 class Trainer:
     """A model in training: its graph, and the session that holds its weights, its optimizer and its step."""
 
-    def __init__(self, config: Any, seed: int, *, averages: bool = False) -> None:
+    def __init__(self, config: Any, seed: int, *, averages: bool = False, freeze: str = "none") -> None:
         self.config = config
+        self.is_frozen = backbone.frozen_by(freeze)
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.set_random_seed(seed)
@@ -52,7 +53,8 @@ class Trainer:
         self.batches = tf.data.make_initializable_iterator(dataset)
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
-        losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
+        with patches.constant_batch_norm(self.is_frozen):
+            losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
         # The variables that a zoo checkpoint can fill: the step and the optimizer's variables are not among them.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
         # A local variable, so that it is not part of a checkpoint: the job keeps how it fitted the schedule.
@@ -65,7 +67,7 @@ class Trainer:
         row = tf.stack([*losses.values(), tf.cast(rate, tf.float32)])
         # The losses and the rate are read before the step changes the variables that they depend on.
         with tf.control_dependencies([row]):
-            self.trained = gradients.to_train(tf.trainable_variables(), train)
+            self.trained = gradients.to_train(tf.trainable_variables(), train, self.is_frozen)
             descent = descend(optimizer, losses[LOSS], self.trained, train, self.global_step)
         ends = [descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
         self.averages: list[Any] = []
@@ -218,7 +220,7 @@ def build(
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
     with patches.repeated_reading(repeats):
-        return Trainer(config, settings.seed + step, averages=averages)
+        return Trainer(config, settings.seed + step, averages=averages, freeze=settings.freeze)
 
 
 def descend(optimizer: Any, loss: Any, variables: list[Any], train: Any, step: Any) -> Any:

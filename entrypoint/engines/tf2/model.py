@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,8 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 from entrypoint.engines.shared import patches
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
+
+logger = logging.getLogger("job")
 
 # The entry of an object-based checkpoint that maps its values to objects.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -79,6 +82,28 @@ def backbone_of(model: Any) -> set[str]:
     """
     parts = [part for name, part in vars(model).items() if name.startswith("_feature_extractor")]
     return {name for part in parts if isinstance(part, tf.Module) for name, _ in named_variables(part)}
+
+
+def freeze_backbone(model: Any) -> None:
+    """Makes weights and batch norm of a model's backbone constant.
+
+    Raises:
+        UserError: the model has no part that is known as its backbone.
+    """
+    # The second stage of a two-stage model has layers of the same backbone, and is part of the heads.
+    extractor = getattr(model, "_feature_extractor_for_proposal_features", None) or model._feature_extractor
+    try:
+        backbone = extractor.classification_backbone
+    except (AttributeError, NotImplementedError):
+        # The proposals of a two-stage model without a feature pyramid, and CenterNet's hourglass, are backbones.
+        backbone = extractor
+    # CenterNet on MobileNetV2 calls the backbone and its own layers behind it by one name.
+    nested = [layer for layer in getattr(backbone, "layers", []) if isinstance(layer, tf.keras.Model)]
+    if nested and backbone is not extractor:
+        backbone = nested[0]
+    before = len(model.trainable_variables)
+    backbone.trainable = False
+    logger.info("FREEZE=backbone: %d of %d variables are trained", len(model.trainable_variables), before)
 
 
 def fill(target: Any, prefix: str) -> set[int]:

@@ -34,6 +34,7 @@ class Trainer:
         repeats: list[float] | None = None,
         *,
         averages: bool = False,
+        freeze: str = "none",
     ) -> None:
         refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
@@ -43,7 +44,7 @@ class Trainer:
         self.repeats = repeats
         self.policy = policy
         with strategy.scope():
-            self._make_variables(averages=averages)
+            self._make_variables(averages=averages, freeze=freeze)
         self.parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
         self.checkpoint = tf.train.Checkpoint(**self.parts, **({"averages": self.averages} if averages else {}))
         # Upstream's exporters restore a save_counter, and TensorFlow creates it only when it is accessed.
@@ -52,9 +53,11 @@ class Trainer:
         self.batches: Iterator[Any] | None = None
         self.detector: Detector | None = None
 
-    def _make_variables(self, *, averages: bool) -> None:
+    def _make_variables(self, *, averages: bool, freeze: str) -> None:
         """Creates weights, optimizer and step, with the same values on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
+        if freeze == "backbone":
+            models.freeze_backbone(self.model)
         self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
@@ -241,7 +244,8 @@ def build(
     """
     refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
     strategy = distribution.strategy_for(settings.tf_config)
-    return Trainer(config, settings.seed + step, strategy, machine.policy(settings), repeats, averages=averages)
+    policy, freeze = machine.policy(settings), settings.freeze
+    return Trainer(config, settings.seed + step, strategy, policy, repeats, averages=averages, freeze=freeze)
 
 
 def refuse_few_files(config: Any, machines: int) -> None:
