@@ -19,5 +19,8 @@ def prepare(values: Settings) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if values.tf_config else "2")
     if values.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if values.batch_size == "auto":
+        # This process would take all memory of the GPUs before the processes that try how much a batch needs.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # Matplotlib keeps its list of fonts below HOME, which a container may lack.
     os.environ.setdefault("MPLCONFIGDIR", str(values.work_dir / "matplotlib"))

@@ -117,12 +117,10 @@ class Settings(BaseSettings):
         description="minutes for the whole job, with evaluation and exports: the first steps are timed, and number of "
         "steps and learning rate are fitted to the time that is left. Default: no limit",
     )
-    batch_size: int | None = Field(
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         None,
-        ge=1,
-        le=65_536,
-        description="photos per step. Default: the batch size of the pipeline.config. Another batch size scales the "
-        "learning rate",
+        description="photos per step; `auto` takes the largest batch that fits into memory, tried in processes of "
+        "their own. Default: the batch size of the pipeline.config. Another batch size scales the learning rate",
     )
     learning_rate: float | None = Field(
         None,

@@ -42,6 +42,14 @@ def total() -> int:
     return min(physical, limit() or physical)
 
 
+def free() -> int:
+    """Returns the number of bytes that processes can still take, without those that the kernel can reclaim."""
+    lines = (line.split() for line in (ROOT / "proc/meminfo").read_text().splitlines())
+    available = next(int(words[1]) << 10 for words in lines if words[0] == "MemAvailable:")
+    most = limit()
+    return available if most is None else min(available, most - used())
+
+
 def give_back() -> None:
     """Gives freed memory back to the kernel: glibc keeps it for the thread that freed it. Other libraries do not."""
     with contextlib.suppress(AttributeError):

@@ -16,7 +16,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import augmentation, schedule, start_checkpoint
+from entrypoint.training import augmentation, batch_size, schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
 from entrypoint.training.start_checkpoint import Start
@@ -65,8 +65,7 @@ def run(work: Workspace) -> str:
     train = config.train_config
     augmentation.inject(train, work.settings.augment, records.load(work).labels, changes)
     archive = catalogue.find(work.settings.model).archive if is_published else None
-    schedule.inject(train, work.settings, archive, changes)
-    inject_padding(config, changes)
+    inject_schedule(config, archive, work, changes)
     log_changes(path, changes)
     files.write_text(work.pipeline, pipeline_config.write(config))
     plan = Plan(
@@ -116,6 +115,7 @@ def refuse_early(settings: Settings) -> None:
     """Fails fast on errors of model or config that can be detected before anything is read or downloaded."""
     path = find(settings)
     refuse_frozen_random(settings, has_start=settings.checkpoint != "none")
+    batch_size.refuse_cluster(settings)
     if settings.pipeline_config and settings.checkpoint == "zoo" and "model" not in settings.model_fields_set:
         raise UserError(
             f"PIPELINE_CONFIG={path} does not determine the checkpoint to start from: set CHECKPOINT to a checkpoint "
@@ -130,7 +130,8 @@ def refuse_early(settings: Settings) -> None:
     refuse_cluster(generation, settings)
     # A slip in the config is reported now, and not after hours of conversion.
     pipeline_config.refuse_empty_input(config, path)
-    schedule.inject(config.train_config, settings, None, Changes())
+    given = None if settings.batch_size == "auto" else settings.batch_size
+    schedule.inject(config.train_config, settings, given, None, Changes())
     loading.engine_of(generation).rehearse(config)
 
 
@@ -248,6 +249,18 @@ def start_type(prefix: str) -> str:
 
     names = [name for name, _ in tf.train.list_variables(prefix)]
     return "detection" if any(re.search("^model/|FeatureExtractor/", name) for name in names) else "classification"
+
+
+def inject_schedule(config: Any, archive: str | None, work: Workspace, changes: Changes) -> None:
+    """Writes number of steps, batch size and learning rate, and what a batch needs; see `schedule.inject`."""
+
+    def fit_config(config: Any, size: int | None, changes: Changes) -> None:
+        schedule.inject(config.train_config, work.settings, size, archive, changes)
+        inject_padding(config, changes)
+
+    given = work.settings.batch_size
+    size = batch_size.find(config, fit_config, work) if given == "auto" else given
+    fit_config(config, size, changes)
 
 
 def inject_padding(config: Any, changes: Changes) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from entrypoint import workspace
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
-from entrypoint.training import checkpoints, pipeline, plan, schedule
+from entrypoint.training import batch_size, checkpoints, pipeline, plan, schedule
 from entrypoint.training.checkpoints import Manifest, Saved
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
@@ -108,7 +108,7 @@ def decisive(work: Workspace) -> dict[str, str]:
         "MODEL": settings.model,
         LENGTH: settings.num_steps if settings.most_steps == settings.num_steps else "as many as fit",
         "MAX_MINUTES": settings.max_minutes,
-        "BATCH_SIZE": planned.batch_size,
+        "BATCH_SIZE": f"{planned.batch_size}{batch_size.FOUND if settings.batch_size == 'auto' else ''}",
         "LEARNING_RATE": f"{planned.learning_rate:.6g}",
         "AUGMENT": settings.augment,
         "OVERSAMPLE": settings.oversample,

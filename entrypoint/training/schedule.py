@@ -16,10 +16,11 @@ LARGEST_BATCH = 32
 MOST_PHOTOS = 65_536  # of a batch, as for BATCH_SIZE
 
 
-def inject(train: Any, settings: Settings, archive: str | None, changes: Changes) -> None:
+def inject(train: Any, settings: Settings, batch_size: int | None, archive: str | None, changes: Changes) -> None:
     """Writes number of steps, batch size and learning rate into a train_config, and fits the schedule to them.
 
-    `archive` is the name of the archive that a published config came in, or None for any other config.
+    Without `batch_size`, the batch is the config's. `archive` is the name of the archive that a published config came
+    in, or None for any other config.
 
     A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
     arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
@@ -40,7 +41,7 @@ def inject(train: Any, settings: Settings, archive: str | None, changes: Changes
         )
     if train.batch_size > MOST_PHOTOS:
         raise UserError(f"the pipeline.config has batch_size {train.batch_size}: the most is {MOST_PHOTOS}")
-    batch = settings.batch_size or (train.batch_size if archive is None else published_batch(train, archive))
+    batch = batch_size or (train.batch_size if archive is None else published_batch(train, archive))
     ratio = batch / train.batch_size
     factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
     if settings.learning_rate:

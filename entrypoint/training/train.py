@@ -391,7 +391,8 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
         batch = plan.load(work).batch_size
         raise UserError(
             f"out of memory at step {first + 1} with batches of {batch}: {error.message.splitlines()[0]}. "
-            f"Set BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL, and RESUME=never to start over"
+            f"Set BATCH_SIZE=auto, which tries what fits, or BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL, "
+            "and RESUME=never to start over"
         ) from None
     except tf.errors.InvalidArgumentError as error:
         if "Cannot add tensor to the batch" not in error.message:

@@ -1,0 +1,89 @@
+"""Trains a few steps with a batch to see whether it fits into memory, in a process of its own: see batch_size.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from entrypoint.data import records
+from entrypoint.engines import loading
+from entrypoint.settings import environment
+from entrypoint.settings.schema import Settings
+from entrypoint.system import child, documents, memory
+from entrypoint.system.errors import JobError
+from entrypoint.training import evaluation
+from entrypoint.training.batch_size import TOO_LARGE, Trial
+from entrypoint.workspace import Workspace
+from entrypoint.zoo import pipeline_config
+
+# The first step compiles the model. The second one takes as long as those that follow.
+STEPS = 2
+# The share of the free memory that the process may take. The job itself needs the rest.
+SHARE = 0.85
+SECONDS_BETWEEN_LOOKS = 0.02
+
+
+def run(config: Path, settings: Settings) -> Trial:
+    """Trains STEPS steps, and detects on one batch, as an evaluation during the training does."""
+    environment.prepare(settings)
+    read = pipeline_config.read(config)
+    engine = loading.engine_of(pipeline_config.generation_of(read, config))
+    work = Workspace(settings)
+    trainer = engine.build(read, settings, 0, None, averages=evaluation.averages(work))
+    for _ in range(STEPS):
+        began = time.monotonic()
+        trainer.train(1)
+        seconds = time.monotonic() - began
+    validation = records.load(work).validation.paths(work.records)
+    if evaluation.has_photos(work):
+        with tempfile.TemporaryDirectory(dir=work.root) as folder:
+            prefix = Path(folder) / "ckpt-0"
+            trainer.save(prefix)
+            next(iter(trainer.detect(prefix, validation)))
+    return Trial(memory_used(), seconds)
+
+
+def memory_used() -> int:
+    """Returns the most bytes in use so far: of the fullest GPU, or of this process if there is no GPU."""
+    import tensorflow as tf
+
+    gpus = [f"GPU:{index}" for index in range(len(tf.config.list_physical_devices("GPU")))]
+    if gpus:
+        return max(int(tf.config.experimental.get_memory_info(gpu)["peak"]) for gpu in gpus)
+    # In kibibytes (getrusage(2)).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def end_when_full(allowed: int) -> None:
+    """Ends this process when it takes more memory than that, before the kernel ends it or another process."""
+    while memory.of_process() < allowed:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(TOO_LARGE)
+
+
+def main(config: str, settings: str) -> int:
+    """Prints the trial as JSON; returns the exit code."""
+    allowed = int(SHARE * memory.free())
+    threading.Thread(target=end_when_full, args=(allowed,), daemon=True, name="memory").start()
+    import tensorflow as tf
+
+    try:
+        trial = run(Path(config), Settings(**json.loads(settings)))
+    except tf.errors.ResourceExhaustedError:
+        return TOO_LARGE
+    except JobError as error:
+        print(error)
+        return error.exit_code
+    print(json.dumps(documents.to_plain(trial)))
+    return 0
+
+
+if __name__ == "__main__":
+    child.end_with(os.getppid())
+    sys.exit(main(*sys.argv[1:]))
