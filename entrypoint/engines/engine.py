@@ -56,6 +56,9 @@ class Trainer(Protocol):
     def train(self, steps: int) -> list[dict[str, float]]:
         """Trains exactly `steps` steps; returns for each step its losses, including LOSS, and its `learning_rate`."""
 
+    def seconds_of_input(self, batches: int) -> float:
+        """Returns the seconds that the photos of a batch take without the model, as an average of some batches."""
+
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
         """Yields the detections of the present weights, which `save` wrote to `prefix`, on every photo of the records.
 

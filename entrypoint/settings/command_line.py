@@ -101,7 +101,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="?", help="number of training steps, name of a step, `check` or `models`")
     for name, field in Settings.model_fields.items():
-        parser.add_argument(f"--{name}", metavar="VALUE", help=f"{field.description}".replace("%", "%%"))
+        words = f"{field.description}".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(f"--{name}", action="store_const", const="true", help=words)
+        else:
+            parser.add_argument(f"--{name}", metavar="VALUE", help=words)
     parser.add_argument("--json", action="store_true", help="with `check` and `models`: print JSON for programs")
     parser.add_argument("--page", metavar="FILE", help="with `check`: write its page there, and not into RESULT_DIR")
     parser.add_argument("--only", action="store_true", help="with a step: run it without the steps that it needs")

@@ -203,6 +203,11 @@ class Settings(BaseSettings):
         description="`auto` averages the weights over the steps, evaluates the averaged weights too in the second half "
         "of the training, and exports them if they are better; `off` does not. On one machine only",
     )
+    profile: bool = Field(
+        False,
+        description="`true`, or `--profile` on the command line: the log says once whether the training waits for its "
+        "photos, and TensorBoard's events get a trace of some steps",
+    )
     exports: Annotated[tuple[Export, ...], NoDecode] = Field(
         ("saved_model", "tflite"),
         min_length=1,

@@ -19,7 +19,7 @@ from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, evaluation, plan, resuming, start_checkpoint
+from entrypoint.training import checkpoints, evaluation, plan, profiling, resuming, start_checkpoint
 from entrypoint.training.budget import Budget, Costs, Fit
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
@@ -241,6 +241,7 @@ class Training:
         self.batch = planned.batch_size
         self.progress = Progress(state.step, planned.batch_size)
         self.is_warned = False  # that the loss explodes
+        self.is_profiled = False
         self.is_stopped = False  # a machine of the cluster was asked to stop
 
     def to_end(self) -> checkpoints.Saved:
@@ -259,6 +260,8 @@ class Training:
                 pass
             if self.state.step != self.trainer.step:
                 self.save()
+            if self.work.settings.profile and not self.is_profiled:
+                logger.warning("--profile needs %d steps between two evaluations on one machine", profiling.NEEDED)
             # No machine ends before the chief has published the checkpoint from which a new machine would continue.
             self.trainer.agree(False, [0])
         return self.state
@@ -301,12 +304,30 @@ class Training:
         if is_saved:
             self.save()
             return True
+        if self.is_to_be_profiled():
+            self.profile()
+            return True
         began = time.monotonic()
         self.tell(advance(self.trainer, steps, self.work))
         seconds = time.monotonic() - began
         self.pace.measure(steps, seconds)
         self.budget.time_steps(steps, seconds)
         return True
+
+    def is_to_be_profiled(self) -> bool:
+        """Returns whether --profile is set, and enough steps come before the next evaluation."""
+        is_next = self.work.settings.profile and not self.is_profiled
+        # The machines of a cluster would have to agree on it.
+        return is_next and self.work.settings.tf_config is None and self.evaluator.steps_to_next() >= profiling.NEEDED
+
+    def profile(self) -> None:
+        """Trains some steps to see where their time goes, and tells it."""
+        points, profile = profiling.run(
+            lambda steps: advance(self.trainer, steps, self.work), self.trainer, self.batch, self.work.events
+        )
+        self.is_profiled = True
+        self.tell(points)
+        logger.info("%s", profile)
 
     def costs(self) -> Costs:
         """Returns how long the parts of the job take, as far as this is known."""

@@ -51,6 +51,9 @@ class CountingTrainer:
             signal.raise_signal(signal.SIGTERM)
         return [{LOSS: 1.0, "learning_rate": 0.1}] * steps
 
+    def seconds_of_input(self, batches: int) -> float:
+        return 0.001 * batches
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         self.is_averaged = True

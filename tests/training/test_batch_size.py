@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_trial_that_fails_otherwise_ends_the_job(
     ],
 )
 def test_training_goes_on_with_the_batch_that_it_found(
-    words: str, changed: dict[str, str], found: int | None, tmp_path: Path
+    words: str, changed: dict[str, Any], found: int | None, tmp_path: Path
 ) -> None:
     work = prepared(tmp_path, batch_size="auto", **changed)
     known = {"MODEL": "smoke", "PRECISION": "float32", "BATCH_SIZE": words}

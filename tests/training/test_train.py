@@ -24,7 +24,7 @@ from entrypoint.data.quality import DataQuality
 from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, evaluation, train
+from entrypoint.training import checkpoints, evaluation, profiling, train
 from entrypoint.training.plan import Plan
 from entrypoint.workspace import Workspace
 from tests.conftest import ROOT, make_settings
@@ -108,7 +108,7 @@ class GreedyTrainer(CountingTrainer):
 
 
 def test_batch_that_does_not_fit_into_memory_is_named_with_half_of_it(tmp_path: Path) -> None:
-    words = r"out of memory at step 2 with batches of 4: OOM when allocating tensor\. Set BATCH_SIZE=2,"
+    words = r"out of memory at step 2 with batches of 4: OOM when allocating tensor\. Set BATCH_SIZE=auto, .* BATCH_SIZE=2,"
     with pytest.raises(UserError, match=words):
         train_to_end(GreedyTrainer(), Told(), tmp_path)
 
@@ -360,3 +360,28 @@ def test_only_the_chief_of_a_cluster_writes_the_table_of_evaluations(tmp_path: P
     assert not table.exists()
     train.run(chief)
     assert len(table.read_text().splitlines()) == 3
+
+
+def test_profile_says_what_a_step_waits_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = evaluated_work(tmp_path, num_steps=60, evaluate_every=30, profile=True)
+    trainer = EvaluatedTrainer(found_at=30)
+    with caplog.at_level("INFO", logger="job"):
+        state = to_end(trainer, work)
+    assert state.step == 60
+    assert [point["step"] for point in state.history] == list(range(1, 61))
+    lines = [line for line in caplog.messages if "profile" in line]
+    assert len(lines) == 1
+    # The trainer takes no time for a step.
+    assert "a step of 4 photos takes 0.000 s, and its photos alone take 0.005 s" in lines[0]
+    assert "the training is input-bound" in lines[0]
+    assert list(work.events.rglob("*.xplane.pb"))
+
+
+def test_profile_needs_steps_between_evaluations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="job"):
+        to_end(EvaluatedTrainer(found_at=5), evaluated_work(tmp_path, num_steps=20, evaluate_every=5, profile=True))
+    assert "--profile needs 20 steps between two evaluations on one machine" in caplog.messages
+
+
+def test_profile_of_a_slow_model_is_compute_bound() -> None:
+    assert "(10%), so that the training is compute-bound" in str(profiling.Profile(8, 0.5, 0.05))

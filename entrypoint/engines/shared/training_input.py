@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -22,3 +24,16 @@ def batches(config: Any, model: Any, context: Any = None) -> Any:
     except tf.errors.OperatorNotAllowedInGraphError:
         # For example random_square_crop_by_scale, with which CenterNet is trained.
         return inputs.train_input(*arguments, model=model, input_context=context)
+
+
+def seconds_of(read: Callable[[], Any], batches: int) -> float:
+    """Returns the seconds that `read` takes for a batch, as an average of some batches.
+
+    As many are read before: the first ones fill the buffers of the input pipeline, and the ready ones take no time.
+    """
+    for _ in range(2 * batches):
+        read()
+    began = time.monotonic()
+    for _ in range(2 * batches):
+        read()
+    return (time.monotonic() - began) / (2 * batches)

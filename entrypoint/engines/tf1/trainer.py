@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from object_detection import model_lib
 from object_detection.builders import optimizer_builder
+from object_detection.core import standard_fields as fields
 from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
@@ -179,6 +180,16 @@ class Trainer:
         """Trains exactly `steps` steps; returns the losses and the learning rate of each step."""
         values = np.stack([self.run_step() for _ in range(steps)])
         return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
+
+    def seconds_of_input(self, batches: int) -> float:
+        """Returns the seconds that the photos of a batch take without the model, as an average of some batches."""
+        with self.graph.as_default():
+            iterator = tf.data.make_initializable_iterator(training_input.batches(self.config, self.model))
+            features, _ = iterator.get_next()
+            self.session.run([tf.tables_initializer(), iterator.initializer])
+            # One value of a batch brings the whole batch.
+            read = self.session.make_callable(features[fields.InputDataFields.true_image_shape])
+        return training_input.seconds_of(read, batches)
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
         """Yields the detections of the checkpoint on every photo of the records, always the same ones."""

@@ -173,6 +173,12 @@ class Trainer:
         values = self.run(self.batches, tf.constant(steps)).numpy()
         return [dict(zip(self.names, map(float, row), strict=True)) for row in values]
 
+    def seconds_of_input(self, batches: int) -> float:
+        """Returns the seconds that the photos of a batch take without the model, as an average of some batches."""
+        with patches.repeated_reading(self.repeats):
+            reader = iter(make_dataset(self.config, self.model, self.strategy))
+        return training_input.seconds_of(lambda: next(reader), batches)
+
     @tf.function
     def run(self, batches: Iterator[Any], steps: Any) -> Any:
         """Trains the steps; returns the values of `names` for each step, float32 [steps, len(names)]."""
