@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-beam test-jobs test-image \
-  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging lint format \
+  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging \
+  benchmark-training benchmark-gpu lint format \
   sdists lock audit size image \
   training-zip clean
 
@@ -113,6 +114,12 @@ benchmark-conversion: install-dev
 	.venv/bin/python -m benchmarks.conversion
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
+benchmark-training: install-dev
+	.venv/bin/python -m benchmarks.training
+# On a machine with GPUs, in the image: ten minutes at most, without network. MODELS names others than the three.
+benchmark-gpu:
+	$(DOCKER) run --rm --gpus all --network none --volume '$(CURDIR):/repo:ro' --workdir /tmp --entrypoint python \
+	  --env PYTHONPATH=/opt/object_detection:/repo $(IMAGE) -m benchmarks.gpu $(MODELS)
 benchmark-averaging: install-dev
 	.venv/bin/python -m benchmarks.averaging '$(BUCKET)'
 
