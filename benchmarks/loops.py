@@ -30,13 +30,20 @@ def run(kind: str, work: Path, steps: int, precision: str = "float32", limit: fl
     return found
 
 
-def prepare(folder: Path, bucket: Path, model: str, batch: int | None = None, **settings: Any) -> Path:
-    """Runs the steps of a job before the training, from random weights, and returns its WORK_DIR."""
+def prepare(
+    folder: Path, bucket: Path, model: str, batch: int | None = None, limit: float | None = None, **settings: Any
+) -> Path:
+    """Runs the steps of a job before the training, from random weights, and returns its WORK_DIR.
+
+    Raises what `run` raises.
+    """
     work = folder / "work"
     words = ["pipeline", "--data-dir", bucket, "--work-dir", work, "--result-dir", folder / "results", "--model", model]
     words += ["--batch-size", batch] if batch else []
     words += ["--checkpoint", "none", *(f"--{name}={value}" for name, value in settings.items())]
-    subprocess.run([sys.executable, "-m", "entrypoint", *map(str, words)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "entrypoint", *map(str, words)]
+    # The log of a job goes to its standard output.
+    subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True, timeout=limit)
     return work
 
 

@@ -68,6 +68,11 @@ class Workspace:
         return self.root / "averaged" / "weights"
 
     @property
+    def trial(self) -> Path:
+        """The folder of what a trial of BATCH_SIZE=auto writes."""
+        return self.root / "trial"
+
+    @property
     def label_map(self) -> Path:
         """The label map in upstream's text format."""
         return self.root / "label_map.pbtxt"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import logging
+import re
 import threading
 from dataclasses import dataclass
 
@@ -32,6 +33,12 @@ BFLOAT16_CAPABILITY = (8, 0)
 # The smoke model with batches of four needs 0.7 GiB. TensorFlow takes most of it.
 LEAST_MEMORY = 768 << 20
 FULL = 0.9
+# What TensorFlow, cuDNN and cuBLAS say if a GPU has no memory left.
+OUT_OF_MEMORY = re.compile(
+    "RESOURCE_EXHAUSTED|OOM when allocating|_STATUS_ALLOC_FAILED|OUT_OF_MEMORY|No algorithm worked|"
+    "failed to allocate|out of memory",
+    re.IGNORECASE,
+)
 SECONDS_BETWEEN_LOOKS = 0.1
 MEND_GPU = "use one of these GPUs, or set DEVICE=cpu to train on the CPU"
 MEND_MEMORY = "raise the limit (docker run --memory, resources.limits.memory), or set a smaller BATCH_SIZE or WORKERS"
@@ -181,6 +188,14 @@ def policy(settings: Settings) -> str:
     why = gpus.reason or f"{gpus.names[0]} has compute capability {dotted(gpus.capability)}, below 8.0"
     logger.warning("PRECISION=%s gains nothing here (%s): training in float32", settings.precision, why)
     return "float32"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an error of TensorFlow means that the memory does not suffice.
+
+    NVIDIA's libraries report it in words of their own, and TensorFlow passes these on as errors of other classes.
+    """
+    return type(error).__name__ == "ResourceExhaustedError" or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def refuse_little_memory() -> None:

@@ -12,7 +12,9 @@ from entrypoint.workspace import Workspace
 
 # The files of a finished job, as this program names them. Checkpoints are not among them: they are removed when a newer
 # one is there.
-FILES = r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|checkpoint/events/[^/\x00]+"
+FILES = (
+    r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|checkpoint/events/(?:plugins/profile/job/)?[^/\x00]+"
+)
 
 
 def replaced_files(work: Workspace) -> list[Place]:

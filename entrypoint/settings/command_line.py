@@ -20,6 +20,8 @@ from entrypoint.system.errors import UserError
 
 # The commands that can print JSON for programs.
 JSON_COMMANDS = ("check", "models")
+# The flags that need no value.
+SWITCHES = {f"--{name}" for name, field in Settings.model_fields.items() if field.annotation is bool}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def load(arguments: Sequence[str]) -> Command:
     Raises:
         UserError: a setting or a word is wrong; the message names it, and the nearest setting.
     """
-    known, unknown = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
+    known, unknown = build_parser().parse_known_args(normalise_flags(arguments))
     if known.version:
         print(version.describe())
         raise SystemExit(0)
@@ -66,7 +68,7 @@ def load(arguments: Sequence[str]) -> Command:
 
 def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     """Returns the settings, and the words of the command line that belong to another program."""
-    known, others = build_parser().parse_known_args([normalise_flag(word) for word in arguments])
+    known, others = build_parser().parse_known_args(normalise_flags(arguments))
     if known.command is not None:
         raise UserError(f"{known.command!r} is one word too many: python -m entrypoint.beam [--setting value ...]")
     return checked(given(known)), others
@@ -102,10 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", help="number of training steps, name of a step, `check` or `models`")
     for name, field in Settings.model_fields.items():
         words = f"{field.description}".replace("%", "%%")
-        if field.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_const", const="true", help=words)
-        else:
-            parser.add_argument(f"--{name}", metavar="VALUE", help=words)
+        parser.add_argument(f"--{name}", metavar="VALUE", help=words)
     parser.add_argument("--json", action="store_true", help="with `check` and `models`: print JSON for programs")
     parser.add_argument("--page", metavar="FILE", help="with `check`: write its page there, and not into RESULT_DIR")
     parser.add_argument("--only", action="store_true", help="with a step: run it without the steps that it needs")
@@ -119,6 +118,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raises UserError with argparse's message."""
         raise UserError(f"command line: {message}; `--help` lists the settings")
+
+
+def normalise_flags(words: Sequence[str]) -> list[str]:
+    """Returns the words with their flags as the parser knows them; `--profile` alone becomes `--profile=true`."""
+    found = [normalise_flag(word) for word in words]
+    for index, word in enumerate(found):
+        is_followed = found[index + 1 : index + 2] in (["true"], ["false"])
+        if word in SWITCHES and not is_followed:
+            found[index] = f"{word}=true"
+    return found
 
 
 def normalise_flag(word: str) -> str:

@@ -21,6 +21,7 @@ SI_KERNEL = 0x80  # asm-generic/siginfo.h
 # The current folder, in which Python looks for modules first, can be the bucket.
 PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
+    "from entrypoint.system import child; child.end_with(int(sys.argv.pop(1))); "
     "import runpy; runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
 )
 
@@ -71,7 +72,7 @@ def end_with(parent: int) -> None:
     """Makes the kernel kill this process if its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # The parent ended before the call.
+        # The parent ended before the call, and another process has become the parent.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -105,8 +106,18 @@ def ended_children() -> list[tuple[int, int]]:
         found.append((number, status))
 
 
-def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a module in a new Python, with this one's paths of modules, and returns its exit status and its output."""
+def run_module(
+    module: str, *arguments: str, given: str = "", seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a module in a new Python, with this one's paths of modules, and returns its exit status and its output.
+
+    `given` is its standard input. It ends if this process is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes more than `seconds`; it is ended then.
+    """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", PROGRAM, module, *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", check=False)
+    command = [sys.executable, "-c", PROGRAM, str(os.getpid()), module, *arguments]
+    return subprocess.run(
+        command, env=env, input=given, timeout=seconds, capture_output=True, text=True, errors="replace", check=False
+    )

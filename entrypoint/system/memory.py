@@ -9,11 +9,11 @@ from pathlib import Path
 
 # The root of the kernel's fixed paths.
 ROOT = Path("/")
-# Control groups of version 2 and of version 1: the file with the limit, the file with the memory in use, and the name
-# of the line in that file that counts the memory that the kernel cannot reclaim.
+# Control groups of version 2 and of version 1: the file with the limit, the file with the memory in use, and the names
+# of the lines in that file that count the memory that the kernel cannot reclaim: of processes, and files in memory.
 CONTROL_GROUPS = (
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", "anon"),
-    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.stat", "total_rss"),
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", ("anon", "shmem")),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.stat", ("total_rss", "total_shmem")),
 )
 
 
@@ -29,10 +29,10 @@ def limit() -> int | None:
 
 def used() -> int:
     """Returns the number of bytes in use that the kernel cannot reclaim. The file cache does not count."""
-    for _, path, name in CONTROL_GROUPS:
+    for _, path, names in CONTROL_GROUPS:
         if (ROOT / path).exists():
-            lines = (line.split() for line in (ROOT / path).read_text().splitlines())
-            return int(dict(lines).get(name, 0))
+            counts = dict(line.split() for line in (ROOT / path).read_text().splitlines())
+            return sum(int(counts.get(name, 0)) for name in names)
     return 0
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from entrypoint.data import records
@@ -20,57 +22,56 @@ from entrypoint.engines import machine
 from entrypoint.settings.schema import Settings
 from entrypoint.system import child, documents, files
 from entrypoint.system.errors import JobError, UserError
-from entrypoint.training import checkpoints, schedule
+from entrypoint.training import checkpoints, identity, schedule
 from entrypoint.training.changes import Changes
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
 logger = logging.getLogger("job")
 
+# Writes a batch size into a config that is ready to train but for that.
+FitConfig = Callable[[Any, "int | None", Changes], None]
+
 # The most photos on one device: the time to compile the model grows with the batch, and hardly any GPU gains from more.
 MOST = 128
 # The least number of steps in an epoch: fewer are a waste of time on a small bucket.
 STEPS_OF_EPOCH = 4
-# How a checkpoint notes the batch that was found, after its number.
-FOUND = ", the largest that fits"
-# A checkpoint with the same values of these was trained with a batch that fits.
-SAME = ("MODEL", "PRECISION", "FREEZE")
+# A training of hours needs a little more memory than a trial. Of what just fits, one part in so many is left out.
+MARGIN = 8
 # The exit code of a trial that had not enough memory.
 TOO_LARGE = 3
+# A trial compiles the model, which takes minutes at most. Several GPUs can wait for each other for ever if one of them
+# has no memory left.
+LONGEST_SECONDS = 1800
 
 
 @dataclass(frozen=True)
 class Trial:
     """What the training of some steps has shown."""
 
-    bytes: int  # the most memory in use: of one GPU, or of the process if there is none
-    seconds_per_step: float
+    bytes: int = 0  # the most memory in use: of one GPU, or of the process if there is none
+    seconds_per_step: float = 0.0
+    error: str = ""  # why there is no result
 
 
-def find(config: Any, fit_config: Callable[[Any, int | None, Changes], None], work: Workspace) -> int:
+def find(config: Any, fit_config: FitConfig, work: Workspace) -> int:
     """Returns the largest batch that fits, the same share for each device: at most MOST, and a quarter of the photos.
-
-    `fit_config` writes a batch size into the config, which is ready to train but for that.
 
     Raises:
         UserError: TF_CONFIG is set, or not even one photo on each device fits.
         JobError: the training fails for another reason than memory.
     """
     refuse_cluster(work.settings)
-    known = of_checkpoint(work)
+    is_tf2 = pipeline_config.generation_of(config, work.pipeline) == "tf2"
+    devices = max(1, len(gpus(work.settings))) if is_tf2 else 1
+    known = of_checkpoint(config, fit_config, devices, work)
     if known:
         logger.info("BATCH_SIZE=auto: %d photos, as in the checkpoint that is there", known)
         return known
-    generation = pipeline_config.generation_of(config, work.pipeline)
-    devices = max(1, len(machine.find_gpus().names)) if generation == "tf2" and work.settings.device != "cpu" else 1
-    photos = records.load(work).train.photos
-    most = max(1, min(MOST, photos // STEPS_OF_EPOCH // devices))
+    most = max(1, min(MOST, records.load(work).train.photos // STEPS_OF_EPOCH // devices))
 
     def fits(share: int) -> bool:
-        copy = type(config)()
-        copy.CopyFrom(config)
-        fit_config(copy, share * devices, Changes())
-        return try_batch(copy, work) is not None
+        return try_batch(fitted(config, fit_config, share * devices), work) is not None
 
     first = min(most, schedule.LARGEST_BATCH, max(1, config.train_config.batch_size // devices))
     share = largest(fits, first, most)
@@ -83,6 +84,24 @@ def find(config: Any, fit_config: Callable[[Any, int | None, Changes], None], wo
     return share * devices
 
 
+def gpus(settings: Settings) -> tuple[str, ...]:
+    """Returns the names of the GPUs that the job uses."""
+    return () if settings.device == "cpu" else machine.find_gpus().names
+
+
+def decisive(settings: Settings) -> list[Any]:
+    """Returns the settings that decide how much memory a batch needs, and the GPUs of this machine."""
+    return [settings.freeze, settings.precision, settings.ema, settings.resume, settings.evaluate_every, gpus(settings)]
+
+
+def fitted(config: Any, fit_config: FitConfig, size: int) -> Any:
+    """Returns a copy of a config with that batch size."""
+    copy = type(config)()
+    copy.CopyFrom(config)
+    fit_config(copy, size, Changes())
+    return copy
+
+
 def refuse_cluster(settings: Settings) -> None:
     """Raises UserError if BATCH_SIZE=auto is set for a cluster, whose machines would have to try in turn."""
     if settings.batch_size == "auto" and settings.tf_config:
@@ -93,9 +112,10 @@ def refuse_cluster(settings: Settings) -> None:
 
 
 def largest(fits: Callable[[int], bool], first: int, most: int) -> int:
-    """Returns the largest size that fits, to within an eighth; 0 if not even 1 fits. Nothing above `most` is tried.
+    """Returns the largest size that fits, less a margin; 0 if not even 1 fits. Nothing above `most` is tried.
 
-    From the first size it is doubled or halved until one size fits and the next does not. Sizes between are tried then.
+    From the first size it is doubled or halved until one size fits and the next does not. Sizes between are tried then,
+    until they differ by an eighth. If `most` itself fits, it needs no margin.
     """
     size = first
     if fits(size):
@@ -108,10 +128,10 @@ def largest(fits: Callable[[int], bool], first: int, most: int) -> int:
         while bad > 1 and not good:
             size = bad // 2
             good, bad = (size, bad) if fits(size) else (0, size)
-    while good and bad - good > max(1, good // 8):
+    while good and bad - good > max(1, good // MARGIN):
         size = (good + bad) // 2
         good, bad = (size, bad) if fits(size) else (good, size)
-    return good
+    return good - good // MARGIN if bad else good
 
 
 def try_batch(config: Any, work: Workspace) -> Trial | None:
@@ -121,51 +141,61 @@ def try_batch(config: Any, work: Workspace) -> Trial | None:
         UserError, JobError: the training fails for another reason.
     """
     size = config.train_config.batch_size
-    path = work.root / "trial.config"
+    shutil.rmtree(work.trial, ignore_errors=True)
+    path = work.trial / "pipeline.config"
     files.write_text(path, pipeline_config.write(config))
+    # The settings can hold passwords: other users of the machine can read a command line.
+    given = json.dumps(work.settings.model_dump(mode="json", include=work.settings.model_fields_set))
     try:
-        result = child.run_module("entrypoint.training.trial", str(path), given(work.settings))
+        result = child.run_module("entrypoint.training.trial", str(path), given=given, seconds=LONGEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise JobError(f"BATCH_SIZE=auto: a training with {size} photos a step does not get on") from None
     finally:
-        path.unlink(missing_ok=True)
+        # A trial that was killed leaves what it was writing.
+        shutil.rmtree(work.trial, ignore_errors=True)
+    trial = read(result)
     if not result.returncode:
-        trial = documents.parse(Trial, result.stdout.splitlines()[-1].encode(), path)
         shown = (size, trial.bytes / (1 << 30), trial.seconds_per_step)
         logger.info("BATCH_SIZE=auto: %d photos fit: %.1f GiB, %.2f s a step", *shown)
         return trial
     # The kernel and TensorFlow's own allocators end a process that takes too much memory.
     if result.returncode in (TOO_LARGE, -signal.SIGKILL, -signal.SIGABRT):
-        logger.info("BATCH_SIZE=auto: %d photos do not fit", size)
+        logger.info("BATCH_SIZE=auto: %d photos do not fit: %s", size, trial.error)
         return None
     kind = UserError if result.returncode == UserError.exit_code else JobError
-    raise kind(f"BATCH_SIZE=auto: a training with {size} photos a step fails: {last_line(result)}")
+    raise kind(f"BATCH_SIZE=auto: a training with {size} photos a step fails: {trial.error}")
 
 
-def last_line(result: subprocess.CompletedProcess[str]) -> str:
-    """Returns the last line that a process has written, or its exit status."""
-    lines = [line for line in f"{result.stdout}\n{result.stderr}".splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit status {result.returncode}"
+def read(result: subprocess.CompletedProcess[str]) -> Trial:
+    """Returns what a trial has printed last. If it has printed nothing, the error is the last line of its log."""
+    printed = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    if printed:
+        return documents.parse(Trial, printed[-1].encode(), Path("the result of a trial"))
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    return Trial(error=lines[-1] if lines else f"exit status {result.returncode}")
 
 
-def given(settings: Settings) -> str:
-    """Returns the settings that were given, as JSON, for a process with the same environment."""
-    return json.dumps(settings.model_dump(mode="json", include=settings.model_fields_set))
+def of_checkpoint(config: Any, fit_config: FitConfig, devices: int, work: Workspace) -> int | None:
+    """Returns the batch that an earlier run of this training has found, if these devices can share it evenly.
 
-
-def of_checkpoint(work: Workspace) -> int | None:
-    """Returns the batch that an earlier run of this training has found; it must go on with it on any machine."""
-    settings = work.settings
-    if settings.resume == "never":
+    The training must go on with it on any machine, also with more steps.
+    """
+    if work.settings.resume == "never":
         return None
-    now = {name: str(getattr(settings, name.lower())) for name in SAME}
-    manifests = [
+    found = [
         manifest
         for folder in checkpoints.folders(work)
         for path in checkpoints.manifests_in(folder)
         if (manifest := checkpoints.read_manifest(path))
     ]
-    for manifest in sorted(manifests, key=lambda each: -each.step):
-        words = manifest.settings
-        found = re.fullmatch(rf"(\d+){FOUND}", words.get("BATCH_SIZE", ""))
-        if found and all(words.get(name, "none") == now[name] for name in SAME):
-            return int(found.group(1))
+    for manifest in sorted(found, key=lambda each: -each.step):
+        number = re.fullmatch(rf"(\d{{1,6}}){identity.FOUND}", manifest.settings.get(identity.BATCH, ""))
+        size = int(number.group(1)) if number else 0
+        if not 1 <= size <= MOST * devices or size % devices:
+            continue
+        copy = fitted(config, fit_config, size)
+        rate = schedule.peak_of_optimizer(copy.train_config.optimizer)
+        now = identity.words(work, size, rate, copy)
+        if set(identity.differing(manifest.settings, now)) <= {identity.LENGTH}:
+            return size
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -44,5 +43,4 @@ def read(prefix: str) -> int:
 
 
 if __name__ == "__main__":
-    child.end_with(os.getppid())
     sys.exit(read(sys.argv[1]))

@@ -16,7 +16,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import augmentation, batch_size, schedule, start_checkpoint
+from entrypoint.training import augmentation, batch_size, identity, schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
 from entrypoint.training.start_checkpoint import Start
@@ -77,7 +77,7 @@ def run(work: Workspace) -> str:
         changes=tuple(changes.rows),
     )
     documents.write(work.plan, plan)
-    return identify(config)
+    return identity.of_config(config)
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -86,8 +86,12 @@ def outputs(work: Workspace) -> list[Path]:
 
 
 def fingerprint(work: Workspace) -> str:
-    """Returns a digest of the config that the job starts from, and of WORK_DIR, which is written into the config."""
-    return files.digest([pipeline_config.text_of(source(work)), str(work.root)])
+    """Returns a digest of the config that the job starts from, and of WORK_DIR, which is written into the config.
+
+    With BATCH_SIZE=auto, what decides how much memory a batch needs is part of it, and which devices there are.
+    """
+    found = batch_size.decisive(work.settings) if work.settings.batch_size == "auto" else []
+    return files.digest([pipeline_config.text_of(source(work)), str(work.root), *found])
 
 
 def find(settings: Settings) -> Path | None:
@@ -303,14 +307,3 @@ def log_changes(path: Path, changes: Changes) -> None:
     width = max((len(name) for name, _, _ in changes.rows), default=0)
     lines = [f"  {name.ljust(width)}  {before or '-'} -> {after or '-'}" for name, before, after in changes.rows]
     logger.info("pipeline.config from %s, with these values:\n%s", path, Lines(lines))
-
-
-def identify(config: Any) -> str:
-    """Returns a digest of everything in the config except the paths."""
-    copy = type(config)()
-    copy.CopyFrom(config)
-    copy.train_config.ClearField("fine_tune_checkpoint")
-    for reader in (copy.train_input_reader, *copy.eval_input_reader):
-        reader.ClearField("label_map_path")
-        reader.tf_record_input_reader.ClearField("input_path")
-    return files.digest(pipeline_config.write(copy))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from entrypoint.engines.engine import Trainer
 
+logger = logging.getLogger("job")
+
 # The first steps after a start are slower: caches are empty, and libraries try which of their kernels is the fastest.
 WARM_UP = 10
-STEPS = 5
+STEPS = 3  # in the trace
 # The share of a step from which its input is what a training waits for.
 BOUND = 0.8
-NEEDED = WARM_UP + 2 * STEPS
-
-# Trains some steps, and returns the losses of each.
-Train = Callable[[int], list[dict[str, float]]]
+# A fixed name: a run that goes on replaces the trace of the run before, and does not add one.
+NAME = "job"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Profile:
 
     photos: int  # of a step
     seconds: float  # of a step
-    input_seconds: float  # that the photos of a step take by themselves: to be read, decoded, augmented, batched
+    input_seconds: float  # that the input pipeline takes for these photos by itself
 
     def __str__(self) -> str:
         """Returns the line for the log."""
@@ -43,19 +46,40 @@ class Profile:
         )
 
 
-def run(train: Train, trainer: Trainer, photos: int, folder: Path) -> tuple[list[dict[str, float]], Profile]:
-    """Trains NEEDED steps, the last of them with a trace in a folder of TensorBoard's events.
+def run(train: Callable[[int], Any], trainer: Trainer, photos: int, seconds: float, folder: Path) -> Any:
+    """Trains STEPS steps with a trace in a folder of TensorBoard's events, and logs what a step takes.
 
-    Returns what `train` returns for these steps, and what a step takes. The photos that are read to time the input are
-    not trained on: the training goes on as without a profile.
+    `seconds` is what the steps before took, each: a trace makes steps slower. Returns what `train` returns. The photos
+    that are read to time the input pipeline are not trained on, so that the training goes on as without a profile.
     """
+    with traced(folder):
+        points = train(STEPS)
+    try:
+        logger.info("%s", Profile(photos, seconds, trainer.seconds_of_input(STEPS)))
+    except Exception as error:
+        # What only measures must not end a training.
+        logger.warning("the input pipeline could not be timed: %s", error)
+    return points
+
+
+@contextmanager
+def traced(folder: Path) -> Iterator[None]:
+    """Writes a trace of what TensorFlow does in the block into a folder, for the plugin `profile` of TensorBoard."""
     import tensorflow as tf
 
-    points = train(WARM_UP)
-    began = time.monotonic()
-    points += train(STEPS)
-    seconds = (time.monotonic() - began) / STEPS
-    # A trace makes the steps slower, so that they are not timed.
-    with tf.profiler.experimental.Profile(str(folder)):
-        points += train(STEPS)
-    return points, Profile(photos, seconds, trainer.seconds_of_input(STEPS))
+    try:
+        tf.profiler.experimental.start(str(folder))
+    except tf.errors.OpError as error:
+        logger.warning("no trace could be made: %s", error.message)
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.profiler.experimental.stop()
+        # TensorFlow names the folder after the time, and the file after the machine.
+        for path in (folder / "plugins" / "profile").glob("*/*.xplane.pb"):
+            path.rename(path.with_name(f"{NAME}.xplane.pb"))
+        for path in (folder / "plugins" / "profile").glob("*"):
+            path.rename(path.with_name(NAME))

@@ -10,22 +10,18 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 
-from entrypoint import workspace
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
-from entrypoint.training import batch_size, checkpoints, pipeline, plan, schedule
+from entrypoint.training import checkpoints, identity, plan
 from entrypoint.training.checkpoints import Manifest, Saved
+from entrypoint.training.identity import CONFIG, LENGTH
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
 logger = logging.getLogger("job")
 
-# What decides a training and is no setting, with the words for a difference.
-PHOTOS, START, CONFIG = "photos, boxes or their split", "checkpoint to start from", "pipeline.config"
-LENGTH = "NUM_STEPS"
 
-
-def find(identity: str, work: Workspace) -> Saved | None:
+def find(job: str, work: Workspace) -> Saved | None:
     """Returns the checkpoint to go on from, brought to WORK_DIR; None to begin.
 
     Raises:
@@ -34,24 +30,24 @@ def find(identity: str, work: Workspace) -> Saved | None:
     if work.settings.resume == "never":
         logger.info("RESUME=never: the training starts over")
         return None
-    saved = checkpoints.newest(identity, work)
+    saved = checkpoints.newest(job, work)
     # In a cluster one machine keeps the checkpoints.
     if saved or not work.is_chief:
         return saved
     now = decisive(work)
-    shorter = [each for _, each in others(checkpoints.folders(work), identity) if is_shorter(each, now)]
+    shorter = [each for _, each in others(checkpoints.folders(work), job) if is_shorter(each, now)]
     for other in sorted(shorter, key=lambda each: -each.step):
         if saved := checkpoints.newest(other.job, work):
-            return lengthen(saved, other, identity, now, work)
-    refuse_replacing(identity, now, work)
+            return lengthen(saved, other, job, now, work)
+    refuse_replacing(job, now, work)
     return None
 
 
-def others(folders: Iterable[Place], identity: str) -> list[tuple[Place, Manifest]]:
+def others(folders: Iterable[Place], job: str) -> list[tuple[Place, Manifest]]:
     """Returns the manifests of the checkpoints of other jobs in some folders, each with its path."""
     paths = [path for folder in folders for path in checkpoints.manifests_in(folder)]
     found = [(path, manifest) for path in paths if (manifest := checkpoints.read_manifest(path))]
-    return [(path, manifest) for path, manifest in found if manifest.job != identity]
+    return [(path, manifest) for path, manifest in found if manifest.job != job]
 
 
 def is_shorter(other: Manifest, now: dict[str, str]) -> bool:
@@ -62,7 +58,7 @@ def is_shorter(other: Manifest, now: dict[str, str]) -> bool:
     return set(differences(other.settings, now)) == {LENGTH} and int(lengths[0]) < int(lengths[1])
 
 
-def lengthen(saved: Saved, other: Manifest, identity: str, now: dict[str, str], work: Workspace) -> Saved:
+def lengthen(saved: Saved, other: Manifest, job: str, now: dict[str, str], work: Workspace) -> Saved:
     """Makes the checkpoints of the same training with fewer steps those of this job, and returns the newest."""
     if work.settings.evaluate_every == "auto":
         # The first evaluation of the longer training decides anew how many there are.
@@ -78,17 +74,17 @@ def lengthen(saved: Saved, other: Manifest, identity: str, now: dict[str, str], 
         work.settings.num_steps,
     )
     for each in filter(None, (kept, saved)):
-        checkpoints.write_manifest(each, identity, now)
-        checkpoints.publish_checkpoint(each, identity, work)
+        checkpoints.write_manifest(each, job, now)
+        checkpoints.publish_checkpoint(each, job, work)
     return saved
 
 
-def refuse_replacing(identity: str, now: dict[str, str], work: Workspace) -> None:
+def refuse_replacing(job: str, now: dict[str, str], work: Workspace) -> None:
     """Raises UserError if a training in RESULT_DIR has not ended, whose checkpoints this job would remove.
 
     In CHECKPOINT_DIR, which jobs can share, a job removes only its own. Older releases wrote no settings.
     """
-    found = [each for _, each in others([work.published_checkpoints], identity) if each.settings]
+    found = [each for _, each in others([work.published_checkpoints], job) if each.settings]
     newest = max(found, key=lambda each: each.step, default=None)
     if newest is None or newest.has_ended:
         return
@@ -102,35 +98,13 @@ def refuse_replacing(identity: str, now: dict[str, str], work: Workspace) -> Non
 
 
 def decisive(work: Workspace) -> dict[str, str]:
-    """Returns what decides a training, in words. Two trainings with the same words are the same."""
-    settings, planned = work.settings, plan.load(work)
-    found = {
-        "MODEL": settings.model,
-        LENGTH: settings.num_steps if settings.most_steps == settings.num_steps else "as many as fit",
-        "MAX_MINUTES": settings.max_minutes,
-        "BATCH_SIZE": f"{planned.batch_size}{batch_size.FOUND if settings.batch_size == 'auto' else ''}",
-        "LEARNING_RATE": f"{planned.learning_rate:.6g}",
-        "AUGMENT": settings.augment,
-        "OVERSAMPLE": settings.oversample,
-        "FREEZE": None if settings.freeze == "none" else settings.freeze,
-        "PRECISION": settings.precision,
-        "SEED": settings.seed,
-        PHOTOS: (workspace.output_of("tf_record", work) or "")[:12],
-        START: (workspace.output_of("checkpoint", work) or "")[:12],
-        CONFIG: digest_without_length(work)[:12],
-    }
-    return {name: str(value) for name, value in found.items() if value is not None}
-
-
-def digest_without_length(work: Workspace) -> str:
-    """Returns a digest of the pipeline.config without what follows from the number of steps, and without paths."""
-    config = pipeline_config.read(work.pipeline)
-    schedule.clear_length(config.train_config)
-    return pipeline.identify(config)
+    """Returns what decides this training, in words."""
+    planned = plan.load(work)
+    return identity.words(work, planned.batch_size, planned.learning_rate, pipeline_config.read(work.pipeline))
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Returns what differs, with both values. The pipeline.config counts only if nothing else explains it."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    names = identity.differing(before, now)
     named = [name for name in names if name != CONFIG] or names
     return {name: (before.get(name, "not set"), now.get(name, "not set")) for name in named}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from entrypoint import workspace
 from entrypoint.data import records
-from entrypoint.engines import loading
+from entrypoint.engines import loading, machine
 from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
@@ -241,6 +242,7 @@ class Training:
         self.batch = planned.batch_size
         self.progress = Progress(state.step, planned.batch_size)
         self.is_warned = False  # that the loss explodes
+        self.first = state.step  # of this run
         self.is_profiled = False
         self.is_stopped = False  # a machine of the cluster was asked to stop
 
@@ -261,7 +263,7 @@ class Training:
             if self.state.step != self.trainer.step:
                 self.save()
             if self.work.settings.profile and not self.is_profiled:
-                logger.warning("--profile needs %d steps between two evaluations on one machine", profiling.NEEDED)
+                logger.warning("--profile: there were too few steps, or several machines: no profile was made")
             # No machine ends before the chief has published the checkpoint from which a new machine would continue.
             self.trainer.agree(False, [0])
         return self.state
@@ -315,19 +317,19 @@ class Training:
         return True
 
     def is_to_be_profiled(self) -> bool:
-        """Returns whether --profile is set, and enough steps come before the next evaluation."""
+        """Returns whether --profile is set, the first steps have passed, and the next evaluation is not too near."""
         is_next = self.work.settings.profile and not self.is_profiled
+        is_warm = self.trainer.step - self.first >= profiling.WARM_UP
         # The machines of a cluster would have to agree on it.
-        return is_next and self.work.settings.tf_config is None and self.evaluator.steps_to_next() >= profiling.NEEDED
+        is_alone = self.work.settings.tf_config is None
+        return is_next and is_warm and is_alone and self.evaluator.steps_to_next() >= profiling.STEPS
 
     def profile(self) -> None:
         """Trains some steps to see where their time goes, and tells it."""
-        points, profile = profiling.run(
-            lambda steps: advance(self.trainer, steps, self.work), self.trainer, self.batch, self.work.events
-        )
         self.is_profiled = True
+        train = functools.partial(advance, self.trainer, work=self.work)
+        points = profiling.run(train, self.trainer, self.batch, self.pace.seconds_per_step, self.work.events)
         self.tell(points)
-        logger.info("%s", profile)
 
     def costs(self) -> Costs:
         """Returns how long the parts of the job take, as far as this is known."""
@@ -408,14 +410,9 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
     first = trainer.step
     try:
         rows = trainer.train(steps)
-    except tf.errors.ResourceExhaustedError as error:
-        batch = plan.load(work).batch_size
-        raise UserError(
-            f"out of memory at step {first + 1} with batches of {batch}: {error.message.splitlines()[0]}. "
-            f"Set BATCH_SIZE=auto, which tries what fits, or BATCH_SIZE={max(1, batch // 2)}, or take a smaller MODEL, "
-            "and RESUME=never to start over"
-        ) from None
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
+        if machine.is_out_of_memory(error):
+            raise UserError(describe_lack_of_memory(first + 1, error.message, work)) from None
         if "Cannot add tensor to the batch" not in error.message:
             raise
         raise UserError(
@@ -432,6 +429,17 @@ def advance(trainer: Trainer, steps: int, work: Workspace) -> list[dict[str, flo
                 "checkpoint is kept"
             )
     return points
+
+
+def describe_lack_of_memory(step: int, message: str, work: Workspace) -> str:
+    """Returns what a user can do about a batch that does not fit."""
+    batch, settings = plan.load(work).batch_size, work.settings
+    auto = "" if settings.batch_size == "auto" or settings.tf_config else "BATCH_SIZE=auto, which tries what fits, or "
+    first = message.splitlines()[0] if message else "TensorFlow does not say what for"
+    return (
+        f"out of memory at step {step} with batches of {batch}: {first}. Set {auto}BATCH_SIZE={max(1, batch // 2)}, "
+        "or take a smaller MODEL, and RESUME=never to start over"
+    )
 
 
 def describe_explosion(history: list[dict[str, float]], peak: float) -> str | None:

@@ -6,24 +6,23 @@ import json
 import os
 import resource
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from entrypoint.data import records
-from entrypoint.engines import loading
+from entrypoint.engines import loading, machine
 from entrypoint.settings import environment
 from entrypoint.settings.schema import Settings
-from entrypoint.system import child, documents, memory
-from entrypoint.system.errors import JobError
+from entrypoint.system import documents, memory
+from entrypoint.system.errors import JobError, explain
 from entrypoint.training import evaluation
 from entrypoint.training.batch_size import TOO_LARGE, Trial
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
-# The first step compiles the model. The second one takes as long as those that follow.
-STEPS = 2
+# The first step compiles the model. The last one is timed.
+STEPS = 3
 # The share of the free memory that the process may take. The job itself needs the rest.
 SHARE = 0.85
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -40,12 +39,11 @@ def run(config: Path, settings: Settings) -> Trial:
         began = time.monotonic()
         trainer.train(1)
         seconds = time.monotonic() - began
-    validation = records.load(work).validation.paths(work.records)
     if evaluation.has_photos(work):
-        with tempfile.TemporaryDirectory(dir=work.root) as folder:
-            prefix = Path(folder) / "ckpt-0"
-            trainer.save(prefix)
-            next(iter(trainer.detect(prefix, validation)))
+        # The engine of TF1 detects with the weights of a checkpoint.
+        prefix = config.with_name("ckpt-0")
+        trainer.save(prefix)
+        next(iter(trainer.detect(prefix, records.load(work).validation.paths(work.records))))
     return Trial(memory_used(), seconds)
 
 
@@ -64,26 +62,30 @@ def end_when_full(allowed: int) -> None:
     """Ends this process when it takes more memory than that, before the kernel ends it or another process."""
     while memory.of_process() < allowed:
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    tell(Trial(error=f"it takes more than {allowed / (1 << 30):.1f} GiB of memory"))
     os._exit(TOO_LARGE)
 
 
-def main(config: str, settings: str) -> int:
-    """Prints the trial as JSON; returns the exit code."""
+def tell(trial: Trial) -> None:
+    """Prints what the trial has shown, as a line of JSON."""
+    print(json.dumps(documents.to_plain(trial)), flush=True)
+
+
+def main(config: str) -> int:
+    """Tries the config with the settings in standard input, prints what it has shown, and returns the exit code."""
     allowed = int(SHARE * memory.free())
     threading.Thread(target=end_when_full, args=(allowed,), daemon=True, name="memory").start()
-    import tensorflow as tf
-
     try:
-        trial = run(Path(config), Settings(**json.loads(settings)))
-    except tf.errors.ResourceExhaustedError:
-        return TOO_LARGE
+        trial = run(Path(config), Settings(**json.load(sys.stdin)))
     except JobError as error:
-        print(error)
-        return error.exit_code
-    print(json.dumps(documents.to_plain(trial)))
-    return 0
+        trial, code = Trial(error=str(error)), error.exit_code
+    except Exception as error:
+        trial, code = Trial(error=explain(error)), TOO_LARGE if machine.is_out_of_memory(error) else JobError.exit_code
+    else:
+        code = 0
+    tell(trial)
+    return code
 
 
 if __name__ == "__main__":
-    child.end_with(os.getppid())
     sys.exit(main(*sys.argv[1:]))

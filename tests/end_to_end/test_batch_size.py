@@ -38,9 +38,11 @@ def test_batch_is_tried_and_kept_for_another_machine(tmp_path: Path) -> None:
     given = json.dumps(
         {name.lower(): str(value) for name, value in settings.items()} | {"work_dir": f"{tmp_path}/work"}
     )
-    words = [sys.executable, "-c", LITTLE, str(tmp_path / "work" / "pipeline.config"), given]
-    result = subprocess.run(words, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", LITTLE, str(tmp_path / "work" / "pipeline.config")]
+    env = environment(PYTHONPATH=ROOT)
+    result = subprocess.run(words, env=env, input=given, capture_output=True, text=True, check=False)
     assert result.returncode == 3, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["error"] == "it takes more than 0.2 GiB of memory"
 
     shutil.rmtree(tmp_path / "work")
     # Where more would fit, the training goes on with the batch that it had.

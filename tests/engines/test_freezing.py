@@ -101,7 +101,8 @@ def test_own_layers_of_centernet_on_mobilenet_are_not_its_backbone() -> None:
     inside = tf.keras.Sequential([tf.keras.Input([8]), tf.keras.layers.Dense(4)])
     whole = tf.keras.Sequential([tf.keras.Input([8]), inside, tf.keras.layers.Dense(2)])
     extractor = SimpleNamespace(classification_backbone=whole)
-    models.freeze_backbone(SimpleNamespace(_feature_extractor=extractor, trainable_variables=[]))
+    frozen = models.freeze_backbone(SimpleNamespace(_feature_extractor=extractor))
+    assert frozen == {id(each) for each in inside.variables}
     assert not inside.trainable_variables
     assert len(whole.trainable_variables) == 2
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from entrypoint.engines import machine, wheel
 from entrypoint.engines.machine import Gpus
@@ -174,10 +175,11 @@ def test_precision_without_hardware_falls_back_and_says_so(tmp_path: Path, caplo
     assert "PRECISION=bfloat16 gains nothing here (DEVICE=cpu): training in float32" in caplog.text
 
 
-def write_memory(root: Path, version: int, limit: str, used: int) -> None:
+def write_memory(root: Path, version: int, limit: str, used: int, in_files: int = 0) -> None:
     """The files of a control group of that version."""
-    limit_file, stat_file, name = memory.CONTROL_GROUPS[0 if version == 2 else 1]
-    for path, text in ((limit_file, f"{limit}\n"), (stat_file, f"file 99999999999\n{name} {used}\n")):
+    limit_file, stat_file, (processes, files) = memory.CONTROL_GROUPS[0 if version == 2 else 1]
+    lines = f"file 99999999999\n{processes} {used}\n{files} {in_files}\n"
+    for path, text in ((limit_file, f"{limit}\n"), (stat_file, lines)):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
 
@@ -186,6 +188,31 @@ def write_memory(root: Path, version: int, limit: str, used: int) -> None:
 def test_memory_of_a_container_is_read(root: Path, version: int) -> None:
     write_memory(root, version, limit=str(3 << 30), used=5)
     assert (memory.limit(), memory.used()) == (3 << 30, 5)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_that_is_left_is_that_of_the_container_without_files_in_memory(root: Path, version: int) -> None:
+    (root / "proc").mkdir(parents=True, exist_ok=True)
+    (root / "proc/meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    8388608 kB\nBuffers: 5 kB\n")
+    write_memory(root, version, limit="max" if version == 2 else "9223372036854771712", used=5)
+    assert memory.free() == 8 << 30
+    write_memory(root, version, limit=str(3 << 30), used=1 << 30, in_files=1 << 29)
+    assert memory.free() == 3 << 29
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "Graph execution error"), True),
+        (tf.errors.NotFoundError(None, None, "No algorithm worked! Error messages: Profiling failure"), True),
+        (tf.errors.InternalError(None, None, "CUDNN_STATUS_ALLOC_FAILED in tensorflow/stream_executor"), True),
+        (tf.errors.InternalError(None, None, "failed to create cublas handle: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (tf.errors.InvalidArgumentError(None, None, "Cannot add tensor to the batch"), False),
+        (ValueError("shapes do not match"), False),
+    ],
+)
+def test_lack_of_memory_is_known_in_whatever_words_it_comes(error: Exception, is_memory: bool) -> None:
+    assert machine.is_out_of_memory(error) == is_memory
 
 
 @pytest.mark.parametrize(("version", "limit"), [(1, "9223372036854771712"), (2, "max")])

@@ -178,3 +178,19 @@ def test_json_and_only_are_refused_where_they_mean_nothing() -> None:
 def test_value_that_would_mean_nothing_is_refused_by_name(words: list[str]) -> None:
     with pytest.raises(UserError, match=f"{words[0].lstrip('-').upper().replace('-', '_')}="):
         command_line.load(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_on", "steps"),
+    [
+        (["--profile", "300"], True, 300),
+        (["300", "--profile"], True, 300),
+        (["--profile", "false", "300"], False, 300),
+        (["--PROFILE=true", "300"], True, 300),
+        (["--profile", "--seed", "7", "300"], True, 300),
+        (["300"], False, 300),
+    ],
+)
+def test_switch_needs_no_value_and_takes_one(arguments: list[str], is_on: bool, steps: int) -> None:
+    settings = command_line.load(arguments).settings
+    assert (settings.profile, settings.num_steps) == (is_on, steps)

@@ -12,8 +12,10 @@ import pytest
 
 from entrypoint.system import child, documents
 from entrypoint.system.errors import JobError, UserError
-from entrypoint.training import batch_size
+from entrypoint.training import batch_size, identity, schedule
+from entrypoint.training.changes import Changes
 from entrypoint.training.checkpoints import Manifest
+from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue, pipeline_config
 from tests.conftest import make_settings
 from tests.training.test_resuming import prepared
@@ -26,7 +28,8 @@ CLUSTER = json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "w
     [
         (1000, 32, 128, 128, [32, 64, 128]),
         (1000, 32, 100, 100, [32, 64, 100]),
-        (100, 32, 128, 96, [32, 64, 128, 96, 112, 104]),
+        # What just fits is 96, and an eighth of it is left out.
+        (100, 32, 128, 84, [32, 64, 128, 96, 112, 104]),
         (5, 32, 128, 5, [32, 16, 8, 4, 6, 5]),
         (1, 8, 8, 1, [8, 4, 2, 1]),
         (0, 8, 8, 0, [8, 4, 2, 1]),
@@ -48,7 +51,7 @@ def test_largest_is_found_to_within_an_eighth(limit: int, first: int, most: int,
 def ends_with(monkeypatch: pytest.MonkeyPatch, status: int, output: str = "", errors: str = "") -> None:
     """Lets every trial end with that exit status and output."""
 
-    def run(module: str, *_: str) -> subprocess.CompletedProcess[str]:
+    def run(module: str, *_: str, **__: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([module], status, output, errors)
 
     monkeypatch.setattr(child, "run_module", run)
@@ -77,34 +80,75 @@ def test_trial_that_fails_otherwise_ends_the_job(
     status: int, kind: type[JobError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = pipeline_config.read(catalogue.PIPELINES / "smoke.config")
-    ends_with(monkeypatch, status, "", "Traceback\nthe photos are upside down\n")
+    work = prepared(tmp_path)
+    ends_with(monkeypatch, status, '{"error": "the photos are upside down"}\n', "a warning of a library\n")
     with pytest.raises(kind, match="training with 16 photos a step fails: the photos are upside down") as caught:
-        batch_size.try_batch(config, prepared(tmp_path))
+        batch_size.try_batch(config, work)
     assert type(caught.value) is kind
+    assert not work.trial.exists()
+    # A process that ends inside a library prints nothing of its own.
+    ends_with(monkeypatch, status, "", "a line of a library\nits last line\n")
+    with pytest.raises(kind, match="fails: its last line"):
+        batch_size.try_batch(config, work)
+
+
+def test_trial_that_hangs_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(module: str, *_: str, **__: Any) -> Any:
+        raise subprocess.TimeoutExpired(module, 1)
+
+    monkeypatch.setattr(child, "run_module", hang)
+    with pytest.raises(JobError, match="a training with 16 photos a step does not get on"):
+        batch_size.try_batch(pipeline_config.read(catalogue.PIPELINES / "smoke.config"), prepared(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("words", "changed", "found"),
+    ("changed", "devices", "found"),
     [
-        ("12, the largest that fits", {}, 12),
-        ("12", {}, None),
-        ("12, the largest that fits", {"resume": "never"}, None),
-        ("12, the largest that fits", {"model": "efficientdet_d0"}, None),
-        ("12, the largest that fits", {"freeze": "backbone"}, None),
+        ({}, 1, 12),
+        ({"num_steps": 90}, 1, 12),
+        ({}, 4, 12),
+        # Twelve photos cannot be shared evenly.
+        ({}, 5, None),
+        ({"resume": "never"}, 1, None),
+        ({"model": "efficientdet_d0"}, 1, None),
+        ({"freeze": "backbone"}, 1, None),
+        ({"photos": "others"}, 1, None),
     ],
 )
 def test_training_goes_on_with_the_batch_that_it_found(
-    words: str, changed: dict[str, Any], found: int | None, tmp_path: Path
+    changed: dict[str, Any], devices: int, found: int | None, tmp_path: Path
 ) -> None:
-    work = prepared(tmp_path, batch_size="auto", **changed)
-    known = {"MODEL": "smoke", "PRECISION": "float32", "BATCH_SIZE": words}
+    work = prepared(tmp_path, batch_size="auto", num_steps=60)
+    known = of_batch(12, work)
     folder = work.settings.result_dir / "checkpoint"
     folder.mkdir(parents=True)
-    documents.write(
-        folder / "ckpt-8.json",
-        Manifest(8, "job", dict.fromkeys(("ckpt-8.index", "ckpt-8.data-00000-of-00001"), "0" * 64), [], settings=known),
-    )
-    assert batch_size.of_checkpoint(work) == found
+    files = dict.fromkeys(("ckpt-8.index", "ckpt-8.data-00000-of-00001"), "0" * 64)
+    documents.write(folder / "ckpt-8.json", Manifest(8, "job", files, [], settings=known))
+    later = prepared(tmp_path, batch_size="auto", **{"num_steps": 60, **changed})
+    config = pipeline_config.read(later.pipeline)
+    assert batch_size.of_checkpoint(config, fit_config, devices, later) == found
+
+
+def test_number_that_was_made_up_is_not_taken(tmp_path: Path) -> None:
+    work = prepared(tmp_path, batch_size="auto")
+    folder = work.settings.result_dir / "checkpoint"
+    folder.mkdir(parents=True)
+    files = dict.fromkeys(("ckpt-8.index", "ckpt-8.data-00000-of-00001"), "0" * 64)
+    known = {**of_batch(12, work), "BATCH_SIZE": f"{'9' * 30}{identity.FOUND}"}
+    documents.write(folder / "ckpt-8.json", Manifest(8, "job", files, [], settings=known))
+    assert batch_size.of_checkpoint(pipeline_config.read(work.pipeline), fit_config, 1, work) is None
+
+
+def fit_config(config: Any, size: int | None, _: Changes) -> None:
+    """Writes the batch size, and nothing that follows from it."""
+    config.train_config.batch_size = size
+
+
+def of_batch(size: int, work: Workspace) -> dict[str, str]:
+    """What decides a training with that batch, in words."""
+    config = pipeline_config.read(work.pipeline)
+    fit_config(config, size, Changes())
+    return identity.words(work, size, schedule.peak_of_optimizer(config.train_config.optimizer), config)
 
 
 def test_cluster_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest, Split
 from entrypoint.system import documents
 from entrypoint.system.errors import UserError
-from entrypoint.training import pipeline, plan, schedule, start_checkpoint
+from entrypoint.training import identity, pipeline, plan, schedule, start_checkpoint
 from entrypoint.training.start_checkpoint import Start, StartDocument
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
@@ -319,7 +319,7 @@ def test_identity_of_a_config_does_not_depend_on_where_it_lies(tmp_path: Path) -
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         config = run(tmp_path / name, user_config(), make_start(tmp_path / name))
-        found.add(pipeline.identify(config))
+        found.add(identity.of_config(config))
     assert len(found) == 1
 
 

@@ -174,7 +174,7 @@ class Files:
         self.workers = workers
         self.by_suffix: dict[str, list[str]] = defaultdict(list)
         for key in self.keys:
-            self.by_suffix[PurePosixPath(key).suffix.lower()].append(key)
+            self.by_suffix[suffix_of(key).lower()].append(key)
         self.photos = {key for suffix in PHOTO_SUFFIXES for key in self.by_suffix.get(suffix, ())}
         self.documents: dict[str, tuple[str, Any]] | None = None  # kind and content of JSON files, once read
         self.first_rows: dict[str, list[str]] = {}  # the cells in the first row of tables, once read
@@ -184,12 +184,12 @@ class Files:
     @functools.cached_property
     def by_name(self) -> Index:
         """The photos by their file names."""
-        return Index((PurePosixPath(key).name, key) for key in sorted(self.photos))
+        return Index((name_of(key), key) for key in sorted(self.photos))
 
     @functools.cached_property
     def by_stem(self) -> Index:
         """The photos by their file names without suffix."""
-        return Index((PurePosixPath(key).stem, key) for key in sorted(self.photos))
+        return Index((name_of(key).removesuffix(suffix_of(key)), key) for key in sorted(self.photos))
 
     @functools.cached_property
     def by_spelling(self) -> dict[str, list[str]]:
@@ -237,9 +237,8 @@ class Files:
         The name can start with folders of another machine. `near` is the key of the file that contains the name.
         """
         for each in readings(name):
-            path = path_of(each)
-            folders = [*folders_of(near), *path.parts[:-1]]
-            if photo := self.by_name.of(path.name).nearest(folders, part_of_file(near)):
+            *others, last = parts_of(each) or [""]
+            if photo := self.by_name.of(last).nearest([*folders_of(near), *others], part_of_file(near)):
                 return photo
         return None
 
@@ -276,6 +275,14 @@ def readings(name: str) -> Iterator[str]:
             return
         yield from (unquote(value) for value in parse_qs(parts.query).get("d", []))
         yield unquote(parts.path)
+
+
+def parts_of(name: str) -> list[str]:
+    """Returns folders and file in a name, which can be one of Windows.
+
+    Making a `PurePosixPath` of every name would take many times as long.
+    """
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def path_of(name: str) -> PurePosixPath:
@@ -381,6 +388,17 @@ def folders_of(key: str) -> Folders:
     return tuple(key.split("/")[:-1])
 
 
+def name_of(key: str) -> str:
+    """Returns the name of the file in a key."""
+    return key.rpartition("/")[2]
+
+
+def suffix_of(key: str) -> str:
+    """Returns the suffix of the file in a key, with its dot; a name that only begins with a dot has none."""
+    stem, dot, suffix = name_of(key).rpartition(".")
+    return dot + suffix if stem else ""
+
+
 def is_mask(key: str) -> bool:
     """Returns whether a picture lies in a folder of masks, which belong to photos of the same names."""
     return any(folder.lower() in MASKS for folder in folders_of(key))
@@ -416,6 +434,7 @@ def may_be_of(part: str | None, photo: str) -> bool:
     return part is None or part_of_folders(photo) in (None, part)
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def part_of_file(key: str) -> str | None:
     """Returns the split that a file or one of its folders is named after, or None if there is none.
 

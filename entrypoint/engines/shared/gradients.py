@@ -22,10 +22,10 @@ PATTERNS = ("freeze_variables", "update_trainable_variables")
 BIAS = re.compile(r"/bias(es)?(:\d+)?$")
 
 
-def to_train(variables: list[Any], train: Any, is_frozen: Callable[[str], bool] = lambda _: False) -> list[Any]:
+def to_train(variables: list[Any], train: Any, is_frozen: Callable[[Any], bool] = lambda _: False) -> list[Any]:
     """Returns the variables that a train_config lets train. Patterns match anywhere in a name, as in upstream.
 
-    `is_frozen` tells by its name whether a variable stays as it is, whatever the train_config says.
+    `is_frozen` tells whether a variable stays as it is, whatever the train_config says.
 
     Raises:
         UserError: no variable is left to train.
@@ -38,7 +38,7 @@ def to_train(variables: list[Any], train: Any, is_frozen: Callable[[str], bool] 
         logger.warning("%s", refusal(name, pattern, variables))
     wanted = train.update_trainable_variables
     found = [each for each in variables if not wanted or fits(each, wanted)]
-    found = [each for each in found if not fits(each, train.freeze_variables) and not is_frozen(each.name)]
+    found = [each for each in found if not fits(each, train.freeze_variables) and not is_frozen(each)]
     if not found:
         raise UserError(
             "train_config's freeze_variables and update_trainable_variables, and FREEZE, leave no variable to train"

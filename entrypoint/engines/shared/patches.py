@@ -69,10 +69,11 @@ def no_download() -> Iterator[None]:
 
 @contextmanager
 def constant_batch_norm(is_constant: Callable[[str], bool]) -> Iterator[None]:
-    """Lets batch norm of slim use its averages and leave them, while the block builds layers of certain scopes.
+    """Builds batch norm of certain scopes in inference mode: it normalises by its averages, and does not change them.
 
-    `is_constant` says by the name of a scope whether its batch norm is one of them. Upstream (object_detection 2.8.0)
-    can do this for all layers of a model or for none, and slim (tf-slim 1.1) has no other place that knows the scope.
+    `is_constant` returns whether the batch norm of a scope, which it gets by name, is one of them. Upstream
+    (object_detection 2.8.0) has one mode for all layers of a model, and slim (tf-slim 1.1) has no other place that
+    knows the scope.
     """
     from tf_slim.layers import layers
 

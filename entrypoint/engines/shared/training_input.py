@@ -29,7 +29,8 @@ def batches(config: Any, model: Any, context: Any = None) -> Any:
 def seconds_of(read: Callable[[], Any], batches: int) -> float:
     """Returns the seconds that `read` takes for a batch, as an average of some batches.
 
-    As many are read before: the first ones fill the buffers of the input pipeline, and the ready ones take no time.
+    Some batches are read before: the first one takes long because the buffers of the input pipeline are filled, and
+    those that follow take no time because they are in these buffers.
     """
     for _ in range(2 * batches):
         read()

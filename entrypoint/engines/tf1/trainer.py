@@ -31,13 +31,23 @@ logger = logging.getLogger("job")
 class Trainer:
     """A model in training: its graph, and the session that holds its weights, its optimizer and its step."""
 
-    def __init__(self, config: Any, seed: int, *, averages: bool = False, freeze: str = "none") -> None:
+    def __init__(
+        self,
+        config: Any,
+        seed: int,
+        repeats: list[float] | None = None,
+        *,
+        averages: bool = False,
+        freeze: str = "none",
+    ) -> None:
         self.config = config
+        self.repeats = repeats
         self.is_frozen = backbone.frozen_by(freeze)
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.set_random_seed(seed)
-            self._build(averages=averages)
+            with patches.repeated_reading(repeats):
+                self._build(averages=averages)
             self.saver = tf.train.Saver(max_to_keep=None)
             self.session = tf.Session()
             self.session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
@@ -68,7 +78,9 @@ class Trainer:
         row = tf.stack([*losses.values(), tf.cast(rate, tf.float32)])
         # The losses and the rate are read before the step changes the variables that they depend on.
         with tf.control_dependencies([row]):
-            self.trained = gradients.to_train(tf.trainable_variables(), train, self.is_frozen)
+            self.trained = gradients.to_train(
+                tf.trainable_variables(), train, lambda each: self.is_frozen(each.op.name)
+            )
             descent = descend(optimizer, losses[LOSS], self.trained, train, self.global_step)
         ends = [descent, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
         self.averages: list[Any] = []
@@ -183,13 +195,15 @@ class Trainer:
 
     def seconds_of_input(self, batches: int) -> float:
         """Returns the seconds that the photos of a batch take without the model, as an average of some batches."""
-        with self.graph.as_default():
+        with self.graph.as_default(), patches.repeated_reading(self.repeats):
             iterator = tf.data.make_initializable_iterator(training_input.batches(self.config, self.model))
             features, _ = iterator.get_next()
-            self.session.run([tf.tables_initializer(), iterator.initializer])
-            # One value of a batch brings the whole batch.
-            read = self.session.make_callable(features[fields.InputDataFields.true_image_shape])
-        return training_input.seconds_of(read, batches)
+            # The buffers of the input pipeline go with the session.
+            with tf.Session() as session:
+                session.run([tf.tables_initializer(), iterator.initializer])
+                # One value of a batch brings the whole batch.
+                read = session.make_callable(features[fields.InputDataFields.true_image_shape])
+                return training_input.seconds_of(read, batches)
 
     def detect(self, prefix: Path, records: list[str]) -> Iterator[Detections]:
         """Yields the detections of the checkpoint on every photo of the records, always the same ones."""
@@ -230,8 +244,7 @@ def build(
         logger.warning("models of the TF1 zoo train on one GPU, %s: TF2 models train on all %d", gpus[0], len(gpus))
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
-    with patches.repeated_reading(repeats):
-        return Trainer(config, settings.seed + step, averages=averages, freeze=settings.freeze)
+    return Trainer(config, settings.seed + step, repeats, averages=averages, freeze=settings.freeze)
 
 
 def descend(optimizer: Any, loss: Any, variables: list[Any], train: Any, step: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import tensorflow as tf
@@ -12,8 +11,6 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 from entrypoint.engines.shared import patches
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
-
-logger = logging.getLogger("job")
 
 # The entry of an object-based checkpoint that maps its values to objects.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -84,26 +81,30 @@ def backbone_of(model: Any) -> set[str]:
     return {name for part in parts if isinstance(part, tf.Module) for name, _ in named_variables(part)}
 
 
-def freeze_backbone(model: Any) -> None:
-    """Makes weights and batch norm of a model's backbone constant.
+def freeze_backbone(model: Any) -> set[int]:
+    """Makes weights and batch norm of a model's backbone constant; returns the `id` of each of its variables.
 
     Raises:
-        UserError: the model has no part that is known as its backbone.
+        UserError: it is not known which part of the model is its backbone.
     """
     # The second stage of a two-stage model has layers of the same backbone, and is part of the heads.
     extractor = getattr(model, "_feature_extractor_for_proposal_features", None) or model._feature_extractor
     try:
         backbone = extractor.classification_backbone
-    except (AttributeError, NotImplementedError):
-        # The proposals of a two-stage model without a feature pyramid, and CenterNet's hourglass, are backbones.
+        # CenterNet on MobileNetV2 has one name for the backbone and its own layers behind it.
+        nested = [layer for layer in getattr(backbone, "layers", []) if isinstance(layer, tf.keras.Model)]
+        backbone = nested[0] if nested else backbone
+    except NotImplementedError:
+        # CenterNet's hourglass is a backbone with nothing behind it.
         backbone = extractor
-    # CenterNet on MobileNetV2 calls the backbone and its own layers behind it by one name.
-    nested = [layer for layer in getattr(backbone, "layers", []) if isinstance(layer, tf.keras.Model)]
-    if nested and backbone is not extractor:
-        backbone = nested[0]
-    before = len(model.trainable_variables)
+    except AttributeError:
+        if not isinstance(extractor, tf.keras.Model):
+            kind = type(extractor).__name__
+            raise UserError(f"FREEZE=backbone: the backbone of {kind} is not known: set FREEZE=none") from None
+        # Of a two-stage model without a feature pyramid, all that leads to the proposals is the backbone.
+        backbone = extractor
     backbone.trainable = False
-    logger.info("FREEZE=backbone: %d of %d variables are trained", len(model.trainable_variables), before)
+    return {id(variable) for variable in backbone.variables}
 
 
 def fill(target: Any, prefix: str) -> set[int]:

@@ -56,9 +56,9 @@ class Trainer:
     def _make_variables(self, *, averages: bool, freeze: str) -> None:
         """Creates weights, optimizer and step, with the same values on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
-        if freeze == "backbone":
-            models.freeze_backbone(self.model)
-        self.trained = gradients.to_train(self.model.trainable_variables, self.config.train_config)
+        variables = self.model.trainable_variables
+        frozen = models.freeze_backbone(self.model) if freeze == "backbone" else set()
+        self.trained = gradients.to_train(variables, self.config.train_config, lambda each: id(each) in frozen)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
         # Not part of a checkpoint: the job keeps how it fitted the schedule.
@@ -175,9 +175,10 @@ class Trainer:
 
     def seconds_of_input(self, batches: int) -> float:
         """Returns the seconds that the photos of a batch take without the model, as an average of some batches."""
-        with patches.repeated_reading(self.repeats):
-            reader = iter(make_dataset(self.config, self.model, self.strategy))
-        return training_input.seconds_of(lambda: next(reader), batches)
+        # Not distributed: the memory of the GPUs can be full.
+        with patches.repeated_reading(self.repeats), tf.device("CPU"):
+            reader = iter(training_input.batches(self.config, self.model))
+            return training_input.seconds_of(lambda: next(reader), batches)
 
     @tf.function
     def run(self, batches: Iterator[Any], steps: Any) -> Any:

@@ -1,0 +1,57 @@
+"""The benchmarks of the training loops, on sizes so small that their figures mean nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu, loops
+
+FAST = {"step": 0.1, "input": 0.02}
+
+
+def test_table_of_a_gpu_compares_the_job_with_upstream(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # On a CPU, bfloat16 is float32.
+    monkeypatch.setattr(gpu, "LOOPS", gpu.LOOPS[:2])
+    gpu.main(("smoke",), steps=1, photos=12, batch=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "no GPU: these are the figures of the CPU"
+    row = r"\| smoke \| 2 \| [\d.]+ photos/s \| [\d.]+ photos/s \([\d.]+ times\) \| \d+% \|"
+    assert re.fullmatch(row, lines[-1]), lines
+
+
+def test_gain_is_on_upstream_and_reasons_stand_where_figures_are_missing() -> None:
+    assert gpu.row("a", 8, [{"step": 0.2}, FAST, {"step": 0.05, "input": 0.02}]) == (
+        "| a | 8 | 40.0 photos/s | 80.0 photos/s (2.00 times) | 160.0 photos/s (4.00 times) | 20%, 40% |"
+    )
+    missing = gpu.row("a", 8, ["failed: out of memory", FAST, "no time left"])
+    assert missing == "| a | 8 | failed: out of memory | 80.0 photos/s | no time left | 20% |"
+
+
+def test_loop_that_fails_or_comes_too_late_does_not_end_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise subprocess.CalledProcessError(1, "loop", stderr="Traceback\nOOM | when allocating\n")
+
+    monkeypatch.setattr(loops, "run", fail)
+    later = time.monotonic() + 60
+    assert gpu.measure("job", tmp_path, 1, "float32", later) == "failed: OOM / when allocating"
+    monkeypatch.setattr(loops, "prepare", fail)
+    words = " | ".join(["failed: OOM / when allocating"] * 3)
+    assert gpu.measure_model(tmp_path, "a", None, 1, later) == f"| a | - | {words} | - |"
+    assert "no time left" in gpu.measure_model(tmp_path, "a", None, 1, time.monotonic() - 1)
+    assert gpu.measure("job", tmp_path, 1, "float32", time.monotonic() - 1) == "no time left"
+
+    def hang(*_: Any, **__: Any) -> Any:
+        raise subprocess.TimeoutExpired("loop", 1)
+
+    monkeypatch.setattr(loops, "run", hang)
+    assert gpu.measure("job", tmp_path, 1, "float32", later) == "no time left"
