@@ -1,7 +1,8 @@
 """A job that is killed again and again, against one that is left alone: `make soak [KILLS=20] [SEED=1]`, half an hour.
 
 The moments are random and spread over all steps. SIGKILL and SIGTERM alternate at random, and after some of the kills
-WORK_DIR is gone, as on another machine. Both jobs must end with the same results, except for the order of the photos.
+WORK_DIR is gone, as on another machine. A job that ends between two kills begins anew. All jobs must end with the same
+results, except for the order of the photos.
 """
 
 from __future__ import annotations
@@ -39,17 +40,24 @@ def main() -> int:
         folder = Path(scratch)
         demo.draw_bucket(folder / "bucket", photos=60)
         killed, alone = (settings(folder, name) for name in ("killed", "alone"))
-        for number in range(arguments.kills):
-            print(f"kill {number + 1}: {kill(killed, chance)}", flush=True)
-        for job in (killed, alone):
-            result = subprocess.run(command(), env=environment(**job), capture_output=True, text=True, check=False)
-            if result.returncode:
-                print(result.stdout)
-                return 1
-        problems = [*differences(killed, alone), *faults(killed["RESULT_DIR"]), *faults(alone["RESULT_DIR"])]
+        if not run(alone):
+            return 1
+        problems, kills, jobs = faults(alone["RESULT_DIR"]), 0, 1
+        while kills < arguments.kills:
+            told, has_ended = kill(killed, chance)
+            print(f"kill {kills + 1}: {told}" if not has_ended else "the job has ended", flush=True)
+            kills += not has_ended
+            if has_ended:
+                problems += [*differences(killed, alone), *faults(killed["RESULT_DIR"])]
+                for name in ("WORK_DIR", "RESULT_DIR"):
+                    shutil.rmtree(killed[name], ignore_errors=True)
+                jobs += 1
+        if not run(killed):
+            return 1
+        problems += [*differences(killed, alone), *faults(killed["RESULT_DIR"])]
     print(
         "\n".join(problems)
-        or f"{arguments.kills} kills with seed {arguments.seed}: the results are those of a job that is left alone"
+        or f"{kills} kills in {jobs} jobs with seed {arguments.seed}: the results are those of a job that is left alone"
     )
     return int(bool(problems))
 
@@ -70,8 +78,16 @@ def command() -> list[str]:
     return [sys.executable, "-m", "entrypoint"]
 
 
-def kill(job: dict[str, Any], chance: random.Random) -> str:
-    """Starts the job and kills it after a random time; returns what was done in words."""
+def run(job: dict[str, Any]) -> bool:
+    """Runs a job to its end; returns whether it has ended well."""
+    result = subprocess.run(command(), env=environment(**job), capture_output=True, text=True, check=False)
+    if result.returncode:
+        print(result.stdout)
+    return not result.returncode
+
+
+def kill(job: dict[str, Any], chance: random.Random) -> tuple[str, bool]:
+    """Starts the job and kills it after a random time; returns what was done in words, and whether it had ended."""
     number, seconds = chance.choice([signal.SIGKILL, signal.SIGTERM]), chance.uniform(0.5, LONGEST)
     is_lost = chance.random() < LOST
     with tempfile.TemporaryFile("w+") as log:
@@ -83,12 +99,14 @@ def kill(job: dict[str, Any], chance: random.Random) -> str:
         code = process.wait(timeout=180)
         log.seek(0)
         lines = log.read().splitlines()
-    if is_lost:
+    has_ended = not code
+    if is_lost and not has_ended:
         shutil.rmtree(job["WORK_DIR"], ignore_errors=True)
     if code not in (0, 143, -signal.SIGKILL):
         print("\n".join(lines[-20:]))
     last = lines[-1][:90] if lines else "nothing"
-    return f"{number.name} after {seconds:.0f} s, exit code {code}{', WORK_DIR lost' if is_lost else ''}: {last}"
+    words = f"{number.name} after {seconds:.0f} s, exit code {code}{', WORK_DIR lost' if is_lost else ''}: {last}"
+    return words, has_ended
 
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ def run(work: Workspace) -> str:
     else:
         dataset, origin = read_with_origin(work.settings, work.results, frames.remembering(work))
         logger.info("annotations in the format %s: %s", origin.format, origin.place)
-        files.write_json(work.dataset, dataset)
+        files.write_large_json(work.dataset, dataset)
     boxes = Counter(box.label for image in dataset.images for box in image.boxes)
     logger.info("%d photos, %d boxes, %d labels", len(dataset.images), boxes.total(), len(boxes))
     if any(image.part for image in dataset.images):

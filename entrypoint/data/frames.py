@@ -98,6 +98,6 @@ def keep(work: Workspace, frames: Mapping[str, Frame], keys: Iterable[str], entr
     photos = {key: KnownPhoto(entries[key].size, entries[key].version, frames.get(key)) for key in keys}
     try:
         with claim(work):
-            documents.write(work.known_photos, KnownPhotos(photos))
+            documents.write(work.known_photos, KnownPhotos(photos), is_large=True)
     except (UserError, OSError) as error:
         logger.info("the job will read the sizes of photos again: %s", error)

@@ -113,12 +113,12 @@ def narrowest(photos: Photos, frames: Mapping[str, Frame], units: Iterable[Unit]
 
 def is_compelling(photos: Photos, frames: Mapping[str, Frame], unit: Unit) -> bool:
     """Returns whether boxes that fit into their photos in pixels are in another unit for all that."""
-    sides, pixels = sides_of(photos, frames, unit), sides_of(photos, frames, Unit.PIXELS)
-    if leaving(photos, sides) or chance(sides, pixels) > SMALL_CHANCE:
-        return False
     drawn = [box for each in photos.values() for box in each.boxes]
     right, bottom = max(box.x2 or 0.0 for box in drawn), max(box.y2 or 0.0 for box in drawn)
-    return min(right, bottom) >= FILLED * SIDES[unit]
+    if min(right, bottom) < FILLED * SIDES[unit]:
+        return False
+    sides = sides_of(photos, frames, unit)
+    return not leaving(photos, sides) and chance(sides, sides_of(photos, frames, Unit.PIXELS)) <= SMALL_CHANCE
 
 
 def chance(narrow: Mapping[str, tuple[float, float]], wide: Mapping[str, tuple[float, float]]) -> float:

@@ -26,6 +26,34 @@ def write_json(path: Path, document: Any) -> None:
     write_chunks(path, itertools.chain(encoder(indent=1).iterencode(document), "\n"))
 
 
+def write_large_json(path: Path, document: Any) -> None:
+    """Writes a document as `write_json` does, on one line, which takes a fraction of the time."""
+    write_chunks(path, itertools.chain(pieces(document), "\n"))
+
+
+def pieces(document: Any, depth: int = 2) -> Iterator[str]:
+    """Yields the JSON of a document in pieces: the entries of its lists and objects, down to some depth.
+
+    Python's encoder in C encodes whole objects only, and is several times as fast as the one that encodes step by step.
+    """
+    if dataclasses.is_dataclass(document):
+        document = fields_of(document)
+    encode = encoder().encode
+    if depth and isinstance(document, dict) and all(isinstance(key, str) for key in document):
+        yield "{"
+        for index, key in enumerate(sorted(document)):
+            yield f"{', ' if index else ''}{encode(key)}: "
+            yield from pieces(document[key], depth - 1)
+        yield "}"
+    elif depth and isinstance(document, (list, tuple)):
+        yield "["
+        for index, entry in enumerate(document):
+            yield f"{', ' if index else ''}{encode(entry)}"
+        yield "]"
+    else:
+        yield encode(document)
+
+
 def to_json(document: Any) -> str:
     """Returns a document as the text that `write_json` writes."""
     return encoder(indent=1).encode(document) + "\n"
@@ -90,8 +118,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def digest(document: Any) -> str:
     """Returns the SHA-256 of a JSON document as hexadecimal digits. The order of its keys does not matter."""
     sha256 = hashlib.sha256()
-    for chunk in encoder().iterencode(document):
-        sha256.update(chunk.encode())
+    for piece in pieces(document):
+        sha256.update(piece.encode())
     return sha256.hexdigest()
 
 
