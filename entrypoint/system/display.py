@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from entrypoint.system import signals
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -111,15 +113,17 @@ def make_live() -> Progress:
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and reports how many of the total are done."""
+    """Yields the items and reports how many of the total are done. Stops between two items if a signal asks for it."""
     if is_live():
         with DISPLAY.task(what, total) as task:
             for done, item in enumerate(items, start=1):
+                signals.raise_again()
                 yield item
                 task.update(done, total)
         return
     began = last = time.monotonic()
     for done, item in enumerate(items, start=1):
+        signals.raise_again()
         yield item
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:

@@ -85,6 +85,12 @@ def raise_if_requested() -> None:
         raise stop(UNDONE)
 
 
+def raise_again() -> None:
+    """Raises Stopped if the handler's own exception has got lost; not in a `deferred` block."""
+    if not _State.deferred:
+        raise_if_requested()
+
+
 def requested() -> bool:
     """Returns whether a signal to stop has arrived."""
     return _State.requested

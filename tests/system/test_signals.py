@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from entrypoint.system import signals
+from entrypoint.system import display, signals
 from entrypoint.system.errors import Stopped
 
 pytestmark = pytest.mark.usefixtures("handled_signals")
@@ -95,3 +95,36 @@ def test_closed_terminal_stops_a_job_but_not_one_under_nohup() -> None:
         signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class Freed:
+    """A signal arrives while this object is freed."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_stop_that_python_drops_comes_at_the_next_item() -> None:
+    seen = []
+
+    def work() -> None:
+        for item in display.progress(range(3), 3, "items"):
+            seen.append(item)
+            if item == 1:
+                # Python drops what is raised here.
+                Freed()
+
+    with pytest.raises(Stopped, match="goes on from here"):
+        work()
+    assert seen == [0, 1]
+
+
+def test_deferred_block_goes_through_all_items() -> None:
+    def work() -> list[int]:
+        with signals.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            return list(display.progress(range(3), 3, "items"))
+
+    with pytest.raises(Stopped, match="from the last checkpoint"):
+        work()
