@@ -258,9 +258,9 @@ def start_type(prefix: str) -> str:
 def inject_schedule(config: Any, archive: str | None, work: Workspace, changes: Changes) -> None:
     """Writes number of steps, batch size and learning rate, and what a batch needs; see `schedule.inject`."""
 
-    def fit_config(config: Any, size: int | None, changes: Changes) -> None:
-        schedule.inject(config.train_config, work.settings, size, archive, changes)
-        inject_padding(config, changes)
+    def fit_config(fitted: Any, size: int | None, rows: Changes) -> None:
+        schedule.inject(fitted.train_config, work.settings, size, archive, rows)
+        inject_padding(fitted, rows)
 
     given = work.settings.batch_size
     size = batch_size.find(config, fit_config, work) if given == "auto" else given

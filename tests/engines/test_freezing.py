@@ -83,18 +83,18 @@ def test_backbone_of_a_keras_model_stays_while_the_rest_is_trained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "least"),
+    ("name", "first", "count"),
     [
         # What is trained begins behind the backbone; the fourth block of a two-stage ResNet is part of its heads.
         ("faster_rcnn_resnet50_v1_640x640", "conv5_block1_1_conv/kernel:0", 40),
         ("centernet_resnet50_v1_fpn_512x512", "conv2d/kernel:0", 32),
     ],
 )
-def test_backbone_ends_where_the_heads_of_its_architecture_begin(name: str, first: str, least: int) -> None:
+def test_backbone_ends_where_the_heads_of_its_architecture_begin(name: str, first: str, count: int) -> None:
     model = models.build(pipeline_config.read(catalogue.PIPELINES / f"{name}.config"), is_training=True)
     models.freeze_backbone(model)
     assert first in names(model.trainable_variables)
-    assert len(model.trainable_variables) == least
+    assert len(model.trainable_variables) == count
 
 
 def test_own_layers_of_centernet_on_mobilenet_are_not_its_backbone() -> None:

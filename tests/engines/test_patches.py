@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from object_detection.builders import dataset_builder, model_builder, optimizer_builder
 from object_detection.models.keras_models import mobilenet_v2
-from object_detection.protos import input_reader_pb2, optimizer_pb2
+from object_detection.protos import input_reader_pb2, optimizer_pb2, ssd_pb2
+from tf_slim.layers import layers
 
 from entrypoint.engines.shared import patches
 from entrypoint.zoo import catalogue, pipeline_config
@@ -59,6 +60,17 @@ def test_centernet_still_asks_for_weights_of_imagenet() -> None:
     assert asked == ["imagenet"]
     with patches.no_download():
         build("centernet_mobilenetv2_fpn_512x512")
+
+
+def test_batch_norm_of_slim_still_has_one_mode_for_all_layers_of_a_model() -> None:
+    for message in (ssd_pb2.Ssd, ssd_pb2.SsdFeatureExtractor):
+        fields = [field.name for field in message.DESCRIPTOR.fields]
+        assert [name for name in fields if "freeze" in name] in ([], ["freeze_batchnorm"])
+    # What the change replaces is still what slim calls.
+    source = inspect.getsource(layers.batch_norm)
+    assert "return _fused_batch_norm(" in source
+    assert "normalization_layers.BatchNormalization(" in source
+    assert "_scope=sc" in source
 
 
 def test_autograph_still_converts_models(smoke: Any) -> None:

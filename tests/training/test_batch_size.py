@@ -119,11 +119,7 @@ def test_training_goes_on_with_the_batch_that_it_found(
     changed: dict[str, Any], devices: int, found: int | None, tmp_path: Path
 ) -> None:
     work = prepared(tmp_path, batch_size="auto", num_steps=60)
-    known = of_batch(12, work)
-    folder = work.settings.result_dir / "checkpoint"
-    folder.mkdir(parents=True)
-    files = dict.fromkeys(("ckpt-8.index", "ckpt-8.data-00000-of-00001"), "0" * 64)
-    documents.write(folder / "ckpt-8.json", Manifest(8, "job", files, [], settings=known))
+    leave_checkpoint(of_batch(12, work), work)
     later = prepared(tmp_path, batch_size="auto", **{"num_steps": 60, **changed})
     config = pipeline_config.read(later.pipeline)
     assert batch_size.of_checkpoint(config, fit_config, devices, later) == found
@@ -131,12 +127,16 @@ def test_training_goes_on_with_the_batch_that_it_found(
 
 def test_number_that_was_made_up_is_not_taken(tmp_path: Path) -> None:
     work = prepared(tmp_path, batch_size="auto")
+    leave_checkpoint({**of_batch(12, work), "BATCH_SIZE": f"{'9' * 30}{identity.FOUND}"}, work)
+    assert batch_size.of_checkpoint(pipeline_config.read(work.pipeline), fit_config, 1, work) is None
+
+
+def leave_checkpoint(words: dict[str, str], work: Workspace) -> None:
+    """Leaves the manifest of a checkpoint whose training those words decide."""
     folder = work.settings.result_dir / "checkpoint"
     folder.mkdir(parents=True)
     files = dict.fromkeys(("ckpt-8.index", "ckpt-8.data-00000-of-00001"), "0" * 64)
-    known = {**of_batch(12, work), "BATCH_SIZE": f"{'9' * 30}{identity.FOUND}"}
-    documents.write(folder / "ckpt-8.json", Manifest(8, "job", files, [], settings=known))
-    assert batch_size.of_checkpoint(pipeline_config.read(work.pipeline), fit_config, 1, work) is None
+    documents.write(folder / "ckpt-8.json", Manifest(8, "job", files, [], settings=words))
 
 
 def fit_config(config: Any, size: int | None, _: Changes) -> None:
