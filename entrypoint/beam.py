@@ -75,7 +75,7 @@ def run(values: Settings, options: list[str]) -> None:
         for name, total in totals.items()
     }
     manifest = tf_record.describe(dataset, parts, seen, shards, values)
-    write(values, "dataset.json", files.to_json(dataset))
+    write(values, "dataset.json", "".join(files.pieces(dataset)) + "\n")
     write(values, "manifest.json", files.to_json(documents.to_plain(manifest)))
     tf_record.log_counts(manifest)
 
