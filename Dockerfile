@@ -20,10 +20,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # The packages of the lock, without what runs no job: headers to compile against, and tests.
 FROM build AS requirements
 ARG REQUIREMENTS=requirements.txt
-COPY ${REQUIREMENTS} /build/requirements.txt
+# Lists of packages that only some images need, such as requirements-dask.txt.
+ARG EXTRAS=
+COPY ${REQUIREMENTS} ${EXTRAS} /build/lists/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
- && /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r /build/requirements.txt \
+ && /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes \
+      $(printf -- '-r %s ' /build/lists/*) \
  && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
  && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
@@ -53,7 +56,8 @@ COPY start.sh LICENSE README.md /opt/job/
 COPY pipelines /opt/job/pipelines
 COPY entrypoint /opt/job/entrypoint
 ENV PATH=/opt/venv/bin:$PATH \
-    PYTHONPATH=/opt/object_detection \
+    PYTHONPATH=/opt/job:/opt/object_detection \
+    DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=false \
     PYTHONDONTWRITEBYTECODE=1
 # A new volume that is mounted here takes over the mode.
 RUN mkdir --mode=0777 /data

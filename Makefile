@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-beam test-jobs test-image \
+.PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
   test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging \
   benchmark-training benchmark-gpu lint format \
   sdists lock audit size image \
@@ -59,7 +59,7 @@ demo: install
 
 # A worker for each core. Tests of one file share what it trains, and stay together; tests/conftest.py deals them out.
 PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
-OTHER_GROUPS := $(addprefix --ignore tests/,end_to_end mounts jobs beam image)
+OTHER_GROUPS := $(addprefix --ignore tests/,end_to_end mounts jobs image)
 
 test: install-dev
 	$(PYTEST) $(OTHER_GROUPS)
@@ -74,16 +74,6 @@ test-properties: install-dev
 # Whole jobs, also on filesystems that refuse what bucket mounts refuse.
 test-end-to-end: install-dev
 	$(PYTEST) --durations=25 tests/end_to_end tests/mounts
-
-# The conversion as a pipeline of Apache Beam, which needs an environment of its own.
-test-beam: install-dev .beam-venv/installed
-	.venv/bin/python -m pytest tests/beam
-
-.beam-venv/installed: requirements-beam.txt
-	@$(CHECK_PYTHON)
-	$(PYTHON) -m venv --clear .beam-venv
-	.beam-venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements-beam.txt
-	touch $@
 
 # Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
 test-zoo: install-dev
@@ -156,6 +146,26 @@ submit-kubernetes submit-kubeflow: submit-%:
 	manifest=$$($(FILL) jobs/$*.yaml) && kubectl create --filename "$$manifest"
 submit-slurm:
 	manifest=$$($(FILL) jobs/slurm.sh) && sbatch "$$manifest"
+# Conversions on many machines.
+submit-convert-kubernetes submit-convert-dask-kubernetes: submit-%:
+	manifest=$$($(FILL) jobs/$*.yaml) && kubectl create --filename "$$manifest"
+submit-convert-slurm:
+	manifest=$$($(FILL) jobs/convert-slurm.sh) && sbatch "$$manifest"
+submit-convert-dask-compose:
+	manifest=$$($(FILL) jobs/convert-dask-compose.yaml) && $(DOCKER) compose --file "$$manifest" up --exit-code-from convert
+PARTS ?= 16
+submit-convert-aws-batch:
+	manifest=$$($(FILL) jobs/convert-aws-batch.json) && \
+	aws batch register-job-definition --cli-input-json "file://$$manifest" && \
+	aws batch submit-job --job-name convert-photos --job-definition convert-photos --job-queue '$(QUEUE)' \
+	  --array-properties 'size=$(PARTS)'
+CLOUD_RUN = https://run.googleapis.com/v2/projects/$(PROJECT)/locations/$(REGION)/jobs
+submit-convert-cloud-run:
+	manifest=$$($(FILL) jobs/convert-cloud-run.json) && \
+	send() { curl --fail-with-body --header @<(echo "Authorization: Bearer $$GOOGLE_TOKEN") "$$@"; } && \
+	send --json "@$$manifest" '$(CLOUD_RUN)?jobId=convert-photos' && \
+	send --request POST '$(CLOUD_RUN)/convert-photos:run'
+
 submit-watson-machine-learning:
 	manifest=$$($(FILL) jobs/watson-machine-learning.json) && curl --fail-with-body --json "@$$manifest" \
 	  --header @<(echo "Authorization: Bearer $$IBM_TOKEN") '$(WML_URL)/ml/v4/trainings?version=2024-10-10'
@@ -211,10 +221,11 @@ lock:
 	  --custom-compile-command 'make lock' $(UPGRADE) --excludes requirements-tensorflow-gpu-excluded.txt \
 	  --overrides requirements-tensorflow-gpu-overrides.txt \
 	  requirements-tensorflow-gpu.in -o requirements-tensorflow-gpu.txt
+	$(LOCK) requirements-dask.in -o requirements-dask.txt $(EXCLUDED)
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
-	$(LOCK) jobs/requirements.in -o jobs/requirements.txt
+	$(LOCK) jobs/requirements.in -o jobs/requirements.txt \
+	  --excludes <(printf '%s\n' dask distributed kopf kr8s kubernetes-asyncio pykube-ng)
 	$(LOCK) docs/requirements.in -o docs/requirements.txt
-	$(LOCK) requirements-beam.in -o requirements-beam.txt $(EXCLUDED)
 
 # The documentation as a site, in dist/site. Its table of settings and its tree of files are made from the code.
 docs: docs-generate .docs-venv/installed
@@ -235,4 +246,4 @@ size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .beam-venv .build-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo
+	rm -rf .venv .build-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo

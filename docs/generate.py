@@ -25,7 +25,7 @@ OTHERS = {
     "sdists/": "how object_detection and slim are built from the published source, and the compatibility layer in them",
     "jobs/": "a manifest for each training service",
     "docs/": "this site",
-    "tests/": "mirrors entrypoint/; beside that end_to_end, image, jobs, mounts, beam, upstream, zoo",
+    "tests/": "mirrors entrypoint/; beside that end_to_end, image, jobs, mounts, upstream, zoo",
     "benchmarks/": "what the performance figures are measured with",
 }
 ROOMS = ("system", "settings", "zoo", "data", "engines", "training", "results")

@@ -64,6 +64,11 @@ def run(command: Command) -> Ending:
             # Standard output is for the document alone.
             logs.configure(sys.stderr)
         return Ending(check.run(command))
+    if command.name == "convert":
+        from entrypoint import convert
+
+        convert.run(command)
+        return Ending(0)
     return run_steps(command)
 
 
@@ -85,7 +90,7 @@ def run_steps(command: Command) -> Ending:
     if command.name not in job.STEP_NAMES:
         raise UserError(
             f"{command.name!r} is not a step of the job; the steps are: {', '.join(job.STEP_NAMES)}; other commands "
-            "are `check` and `models`"
+            f"are {', '.join(command_line.COMMANDS)}"
         )
     if command.only:
         job.run_alone(command.name, command.settings)

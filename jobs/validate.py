@@ -40,26 +40,48 @@ def main(arguments: list[str]) -> int:
 
 def check_sagemaker(path: Path) -> None:
     """Raises InvalidManifestError unless botocore's model of SageMaker accepts the input of CreateTrainingJob."""
+    validate_aws("sagemaker", "CreateTrainingJob", path)
+
+
+def check_aws_batch(path: Path) -> None:
+    """Raises InvalidManifestError unless botocore's model of AWS Batch accepts the input of RegisterJobDefinition."""
+    validate_aws("batch", "RegisterJobDefinition", path)
+
+
+def validate_aws(service: str, operation: str, path: Path) -> None:
+    """Raises InvalidManifestError unless botocore's model of a service accepts the input of an operation."""
     import botocore.session
     from botocore.validate import ParamValidator
 
-    service = botocore.session.get_session().get_service_model("sagemaker")
-    shape = service.operation_model("CreateTrainingJob").input_shape
-    document = json.loads(path.read_text())
-    report = ParamValidator().validate(document, shape)
+    model = botocore.session.get_session().get_service_model(service)
+    shape = model.operation_model(operation).input_shape
+    report = ParamValidator().validate(json.loads(path.read_text()), shape)
     if report.has_errors():
         raise InvalidManifestError(report.generate_report())
+
+
+def check_cloud_run(path: Path) -> None:
+    """Raises InvalidManifestError unless the protocol buffers of google-cloud-run accept the Job."""
+    from google.cloud.run_v2.types import Job
+
+    parse_message(json.loads(path.read_text()), Job)
+
+
+def parse_message(document: Any, kind: Any) -> None:
+    """Raises InvalidManifestError unless a document is a message of one of Google's services."""
+    from google.protobuf import json_format
+
+    try:
+        json_format.ParseDict(document, kind.pb(kind()))
+    except json_format.ParseError as error:
+        raise InvalidManifestError(str(error)) from None
 
 
 def check_vertex_ai(path: Path) -> None:
     """Raises InvalidManifestError unless the protocol buffers of google-cloud-aiplatform accept the CustomJobSpec."""
     from google.cloud.aiplatform_v1.types import CustomJobSpec
-    from google.protobuf import json_format
 
-    try:
-        json_format.ParseDict(yaml.safe_load(path.read_text()), CustomJobSpec.pb(CustomJobSpec()))
-    except json_format.ParseError as error:
-        raise InvalidManifestError(str(error)) from None
+    parse_message(yaml.safe_load(path.read_text()), CustomJobSpec)
 
 
 def check_azure_ml(path: Path) -> None:
@@ -87,6 +109,29 @@ def validate_object(document: Any) -> None:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
         raise InvalidManifestError(f"{'.'.join(map(str, error.path))}: {error.message}") from None
+
+
+def check_dask_kubernetes(path: Path) -> None:
+    """Raises InvalidManifestError unless the DaskJob fits the operator's own schema and has valid pods."""
+    from importlib import metadata
+
+    from jsonschema import Draft7Validator
+    from jsonschema.exceptions import best_match
+
+    place = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds/daskjob.yaml"
+    definition = yaml.safe_load(Path(str(metadata.distribution("dask-kubernetes").locate_file(place))).read_text())
+    document = yaml.safe_load(path.read_text())
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    if error := best_match(Draft7Validator(schema).iter_errors(document)):
+        raise InvalidManifestError(f"{'.'.join(map(str, error.absolute_path))}: {error.message}")
+    cluster = document["spec"]["cluster"]["spec"]
+    for spec in (document["spec"]["job"]["spec"], cluster["worker"]["spec"], cluster["scheduler"]["spec"]):
+        validate_object({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec})
+
+
+def check_compose(path: Path) -> None:
+    """Raises InvalidManifestError unless the file fits the schema of Docker Compose in check-jsonschema."""
+    run(["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)])
 
 
 def check_kubeflow(path: Path) -> None:
@@ -156,6 +201,12 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     "github-actions.yml": check_github_actions,
     "slurm.sh": check_slurm,
     "watson-machine-learning.json": check_watson,
+    "convert-kubernetes.yaml": check_kubernetes,
+    "convert-aws-batch.json": check_aws_batch,
+    "convert-cloud-run.json": check_cloud_run,
+    "convert-slurm.sh": check_slurm,
+    "convert-dask-compose.yaml": check_compose,
+    "convert-dask-kubernetes.yaml": check_dask_kubernetes,
 }
 
 if __name__ == "__main__":

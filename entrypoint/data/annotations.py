@@ -110,7 +110,7 @@ def identify(dataset: Dataset) -> str:
 
 
 def load(work: Workspace) -> Dataset:
-    """Returns the dataset that the step wrote, or that Beam wrote into RECORDS_DIR.
+    """Returns the dataset that the step wrote, or that `convert` wrote into RECORDS_DIR.
 
     Raises:
         UserError: the file is damaged.
@@ -150,8 +150,8 @@ def read_with_origin(
 ) -> tuple[Dataset, Origin]:
     """Returns the dataset of the bucket DATA_DIR, and where it comes from.
 
-    `exclude` is a folder in the bucket that holds no data of the user. `measure` returns the sizes of photos: of those
-    whose boxes depend on it, or of all photos with annotations.
+    `exclude` is a folder in the bucket that holds no data of the user, as RECORDS_DIR is. `measure` returns the sizes
+    of photos: of those whose boxes depend on it, or of all photos with annotations.
 
     Raises:
         UserError: there are no annotations in a known format, or they hold no box that can be used.
@@ -159,7 +159,8 @@ def read_with_origin(
     refuse_missing_bucket(settings.data_dir)
     root = settings.data_dir if bucket.is_remote(settings.data_dir) else settings.data_dir.resolve()
     links: list[str] = []
-    listing = bucket.listing(root, exclude if bucket.is_remote(root) else exclude.resolve(), links)
+    own = (exclude, settings.records_dir) if settings.records_dir else (exclude,)
+    listing = bucket.listing(root, own, links)
     files = Files(root, listing, settings.workers)
     source = reading.read(files, settings.data_format)
     findings = Findings()
@@ -265,8 +266,8 @@ def refuse_missing_records(place: Place) -> Place:
     """Returns RECORDS_DIR; raises UserError if it holds no finished conversion."""
     if not bucket.matching(place, "manifest.json"):
         raise UserError(
-            f"RECORDS_DIR={place} has no manifest.json: name the folder that `python -m entrypoint.beam` wrote, and "
-            "make sure that it has finished"
+            f"RECORDS_DIR={place} has no manifest.json: name the folder that `./start.sh convert` wrote, and "
+            "run it until it has finished"
         )
     return place
 

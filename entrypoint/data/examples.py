@@ -1,6 +1,6 @@
 """Converts a photo and its boxes to a serialized tf.train.Example, or returns why the photo cannot be used.
 
-The job converts on one machine and Beam on many, both with this module.
+One machine or many convert with this module.
 """
 
 from __future__ import annotations

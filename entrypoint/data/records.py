@@ -24,7 +24,7 @@ SHARD_NAME = rf"^(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord$"
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of records. Beam writes no SHA-256; the job computes it when it copies the file."""
+    """A file of records, with its SHA-256."""
 
     name: Annotated[str, Field(pattern=SHARD_NAME)]
     sha256: str = ""

@@ -5,18 +5,18 @@ change a byte of them.
 """
 
 import dataclasses
-import functools
 import hashlib
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from entrypoint.data import annotations, examples, foreign_records, images, losses, quality, records
+from entrypoint.data import annotations, examples, foreign_records, losses, quality, records, shards
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.examples import Converted
 from entrypoint.data.quality import Seen
 from entrypoint.data.records import RecordsManifest, Shard
+from entrypoint.data.shards import ShardWriter
 from entrypoint.data.split import SPLITS, split
 from entrypoint.settings.schema import Settings
 from entrypoint.system import bucket, display, documents, files, parallel
@@ -27,11 +27,9 @@ from entrypoint.zoo import input_size
 
 logger = logging.getLogger("job")
 
-# TensorFlow's performance guide advises shards of 100 to 200 MB. READERS shards are read at a time.
-SHARD_BYTES = 150_000_000
-READERS = 8
-WRITERS = 4  # shards that are written at a time
 MANY_LOST = 100  # photos
+# Raises UserError if these photos, by their keys with the reasons, are too many to lose.
+Refuse = Callable[[dict[str, str]], None]
 NO_PHOTO = "no photo is left to train on: label more photos, or lower VALIDATION_FRACTION"
 
 
@@ -43,18 +41,37 @@ def run(work: Workspace) -> str:
     """
     if work.settings.records_dir:
         return fetch(work.settings.records_dir, work)
-    dataset = annotations.load(work)
-    parts = split(dataset.images, work.settings.validation_fraction, work.settings.seed)
-    writer = RecordWriter(dataset, work.settings)
+    dataset, settings = annotations.load(work), work.settings
+    parts = split(dataset.images, settings.validation_fraction, settings.seed)
     # Photos that are missing in the bucket are known before any photo is read.
-    refuse_losses(dataset, {}, work.settings.max_skipped)
-    with files.new_folder(work.records) as folder:
-        shards = {name: writer.write(folder, name, parts[name]) for name in SPLITS}
-        judge(dataset, parts, writer.seen, work.settings.max_skipped)
-        manifest = describe(dataset, parts, writer.seen, shards, work.settings)
+    refuse_losses(dataset, {}, settings.max_skipped)
+    convert = shards.converter(settings.data_dir, dataset.labels, input_size.storage(settings))
+    with files.new_folder(work.records) as folder, ThreadPoolExecutor(settings.workers) as pool:
+        writers = [ShardWriter(folder / name, photos) for name, photos in shards.cut(parts).items()]
+        # WRITERS shards are written at a time, so each has few examples in memory.
+        runs = [writer.write(convert, pool, max(1, settings.workers // shards.WRITERS)) for writer in writers]
+        photos = sum(map(len, parts.values()))
+        seen = collect(runs, photos, lambda skipped: refuse_losses(dataset, skipped, settings.max_skipped))
+        judge(dataset, parts, seen, settings.max_skipped)
+        manifest = describe(dataset, parts, seen, {each.path.name: each.sha256 for each in writers}, settings)
         documents.write(records.manifest_in(folder), manifest)
     log_counts(manifest)
     return manifest.digest()
+
+
+def collect(runs: list[Iterator[Converted]], photos: int, refuse: Refuse) -> Seen:
+    """Writes WRITERS shards at a time and returns the facts and faults of their photos.
+
+    `refuse` raises UserError if the photos that are lost so far are so many that the rest need not be read.
+    """
+    seen = Seen()
+    for each in display.progress(parallel.merge(runs, shards.WRITERS), photos, "records"):
+        seen.add(each)
+        # A few lost photos are all reported at the end. Many are checked at once, because reading the other photos can
+        # take hours.
+        if each.skipped and len(seen.skipped) > MANY_LOST:
+            refuse(seen.skipped)
+    return seen
 
 
 def outputs(work: Workspace) -> list[Path]:
@@ -75,7 +92,7 @@ def fingerprint(work: Workspace) -> str:
 
 
 def fetch(place: Place, work: Workspace) -> str:
-    """Copies the records that Beam wrote to local disk, and checks them; returns a digest of their manifest.
+    """Copies the records that `convert` wrote to local disk, and checks them; returns a digest of their manifest.
 
     Raises:
         UserError: the manifest or a file of records is damaged, or holds something that cannot be trained on.
@@ -88,7 +105,7 @@ def fetch(place: Place, work: Workspace) -> str:
             manifest.stored_for,
             storage,
         )
-    shards, labels = list(manifest.shards), len(manifest.labels)
+    found, labels = list(manifest.shards), len(manifest.labels)
     with files.new_folder(work.records) as folder:
 
         def copy(shard: Shard) -> tuple[Shard, int]:
@@ -97,7 +114,7 @@ def fetch(place: Place, work: Workspace) -> str:
             count = foreign_records.check_file(path, labels)
             return dataclasses.replace(shard, sha256=files.file_sha256(path)), count
 
-        copies = display.progress(parallel.map_in_order(copy, shards, READERS), len(shards), "files of records")
+        copies = display.progress(parallel.map_in_order(copy, found, shards.READERS), len(found), "files of records")
         copied = {shard.name: (shard, count) for shard, count in copies}
         foreign_records.check_counts(manifest, {name: count for name, (_, count) in copied.items()})
         splits = {
@@ -114,16 +131,20 @@ def describe(
     dataset: Dataset,
     parts: dict[str, list[LabelledImage]],
     seen: Seen,
-    shards: dict[str, tuple[Shard, ...]],
+    digests: dict[str, str],
     settings: Settings,
 ) -> RecordsManifest:
-    """Returns the manifest of the records that were written."""
+    """Returns the manifest of the records that were written; `digests` has the SHA-256 of each shard by its name."""
+    written = {
+        split: tuple(Shard(name, sha256) for name, sha256 in digests.items() if shards.split_of(name) == split)
+        for split in SPLITS
+    }
     used = {name: [image for image in part if image.key in seen.facts] for name, part in parts.items()}
     counts = {name: records.count(used[name], dataset.labels) for name in SPLITS}
     counts_of_boxes = (len(image.boxes) for image in dataset.images)
     return RecordsManifest(
         labels=tuple(dataset.labels),
-        splits={name: dataclasses.replace(counts[name], shards=shards[name]) for name in SPLITS},
+        splits={name: dataclasses.replace(counts[name], shards=written[name]) for name in SPLITS},
         skipped=dict(sorted(seen.skipped.items())),
         changed=seen.changed(),
         quality=quality.assess(parts, dataset.labels, seen, input_size.of_model(settings)),
@@ -174,78 +195,3 @@ def too_many_lost(dataset: Dataset, skipped: dict[str, str], max_skipped: float)
         for kind, where in ranked
     )
     return f"{lost} of {photos} photos cannot be used, more than MAX_SKIPPED={max_skipped} allows: {words}"
-
-
-class RecordWriter:
-    """Writes the shards of a split, several at a time, and collects the facts and faults of the photos."""
-
-    def __init__(self, dataset: Dataset, settings: Settings) -> None:
-        self.dataset = dataset
-        self.workers = settings.workers
-        self.max_skipped = settings.max_skipped
-        storage = input_size.storage(settings)
-        self.convert = functools.partial(
-            examples.convert,
-            root=settings.data_dir,
-            ids={label: index for index, label in enumerate(dataset.labels, start=1)},
-            shrink=storage.shrink if storage else images.keep_size,
-        )
-        self.seen = Seen()
-
-    def write(self, folder: Path, name: str, photos: list[LabelledImage]) -> tuple[Shard, ...]:
-        """Writes `name`-00000-of-0000N.tfrecord: the photos in the given order, cut into N runs of equal length.
-
-        Returns the shards.
-        """
-        total = shards_for(photos)
-        shards = [ShardWriter(folder / f"{name}-{index:05d}-of-{total:05d}.tfrecord") for index in range(total)]
-        cuts = [index * len(photos) // max(1, total) for index in range(total + 1)]
-        with ThreadPoolExecutor(self.workers) as pool:
-            runs = [
-                shard.write(self.converted(photos[start:end], pool))
-                for shard, start, end in zip(shards, cuts, cuts[1:], strict=False)
-            ]
-            for each in display.progress(parallel.merge(runs, WRITERS), len(photos), f"{name} records"):
-                self.seen.add(each)
-                # A few lost photos are all reported at the end. Many are checked at once, because reading the other
-                # photos can take hours.
-                if each.skipped and len(self.seen.skipped) > MANY_LOST:
-                    refuse_losses(self.dataset, self.seen.skipped, self.max_skipped)
-        return tuple(Shard(shard.path.name, shard.sha256) for shard in shards)
-
-    def converted(self, photos: list[LabelledImage], pool: Executor) -> Iterator[Converted]:
-        """Yields the photos as examples. WRITERS shards are written at a time, so each has few examples in memory."""
-        return parallel.map_in_order(self.convert, photos, max(1, self.workers // WRITERS), pool)
-
-
-class ShardWriter:
-    """Writes one file of records."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sha256 = ""
-
-    def write(self, photos: Iterator[Converted]) -> Iterator[Converted]:
-        """Writes the examples; yields the outcome for each photo, without the example itself."""
-        import tensorflow as tf
-
-        with tf.io.TFRecordWriter(str(self.path)) as file:
-            for each in photos:
-                if each.example is not None:
-                    file.write(each.example)
-                yield dataclasses.replace(each, example=None)
-        self.sha256 = files.file_sha256(self.path)
-
-
-def shards_for(photos: list[LabelledImage]) -> int:
-    """Returns the number of shards for the photos."""
-    return shard_count(sum(image.bytes for image in photos), len(photos))
-
-
-def shard_count(size: int, photos: int) -> int:
-    """Returns the number of shards for photos with `size` bytes in total.
-
-    Shards have 100 to 200 MB if the photos are stored unchanged, and less otherwise. There are at least READERS shards,
-    because READERS shards are read at a time, but never more shards than photos.
-    """
-    return min(photos, max(READERS, round(size / SHARD_BYTES)))

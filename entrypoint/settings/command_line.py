@@ -12,14 +12,17 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from entrypoint.settings import services
+from entrypoint.settings import parts, services
 from entrypoint.settings.choices import Export
+from entrypoint.settings.parts import Part
 from entrypoint.settings.schema import NAMES, Settings
 from entrypoint.system import version
 from entrypoint.system.errors import UserError
 
 # The commands that can print JSON for programs.
 JSON_COMMANDS = ("check", "models")
+# The commands that are no steps of the job.
+COMMANDS = ("check", "convert", "models")
 # The flags that need no value.
 SWITCHES = {f"--{name}" for name, field in Settings.model_fields.items() if field.annotation is bool}
 
@@ -33,6 +36,8 @@ class Command:
     as_json: bool = False
     only: bool = False  # runs the step without the steps that it needs
     page: Path | None = None  # where `check` writes its page; None is RESULT_DIR
+    part: Part | None = None  # of the shards that `convert` writes; None is all, and the manifest
+    scheduler: str | None = None  # the address of the Dask scheduler by which `convert` has its work done
 
 
 def load(arguments: Sequence[str]) -> Command:
@@ -56,22 +61,24 @@ def load(arguments: Sequence[str]) -> Command:
         if "num_steps" in flags:
             raise UserError(f"NUM_STEPS is given twice: {name} and --num_steps {flags['num_steps']}")
         name, flags = None, {**flags, "num_steps": name}
+    refuse_foreign_flags(known, name)
+    page = Path(known.page).absolute() if known.page else None
+    part = parts.parse(known.part, os.environ) if known.part else None
+    return Command(name, checked(flags), known.json, known.only, page, part, known.scheduler)
+
+
+def refuse_foreign_flags(known: argparse.Namespace, name: str | None) -> None:
+    """Raises UserError if a flag does not belong to the command of that name."""
     if known.json and name not in JSON_COMMANDS:
         raise UserError(f"--json belongs to {' and '.join(JSON_COMMANDS)}: remove it, or name one of them")
-    if known.only and (name is None or name in JSON_COMMANDS):
+    if known.only and (name is None or name in COMMANDS):
         raise UserError("--only belongs to a step, which it runs without the steps that it needs: name a step")
     if known.page and name != "check":
         raise UserError("--page belongs to check: remove it, or name check")
-    page = Path(known.page).absolute() if known.page else None
-    return Command(name, checked(flags), as_json=known.json, only=known.only, page=page)
-
-
-def load_with_others(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
-    """Returns the settings, and the words of the command line that belong to another program."""
-    known, others = build_parser().parse_known_args(normalise_flags(arguments))
-    if known.command is not None:
-        raise UserError(f"{known.command!r} is one word too many: python -m entrypoint.beam [--setting value ...]")
-    return checked(given(known)), others
+    if (known.part or known.scheduler) and name != "convert":
+        raise UserError("--part and --scheduler belong to convert: remove them, or name convert")
+    if known.part and known.scheduler:
+        raise UserError("--part and --scheduler are two ways to divide a conversion: give one of them")
 
 
 def given(known: argparse.Namespace) -> dict[str, Any]:
@@ -101,12 +108,16 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=None,
     )
-    parser.add_argument("command", nargs="?", help="number of training steps, name of a step, `check` or `models`")
+    parser.add_argument(
+        "command", nargs="?", help=f"number of training steps, name of a step, or {', '.join(COMMANDS)}"
+    )
     for name, field in Settings.model_fields.items():
         words = f"{field.description}".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar="VALUE", help=words)
     parser.add_argument("--json", action="store_true", help="with `check` and `models`: print JSON for programs")
     parser.add_argument("--page", metavar="FILE", help="with `check`: write its page there, and not into RESULT_DIR")
+    parser.add_argument("--part", metavar="3/16", help="with `convert`: convert one of so many parts; also auto/16")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="with `convert`: a Dask scheduler, as tcp://host:8786")
     parser.add_argument("--only", action="store_true", help="with a step: run it without the steps that it needs")
     parser.add_argument("--version", action="store_true", help="print release and revision of this program")
     return parser

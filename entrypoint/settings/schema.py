@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     records_dir: Place | None = Field(
         None,
-        description="folder or address of records that `python -m entrypoint.beam` made; the job trains on these "
+        description="folder or address of records: `./start.sh convert` writes them there, and a job trains on these "
         "records and converts no photos",
     )
     result_dir: Place = Field(

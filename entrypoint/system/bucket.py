@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -253,10 +253,10 @@ def remove(place: Place) -> None:
             place.unlink()
 
 
-def listing(root: Place, exclude: Place | None = None, links: list[str] | None = None) -> dict[str, Entry]:
+def listing(root: Place, exclude: Sequence[Place] = (), links: list[str] | None = None) -> dict[str, Entry]:
     """Returns every file below the root by its key, without hidden folders and the files that macOS adds.
 
-    `exclude` is a folder that is left out. Folders that are links are not followed, since they can lead anywhere; their
+    The folders of `exclude` are left out. Folders that are links are not followed, since they can lead anywhere; their
     keys are added to `links`.
     """
     passed: list[str] = [] if links is None else links
@@ -270,12 +270,13 @@ def is_hidden(key: str) -> bool:
     return name.startswith("._") or any(folder.startswith(".") or folder == "__MACOSX" for folder in folders)
 
 
-def list_folder(root: Path, exclude: Path | None, links: list[str]) -> dict[str, Entry]:
+def list_folder(root: Path, exclude: Sequence[Place], links: list[str]) -> dict[str, Entry]:
     """Returns the files below a folder. Raises OSError if a folder cannot be listed, unless permission is denied."""
     found = {}
     links.clear()
+    left_out = {place.resolve() for place in exclude if not is_remote(place)}
     for folder, folders, files in os.walk(root, onerror=pass_over):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) != exclude]
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) not in left_out]
         links += [os.path.relpath(path, root) for name in folders if os.path.islink(path := os.path.join(folder, name))]
         for name in files:
             path = os.path.join(folder, name)
@@ -302,15 +303,15 @@ def pass_over(error: OSError) -> None:
     logger.warning("%s may not be read (%s) and is left out", error.filename, error.strerror)
 
 
-def list_remote(root: Place, exclude: Place | None) -> dict[str, Entry]:
+def list_remote(root: Place, exclude: Sequence[Place]) -> dict[str, Entry]:
     """Returns the files below an address from the bucket's own listing, a thousand keys per request."""
     prefix = folder_of(root)
-    left_out = folder_of(exclude) if exclude is not None and is_remote(exclude) else prefix
     # Results that lie below the photos are left out. If the photos lie below the results, all of them are read.
-    is_below = left_out.startswith(prefix) and left_out != prefix
+    below = (folder_of(place) for place in exclude if is_remote(place))
+    left_out = tuple(folder for folder in below if folder.startswith(prefix) and folder != prefix)
     found = {}
     for name, facts in asked(root, "find", detail=True).items():
-        if not (is_below and name.startswith(left_out)):
+        if not name.startswith(left_out):
             version = facts.get("ETag") or facts.get("etag") or facts.get("LastModified") or facts.get("updated")
             found[name.removeprefix(prefix)] = Entry(int(facts["size"]), str(version))
     return found

@@ -31,6 +31,11 @@ def write_large_json(path: Path, document: Any) -> None:
     write_chunks(path, itertools.chain(pieces(document), "\n"))
 
 
+def to_large_json(document: Any) -> str:
+    """Returns a document as the text that `write_large_json` writes."""
+    return "".join(itertools.chain(pieces(document), "\n"))
+
+
 def pieces(document: Any, depth: int = 2) -> Iterator[str]:
     """Yields the JSON of a document in pieces: the entries of its lists and objects, down to some depth.
 

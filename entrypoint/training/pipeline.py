@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from entrypoint.data import records, tf_record
+from entrypoint.data import records, shards
 from entrypoint.engines import loading
 from entrypoint.engines.engine import refuse_cluster
 from entrypoint.settings.schema import Settings
@@ -198,7 +198,7 @@ def inject_data(config: Any, work: Workspace, changes: Changes) -> None:
         # WORK_DIR can have characters that TensorFlow would match as a pattern.
         pattern = f"{glob.escape(str(work.records))}/{split}-?????-of-?????.tfrecord"
         changes.set(reader.tf_record_input_reader, f"{path}.tf_record_input_reader", "input_path", [pattern])
-        changes.set(reader, path, "num_readers", tf_record.READERS)
+        changes.set(reader, path, "num_readers", shards.READERS)
         # Upstream pads every photo's boxes to this number, and drops the boxes beyond it.
         changes.set(reader, path, "max_number_of_boxes", max(1, manifest.max_boxes))
     # 0 repeats the records as often as the steps need them.

@@ -22,7 +22,7 @@ Change = Callable[[Any], None]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of ten photos with one label, as Beam leaves them."""
+    """Records of ten photos with one label, as `convert` leaves them."""
     root = tmp_path_factory.mktemp("made")
     names = tuple(f"{index}.png" for index in range(10))
     write_bucket(root / "bucket", {name: [BOX] for name in names}, names)

@@ -21,6 +21,7 @@ from entrypoint.data.annotations import LabelledImage
 from entrypoint.data.boxes import Box
 from entrypoint.data.examples import MOST_BOXES, decode_as_trained, read_photo
 from entrypoint.data.records import RecordsManifest
+from entrypoint.data.shards import shard_count
 from entrypoint.data.split import SPLITS, split
 from entrypoint.system import files
 from entrypoint.system.errors import UserError
@@ -78,7 +79,7 @@ def test_no_validation_at_fraction_zero() -> None:
     [(0, 0, 0), (10, 3, 3), (10_000_000, 1000, 8), (2_000_000_000, 5000, 13), (15_000_000_000, 50_000, 100)],
 )
 def test_shards_hold_100_to_200_megabytes_and_are_as_many_as_readers(size: int, count: int, shards: int) -> None:
-    assert tf_record.shard_count(size, count) == shards
+    assert shard_count(size, count) == shards
 
 
 @pytest.mark.parametrize(

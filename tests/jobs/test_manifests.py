@@ -27,6 +27,9 @@ VALUES = {
     "SECRET_KEY": "secret",
     "WML_URL": "https://wml.example",
     "IBM_TOKEN": "token",
+    "GOOGLE_TOKEN": "token",
+    "PROJECT": "project",
+    "QUEUE": "queue",
 }
 OWN = {
     "azure-ml.yaml": {
@@ -34,6 +37,8 @@ OWN = {
         "RESULTS": "azureml://datastores/photos/paths/results/",
     },
     "slurm.sh": {"BUCKET": "/scratch/photos"},
+    "convert-slurm.sh": {"BUCKET": "/scratch/photos"},
+    "convert-dask-compose.yaml": {"BUCKET": "/scratch/photos"},
 }
 MANIFESTS = sorted(
     path.name for path in (ROOT / "jobs").iterdir() if "${IMAGE}" in path.read_text() or "${SPACE}" in path.read_text()
@@ -50,9 +55,26 @@ CLIENTS = {
         "curl",
         "--fail-with-body --json @MANIFEST --header @/dev/fd/N https://wml.example/ml/v4/trainings?version=2024-10-10",
     ),
+    "convert-kubernetes": ("kubectl", "create --filename MANIFEST"),
+    "convert-dask-kubernetes": ("kubectl", "create --filename MANIFEST"),
+    "convert-slurm": ("sbatch", "MANIFEST"),
+    "convert-dask-compose": ("docker", "compose --file MANIFEST up --exit-code-from convert"),
+    "convert-aws-batch": (
+        "aws",
+        "batch register-job-definition --cli-input-json file://MANIFEST\n"
+        "batch submit-job --job-name convert-photos --job-definition convert-photos --job-queue queue "
+        "--array-properties size=16",
+    ),
+    "convert-cloud-run": (
+        "curl",
+        "--fail-with-body --header @/dev/fd/N --json @MANIFEST "
+        "https://run.googleapis.com/v2/projects/project/locations/europe-west4/jobs?jobId=convert-photos\n"
+        "--fail-with-body --header @/dev/fd/N --request POST "
+        "https://run.googleapis.com/v2/projects/project/locations/europe-west4/jobs/convert-photos:run",
+    ),
 }
 RECORDER = """#!/bin/sh
-echo "$@" > "$RECORD"
+echo "$@" >> "$RECORD"
 """
 
 
@@ -101,6 +123,13 @@ def test_filled_manifest_is_what_its_service_takes(name: str, tmp_path: Path) ->
         ("kubeflow.yaml", "name: tensorflow", "name: job", "no container is called tensorflow"),
         ("github-actions.yml", "runs-on", "run-on", "runs-on"),
         ("slurm.sh", '"${NUM_STEPS}"', "$$UNQUOTED", "SC2086"),
+        ("convert-kubernetes.yaml", "completionMode", "completionsMode", "completionsMode"),
+        ("convert-aws-batch.json", '"command"', '"args"', "args"),
+        ("convert-cloud-run.json", "taskCount", "tasks", "tasks"),
+        ("convert-slurm.sh", '"auto/${PARTS}"', "$$UNQUOTED", "SC2086"),
+        ("convert-dask-compose.yaml", "depends_on", "depend_on", "depend_on"),
+        ("convert-dask-kubernetes.yaml", "replicas: ${PARTS}", "replicas: many", "'many' is not of type 'integer'"),
+        ("convert-dask-kubernetes.yaml", "workingDir", "workDir", "workDir"),
         ("watson-machine-learning.json", "./start.sh ", "./run.sh ", "does not run start.sh"),
     ],
 )
@@ -144,6 +173,7 @@ def test_submitting_hands_the_filled_manifest_to_the_service_s_client(service: s
     manifest = next(name for name in MANIFESTS if name.partition(".")[0] == service)
     settings = environment(manifest, PATH=f"{tmp_path}:{os.environ['PATH']}", RECORD=str(tmp_path / "record"))
     command = ["make", "--silent", f"submit-{service}", f"REGION={VALUES['REGION']}", f"WML_URL={VALUES['WML_URL']}"]
+    command += [f"{name}={VALUES[name]}" for name in ("PROJECT", "QUEUE")] + [f"DOCKER={tmp_path / 'docker'}"]
     result = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     called = re.sub(r"/dev/fd/\d+", "/dev/fd/N", (tmp_path / "record").read_text().strip())

@@ -46,11 +46,11 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_listing_of_a_bucket_equals_that_of_a_folder(address: str, tmp_path: Path) -> None:
     root = bucket.parse(address)
     UPath(address).fs.get(f"{UPath(address).path}/", f"{tmp_path}/", recursive=True)
-    there, here = bucket.listing(root, root / "results"), bucket.listing(tmp_path, tmp_path / "results")
+    there, here = bucket.listing(root, [root / "results"]), bucket.listing(tmp_path, [tmp_path / "results"])
     assert {key: entry.size for key, entry in there.items()} == {key: entry.size for key, entry in here.items()}
     assert set(there) == {"a.jpg", "deep/b c.jpg", "deep/ü.jpg", "results2/z"}
     # Results that go to the bucket itself, or above it, are no reason to see no photo.
-    for results, listing in ((root, bucket.listing(root, root)), (root.parent, bucket.listing(root, root.parent))):
+    for results, listing in ((root, bucket.listing(root, [root])), (root.parent, bucket.listing(root, [root.parent]))):
         assert {*there, "results/y"} == set(listing), results
     assert bucket.read_head(root / "deep" / "b c.jpg", 4) == b"deep"
     assert bucket.read_head(root / "a.jpg", 1 << 16) == b"a.jpg"

@@ -1,0 +1,258 @@
+"""How good a model is for its steps or its minutes: `python -m benchmarks.accuracy --help`.
+
+Each run is a training of the job itself, in processes of its own: one recipe, one bucket, one seed. A recipe is a named
+change to a pipeline, in benchmarks/recipes.yaml. All runs of a bucket train and are evaluated on the same photos. What
+a run found is kept in the folder of `--out`, and is not measured again; `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import real_weights
+from tests.conftest import environment
+
+RECIPES = Path(__file__).with_name("recipes.yaml")
+# The models that real weights are at hand for: one of each generation.
+MODELS = ["ssdlite_mobilenet_v2_coco", "ssd_mobilenet_v2_fpnlite_320x320"]
+HEAD = "| recipe | bucket | mAP | mAP@0.5 | runs |\n|---|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what is trained from which start, on which photos, and for how long."""
+
+    model: str
+    recipe: str
+    bucket: str
+    seed: int
+    start: str  # "real", "none", or a checkpoint
+    steps: int
+    batch: int
+    size: int | None  # of the model's input in pixels; None is that of the pipeline
+    minutes: float | None  # for the whole job; None is no limit
+
+    @property
+    def name(self) -> str:
+        """The name of the run, which is also that of its file."""
+        start = Path(self.start).name
+        length = f"{self.minutes:g}min" if self.minutes else f"{self.steps}x{self.batch}"
+        size = f"-{self.size}" if self.size else ""
+        return f"{self.model}{size}-{start}-{length}-{Path(self.bucket).name}-{self.recipe}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run reached: the metrics of the exported model, and those of each evaluation during the training."""
+
+    run: Run
+    pipeline: str  # SHA-256 of the pipeline.config of the recipe
+    metrics: dict[str, float | None]  # mAP, mAP@0.5, and so on
+    per_label: dict[str, float | None]  # AP
+    curve: list[dict[str, str]]  # the rows of metrics.csv
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Makes the runs that are missing and prints the table."""
+    options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    runs = [
+        Run(options.model, recipe, bucket, seed, options.start, options.steps, options.batch, options.size, minutes)
+        for seed, recipe, bucket, minutes in itertools.product(
+            range(options.seeds), options.recipes, options.buckets, options.minutes or [None]
+        )
+    ]
+    if not options.table:
+        for run in runs:
+            records_of(run, options.out)
+        with ThreadPoolExecutor(options.at_a_time) as pool:
+            list(pool.map(lambda run: obtain(run, options.out, options.at_a_time), runs))
+    print(table([result for run in runs if (result := load(run, options.out))]))
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("buckets", nargs="+", help="folders with photos and annotations")
+    parser.add_argument("--model", default=MODELS[0], help="a model with a pipeline of ours")
+    parser.add_argument("--start", default="real", help="real, none, or a checkpoint; default: real")
+    parser.add_argument("--recipes", nargs="+", default=["as-it-is"], help=f"names in {RECIPES.name}")
+    parser.add_argument("--seeds", type=int, default=3, help="number of runs of each kind")
+    parser.add_argument("--steps", type=int, default=600, help="steps of a training, the most with --minutes")
+    parser.add_argument("--batch", type=int, default=8, help="photos of a step")
+    parser.add_argument("--size", type=int, help="pixels of the model's input; default: the pipeline's")
+    parser.add_argument("--minutes", type=float, nargs="+", help="compare at equal time instead of equal steps")
+    parser.add_argument("--at-a-time", type=int, default=1, help="runs side by side, which share the cores")
+    parser.add_argument("--out", type=Path, default=Path("accuracy"), help="folder of what the runs found")
+    parser.add_argument("--table", action="store_true", help="only print the table of what is there")
+    return parser.parse_args(arguments)
+
+
+def records_of(run: Run, out: Path) -> Path:
+    """Returns the folder of the records for a run, which all runs of its bucket and input size share."""
+    work = out / "records" / f"{Path(run.bucket).name}-{run.size or run.model}"
+    if not (work / "records" / "manifest.json").exists():
+        pipeline = out / "records" / "pipeline.config"
+        pipeline.parent.mkdir(exist_ok=True)
+        pipeline.write_text(pipeline_of(run))
+        places = {"DATA_DIR": run.bucket, "WORK_DIR": work, "RESULT_DIR": out / "records" / "results"}
+        job("tf_record", {"PIPELINE_CONFIG": pipeline, "CHECKPOINT": "none", **places})
+        # The job takes records from a folder that also holds the annotations.
+        shutil.copy(work / "dataset.json", work / "records")
+    return work / "records"
+
+
+def obtain(run: Run, out: Path, at_a_time: int = 1) -> Result:
+    """Returns the result of a run, and makes the run if its result is not there or is of another pipeline."""
+    found = load(run, out)
+    if found:
+        return found
+    print(run.name, file=sys.stderr, flush=True)
+    folder = out / "runs" / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "pipeline.config").write_text(pipeline_of(run))
+    job("evaluate", settings_of(run, out, folder), at_a_time)
+    document = json.loads((folder / "work" / "metrics.json").read_text())
+    # A short training has no evaluation but the last.
+    table_of_all = folder / "results" / "metrics.csv"
+    curve = list(csv.DictReader(table_of_all.read_text().splitlines())) if table_of_all.exists() else []
+    per_label = {label: each["AP"] for label, each in document["per_label"].items()}
+    result = Result(run, digest(run), document["summary"], per_label, curve)
+    (out / f"{run.name}.json").write_text(json.dumps(asdict(result), indent=1))
+    shutil.rmtree(folder)
+    return result
+
+
+def load(run: Run, out: Path) -> Result | None:
+    """Returns the result of a run that was made with the same pipeline, or None."""
+    path = out / f"{run.name}.json"
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text())
+    result = Result(**{**values, "run": Run(**values["run"])})
+    return result if result.run == run and result.pipeline == digest(run) else None
+
+
+def settings_of(run: Run, out: Path, folder: Path) -> dict[str, Any]:
+    """Returns the settings of the job of a run."""
+    start = str(real_weights.make(out / "weights", run.model)) if run.start == "real" else run.start
+    recipe = recipe_of(run.recipe)
+    return {
+        "DATA_DIR": run.bucket,
+        "RECORDS_DIR": records_of(run, out),
+        "WORK_DIR": folder / "work",
+        "RESULT_DIR": folder / "results",
+        "PIPELINE_CONFIG": folder / "pipeline.config",
+        "CHECKPOINT": start,
+        "NUM_STEPS": run.steps,
+        "BATCH_SIZE": run.batch,
+        "SEED": run.seed,
+        **({"MAX_MINUTES": run.minutes} if run.minutes else {}),
+        **recipe.get("settings", {}),
+    }
+
+
+def job(step: str, settings: dict[str, Any], at_a_time: int = 1) -> None:
+    """Runs the job up to a step, on its part of the cores; raises CalledProcessError if it fails."""
+    cores = max(1, len(os.sched_getaffinity(0)) // at_a_time)
+    variables = environment(**settings) | {"TF_NUM_INTRAOP_THREADS": str(cores), "TF_NUM_INTEROP_THREADS": str(cores)}
+    command = [sys.executable, "-m", "entrypoint", step]
+    result = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if result.returncode:
+        sys.stderr.write(result.stdout.decode(errors="replace"))
+        raise subprocess.CalledProcessError(result.returncode, command)
+
+
+def all_recipes() -> dict[str, Any]:
+    """Returns the recipes of recipes.yaml by their names."""
+    found: dict[str, Any] = yaml.safe_load(RECIPES.read_text())
+    return found
+
+
+def models_for(name: str) -> list[str]:
+    """Returns the models whose pipelines a recipe changes."""
+    named = [each["models"] for each in lineage(name) if "models" in each]
+    return list(named[-1]) if named else MODELS
+
+
+def recipe_of(name: str) -> dict[str, Any]:
+    """Returns a recipe of recipes.yaml."""
+    recipes = all_recipes()
+    if name not in recipes:
+        raise SystemExit(f"{name} is no recipe of {RECIPES.name}: {', '.join(recipes)}")
+    found: dict[str, Any] = recipes[name] or {}
+    return found
+
+
+def pipeline_of(run: Run) -> str:
+    """Returns the pipeline.config of a run: that of the model, changed by the recipe and by those it is built on."""
+    from google.protobuf import text_format
+
+    from entrypoint.zoo import catalogue, pipeline_config
+
+    config = pipeline_config.read(catalogue.PIPELINES / f"{run.model}.config")
+    for recipe in lineage(run.recipe):
+        for path in recipe.get("clear", []):
+            parent, _, name = path.rpartition(".")
+            message = config
+            for part in filter(None, parent.split(".")):
+                message = getattr(message, part)
+            message.ClearField(name)
+        text_format.Merge(recipe.get("config", ""), config)
+    if run.size:
+        architecture = getattr(config.model, config.model.WhichOneof("model"))
+        resizer = architecture.image_resizer.fixed_shape_resizer
+        resizer.height = resizer.width = run.size
+    return str(pipeline_config.write(config))
+
+
+def lineage(name: str) -> list[dict[str, Any]]:
+    """Returns a recipe with all that it is built on, the first one first."""
+    recipe = recipe_of(name)
+    return [*(each for base in recipe.get("base", []) for each in lineage(base)), recipe]
+
+
+def digest(run: Run) -> str:
+    """Returns the SHA-256 of the pipeline.config of a run and of its recipe's settings."""
+    return hashlib.sha256((pipeline_of(run) + repr(recipe_of(run.recipe).get("settings"))).encode()).hexdigest()
+
+
+def table(results: list[Result]) -> str:
+    """Returns a Markdown table: mean and standard deviation over the seeds, a row for each recipe and bucket."""
+    groups: dict[tuple[str, str, float | None], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.run.recipe, result.run.bucket, result.run.minutes), []).append(result)
+    rows = []
+    for (recipe, bucket, minutes), group in groups.items():
+        length = f", {minutes:g} minutes" if minutes else ""
+        values = [spread([each.metrics[name] or 0.0 for each in group]) for name in ("mAP", "mAP@0.5")]
+        rows.append(f"| {recipe}{length} | {Path(bucket).name} | {' | '.join(values)} | {len(group)} |")
+    return "\n".join([HEAD, *rows])
+
+
+def spread(values: list[float]) -> str:
+    """Returns mean and standard deviation as text."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
