@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
-  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-averaging \
+  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy benchmark-averaging \
   benchmark-training benchmark-gpu lint format \
   sdists lock audit size image \
   training-zip clean
@@ -102,6 +102,10 @@ benchmark-parity: install-dev .tensorflow-gpu-venv/installed
 	.venv/bin/python -m benchmarks.parity .tensorflow-gpu-venv/bin/python
 benchmark-conversion: install-dev
 	.venv/bin/python -m benchmarks.conversion
+	.venv/bin/python -m benchmarks.workers
+# BUCKETS='path path' RECIPES='names in benchmarks/recipes.yaml'; what is done stays done, in accuracy/. ACCURACY adds flags.
+benchmark-accuracy: install-dev
+	.venv/bin/python -m benchmarks.accuracy $(BUCKETS) --recipes $(RECIPES) $(ACCURACY)
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
 benchmark-training: install-dev

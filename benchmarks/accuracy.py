@@ -79,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     ]
     if not options.table:
+        # Runs side by side share these.
+        if options.start == "real":
+            real_weights.make(options.out / "weights", options.model)
         for run in runs:
             records_of(run, options.out)
         with ThreadPoolExecutor(options.at_a_time) as pool:

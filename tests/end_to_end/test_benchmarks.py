@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, loops
+from benchmarks import gpu, loops, workers
 
 FAST = {"step": 0.1, "input": 0.02}
 
@@ -55,3 +55,16 @@ def test_loop_that_fails_or_comes_too_late_does_not_end_the_table(
 
     monkeypatch.setattr(loops, "run", hang)
     assert gpu.measure("job", tmp_path, 1, "float32", later) == "no time left"
+
+
+def test_workers_are_compared_with_the_job_s_step(capsys: pytest.CaptureFixture[str]) -> None:
+    workers.main(photos=12)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "12 photos, 20 ms at every open"
+    assert [line.split(" | ")[0] for line in lines[4:]] == [
+        "| 1 Dask workers, one photo at a time each",
+        "| 2 Dask workers, one photo at a time each",
+        "| the job's step, one photo at a time",
+        "| the job's step",
+    ]
+    assert all(re.fullmatch(r"\| .* \| [\d.]+ \|", line) for line in lines[4:])

@@ -122,11 +122,12 @@ def make_base(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def image(engine: str, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The CPU image of this working tree, as `make image` builds it. The second worker finds everything built."""
+    """The CPU image of this tree with Dask, as `make image` builds it. The second worker finds everything built."""
     assert engine
     with locked(shared / "build.lock", fcntl.LOCK_EX):
         base = make_base(tmp_path_factory.mktemp("base"))
-        options = f"--network=host --build-arg=BASE_IMAGE={base} --build-arg=REQUIREMENTS=requirements-cpu.txt"
+        arguments = f"BASE_IMAGE={base} REQUIREMENTS=requirements-cpu.txt EXTRAS=requirements-dask.txt".split()
+        options = f"--network=host {' '.join(f'--build-arg={each}' for each in arguments)}"
         command = ["make", "image", f"IMAGE={IMAGE}", f"DOCKER={DOCKER}", f"IMAGE_OPTIONS={options}"]
         built = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr[-10_000:]

@@ -213,6 +213,41 @@ def test_kubeflow_s_cluster_of_two_containers(image: str, opened: Path, bucket: 
     assert json.loads((bucket / "results" / "job.json").read_text())["settings"]["tf_config"]["task"]["type"] == "chief"
 
 
+def test_indexed_job_of_kubernetes_converts_in_parts(
+    image: str, opened: Path, bucket: Path, termination_log: Path
+) -> None:
+    manifest = yaml.safe_load(fill("convert-kubernetes.yaml", opened, MODEL="smoke", PARTS="2").read_text())
+    arguments = manifest["spec"]["template"]["spec"]["containers"][0]["args"]
+    options = pod_options(manifest, opened, bucket)
+    for index in range(manifest["spec"]["completions"]):
+        assert not (bucket / "records" / "manifest.json").exists()
+        run(*options, f"--env=JOB_COMPLETION_INDEX={index}", image, *arguments)
+    assert termination_log.read_text() == ""
+    volume = f"--volume={bucket}:/data"
+    log = run(*QUICK, volume, "--env=MODEL=smoke", "--env=RECORDS_DIR=/data/records", image, "2")
+    assert log.rstrip().endswith("CACLI-TRAINING-SUCCESS")
+
+
+def test_dask_cluster_of_the_compose_file_converts(image: str, opened: Path, bucket: Path, network: str) -> None:
+    path = fill("convert-dask-compose.yaml", opened, IMAGE=image, BUCKET=str(bucket), MODEL="smoke")
+    services = yaml.safe_load(path.read_text())["services"]
+    # What `docker compose up` does with these services.
+    try:
+        for name, service in services.items():
+            docker("rm", "--force", name, check=False)
+            options = [f"--name={name}", f"--network={network}"]
+            options += [f"--env={variable}={value}" for variable, value in service.get("environment", {}).items()]
+            options += [f"--volume={volume}" for volume in service.get("volumes", [])]
+            options += [f"--workdir={service['working_dir']}"] if "working_dir" in service else []
+            program: list[str] = service.get("entrypoint", [])
+            options += ["--detach", f"--entrypoint={program[0]}"] if program else []
+            docker("run", *options, service["image"], *program[1:], *service.get("command", []))
+    finally:
+        for name in services:
+            docker("rm", "--force", name, check=False)
+    assert (bucket / "records" / "manifest.json").exists()
+
+
 def test_slurm_s_words_with_apptainer(image: str, opened: Path, bucket: Path) -> None:
     # Apptainer runs the image's command as the user's own id on a read-only root, and not as the first process.
     script = fill("slurm.sh", opened, BUCKET=str(bucket), MODEL="smoke", NUM_STEPS="3").read_text()
