@@ -52,7 +52,7 @@ def test_what_needs_no_tensorflow_does_not_import_it(arguments: list[str]) -> No
 
 def test_models_lists_every_model_of_the_zoo() -> None:
     models = json.loads(run_job("models", "--json").stdout)
-    assert len(models) == 73
+    assert len(models) == 74
     tuned = {path.stem for path in (ROOT / "pipelines").glob("*.config")}
     assert {model["name"] for model in models if model["tuned"]} == tuned >= {"smoke", "faster_rcnn_resnet101_coco"}
 

@@ -45,6 +45,12 @@ def default_work_dir(values: Mapping[str, Any]) -> Path:
     return Path(tempfile.gettempdir()) / f"training-job-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 
 
+def default_model(values: Mapping[str, Any]) -> str:
+    """Returns the model that is trained if none is named: one that can learn from where the training starts."""
+    is_scratch = values.get("checkpoint") == "none" and values.get("pipeline_config") is None
+    return "scratch" if is_scratch else "ssd_mobilenet_v2_fpnlite_320x320"
+
+
 class Settings(BaseSettings):
     """The settings of one job. They are checked when they are read, and never change afterwards."""
 
@@ -95,13 +101,19 @@ class Settings(BaseSettings):
         description="local folder for records, the downloaded checkpoint, and checkpoints while they are written. "
         "Default: a folder in the temporary directory, the same for the same `DATA_DIR` and `RESULT_DIR`",
     )
-    model: str = Field(
-        "ssd_mobilenet_v2_fpnlite_320x320",
-        description="name of a model that `./start.sh models` lists; `smoke` is a tiny model that is trained from "
-        "scratch, for CI and the demo",
+    checkpoint: str = Field(
+        "zoo",
+        description="checkpoint that training starts from: `zoo`, `none` (training from scratch), a folder, an "
+        "archive, or the address of an archive",
     )
     pipeline_config: Path | None = Field(
         None, description="path of your own pipeline.config, to use instead of the model's"
+    )
+    model: str = Field(
+        default_factory=default_model,
+        description="name of a model that `./start.sh models` lists; `smoke` is a tiny model that is trained from "
+        "scratch, for CI and the demo. Default: `ssd_mobilenet_v2_fpnlite_320x320`, or with `CHECKPOINT=none` and no "
+        "`PIPELINE_CONFIG` `scratch`, which learns from random weights",
     )
     num_steps: int = Field(
         1000,
@@ -143,11 +155,6 @@ class Settings(BaseSettings):
         "off",
         description="`sqrt` shows photos of rare labels more often in training: if a label is on a hundredth as many "
         "photos as the most common label, its photos are shown ten times as often",
-    )
-    checkpoint: str = Field(
-        "zoo",
-        description="checkpoint that training starts from: `zoo`, `none` (training from scratch), a folder, an "
-        "archive, or the address of an archive",
     )
     checkpoint_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the archive of the checkpoint must have"

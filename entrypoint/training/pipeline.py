@@ -126,7 +126,14 @@ def refuse_early(settings: Settings) -> None:
             "of its model, or MODEL to the model of the zoo that it belongs to, or set CHECKPOINT=none"
         )
     if settings.pipeline_config is None or path is None:
-        refuse_cluster(catalogue.find(settings.model).generation, settings)
+        model = catalogue.find(settings.model)
+        refuse_cluster(model.generation, settings)
+        if settings.checkpoint == "none" and model.archive:
+            logger.warning(
+                "CHECKPOINT=none: the pipeline of %s is for fine-tuning, and from random weights it hardly learns in a "
+                "few thousand steps; MODEL=scratch is made to learn from random weights",
+                model.name,
+            )
         return
     config = pipeline_config.read(path)
     generation = pipeline_config.generation_of(config, path)

@@ -294,9 +294,24 @@ def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
 def test_model_without_a_pipeline_of_ours_brings_its_own(tmp_path: Path) -> None:
     assert pipeline.find(make_settings(tmp_path, model="centernet_hg104_512x512")) is None
     with pytest.raises(
-        UserError, match=r"in its archive, which CHECKPOINT=none leaves out: choose a model .*\(smoke, "
+        UserError, match=r"in its archive, which CHECKPOINT=none leaves out: choose a model .*\(smoke, scratch, "
     ):
         pipeline.find(make_settings(tmp_path, model="centernet_hg104_512x512", checkpoint="none"))
+
+
+def test_model_without_a_checkpoint_is_one_that_learns_from_random_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    default = make_settings(tmp_path).model
+    assert make_settings(tmp_path, checkpoint="none").model == "scratch"
+    assert make_settings(tmp_path, checkpoint="none", model=default).model == default
+    # A config of the user's own decides the model.
+    assert make_settings(tmp_path, checkpoint="none", pipeline_config=tmp_path / "x").model == default
+    pipeline.refuse_early(make_settings(tmp_path, checkpoint="none"))
+    assert "hardly learns" not in caplog.text
+    pipeline.refuse_early(make_settings(tmp_path, checkpoint="none", model=default))
+    assert f"the pipeline of {default} is for fine-tuning" in caplog.text
+    assert "MODEL=scratch" in caplog.text
 
 
 @pytest.mark.parametrize(
