@@ -72,8 +72,15 @@ test-properties: install-dev
 	.venv/bin/python -m pytest tests/data/test_properties.py tests/data/test_variants.py --hypothesis-profile=thorough
 
 # Whole jobs, also on filesystems that refuse what bucket mounts refuse.
-test-end-to-end: install-dev
+test-end-to-end: install-dev .clients-venv/installed
 	$(PYTEST) --durations=25 tests/end_to_end tests/mounts
+
+# The clients that load the exports, in an environment of their own.
+.clients-venv/installed: tests/clients/requirements.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .clients-venv
+	.clients-venv/bin/python $(PIP_INSTALL) --require-hashes -r tests/clients/requirements.txt
+	touch $@
 
 # Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
 test-zoo: install-dev
@@ -230,6 +237,7 @@ lock:
 	$(LOCK) jobs/requirements.in -o jobs/requirements.txt \
 	  --excludes <(printf '%s\n' dask distributed kopf kr8s kubernetes-asyncio pykube-ng)
 	$(LOCK) docs/requirements.in -o docs/requirements.txt
+	$(LOCK) tests/clients/requirements.in -o tests/clients/requirements.txt --excludes <(echo opencv-contrib-python)
 
 # The documentation as a site, in dist/site. Its table of settings and its tree of files are made from the code.
 docs: docs-generate .docs-venv/installed
@@ -250,4 +258,4 @@ size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .build-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo
+	rm -rf .venv .build-venv .clients-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo

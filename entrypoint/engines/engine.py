@@ -72,6 +72,16 @@ class Trainer(Protocol):
         """Writes PREFIX.index and PREFIX.data-*, which `restore` and upstream's own exporters read."""
 
 
+@dataclass(frozen=True)
+class TFLiteSource:
+    """What belongs to a SavedModel for TFLite's converter."""
+
+    anchors: list[list[float]]  # [ycenter, xcenter, height, width] each, as fractions of the photo
+    # The model takes (value - mean) / std of each channel, for values from 0 to 255; one number if all have the same.
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Engine(Protocol):
     """The functions of an engine. `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
@@ -97,8 +107,8 @@ class Engine(Protocol):
     def export(self, config: Any, checkpoint: Path, folder: Path) -> None:
         """Writes a trained model as a SavedModel."""
 
-    def export_tflite_source(self, config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
-        """Writes the SavedModel that TFLite's converter reads, and returns the anchors."""
+    def export_tflite_source(self, config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
+        """Writes the SavedModel that TFLite's converter reads, and returns what its clients need beside it."""
 
 
 def refuse_cluster(generation: str, settings: Settings) -> None:

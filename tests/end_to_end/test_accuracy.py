@@ -23,7 +23,7 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
 ) -> None:
     demo.draw_bucket(tmp_path / "bucket", photos=20)
     words = [str(tmp_path / "bucket"), "--model", "smoke", "--start", "none", "--steps", "2", "--batch", "2"]
-    words += ["--seeds", "2", "--recipes", "as-it-is", "flips", "--out", str(tmp_path / "out")]
+    words += ["--seeds", "1", "--recipes", "as-it-is", "flips", "--out", str(tmp_path / "out")]
     assert accuracy.main(words) == 0
     output = capsys.readouterr()
     rows = [line.split(" | ") for line in output.out.splitlines()[2:]]
@@ -31,7 +31,7 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
         ("| as-it-is", "bucket", "2 |"),
         ("| flips", "bucket", "2 |"),
     ]
-    assert len(output.err.splitlines()) == 4
+    assert len(output.err.splitlines()) == 2
     assert list((tmp_path / "out" / "runs").iterdir()) == []
     kept = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
     assert kept[0] == "smoke-none-2x2-bucket-as-it-is-0.json"

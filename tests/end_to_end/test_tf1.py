@@ -93,8 +93,9 @@ model, photos = tf.saved_model.load(f"{sys.argv[1]}/model"), tf.zeros([1, 120, 2
 found = model.signatures["serving_default"](input_tensor=photos)
 print("serving", *sorted(found))
 print("called", *sorted(name for name, value in model(photos).items() if np.array_equal(value, found[name])))
-lite = tf.lite.Interpreter(f"{sys.argv[1]}/model_android/model.tflite")
-for name, signature in lite.get_signature_list().items():
+for name, file in (("detect", "model"), ("raw", "model_raw")):
+    lite = tf.lite.Interpreter(f"{sys.argv[1]}/model_android/{file}.tflite")
+    assert list(lite.get_signature_list()) == [name]
     runner = lite.get_signature_runner(name)
     found = runner(input=np.zeros(runner.get_input_details()["input"]["shape"], np.float32))
     print(name, *(f"{key}:{'x'.join(map(str, value.shape))}" for key, value in sorted(found.items())))

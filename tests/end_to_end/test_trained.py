@@ -79,6 +79,7 @@ def test_every_file_of_the_contract_is_there(trained: Demo) -> None:
         "model/saved_model.pb",
         "model/labels.json",
         "model_android/model.tflite",
+        "model_android/model_raw.tflite",
         "model_android/labels.json",
         "model_android/anchors.json",
         f"checkpoint/ckpt-{STEPS}.index",
@@ -224,10 +225,35 @@ def test_tflite_model_finds_the_shapes_in_photos_of_the_bucket(trained: Demo) ->
     assert share_found(validation_photos(trained), detect, trained.json("model_android/labels.json")) > 0.9
 
 
+def test_phone_s_client_loads_the_model_and_finds_the_same(trained: Demo, tmp_path: Path) -> None:
+    """MediaPipe takes size, normalisation, outputs and labels from the file itself."""
+    photos = validation_photos(trained)
+    paths = [tmp_path / f"{index}.png" for index in range(len(photos))]
+    for path, (pixels, _) in zip(paths, photos, strict=True):
+        Image.fromarray(pixels).save(path)
+    program = ROOT / "tests" / "clients" / "mediapipe_detect.py"
+    command = [ROOT / ".clients-venv" / "bin" / "python", program, trained.results / "model_android" / "model.tflite"]
+    result = subprocess.run([*command, *paths], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    labels = trained.json("model_android/labels.json")
+    found = {
+        pixels.tobytes(): json.loads(line) for (pixels, _), line in zip(photos, result.stdout.splitlines(), strict=True)
+    }
+
+    def detect(pixels: Any) -> Any:
+        height, width, _ = pixels.shape
+        rows = [(labels.index(label), score, *corners) for label, score, *corners in found[pixels.tobytes()]]
+        numbers, scores, left, top, wide, high = np.array(rows).T
+        boxes = np.stack([top / height, left / width, (top + high) / height, (left + wide) / width], axis=1)
+        return boxes, numbers, scores
+
+    assert share_found(photos, detect, labels) > 0.9
+
+
 def test_raw_outputs_of_the_tflite_model_decode_with_the_anchors(trained: Demo) -> None:
     import tensorflow as tf
 
-    interpreter = tf.lite.Interpreter(str(trained.results / "model_android" / "model.tflite"))
+    interpreter = tf.lite.Interpreter(str(trained.results / "model_android" / "model_raw.tflite"))
     run = interpreter.get_signature_runner("raw")
     details = interpreter.get_input_details()[0]
     anchors = np.array(trained.json("model_android/anchors.json"))

@@ -10,8 +10,8 @@ import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from object_detection import export_tflite_graph_lib_tf2
 
-from entrypoint.engines.engine import MAX_DETECTIONS
-from entrypoint.engines.shared import anchors
+from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
+from entrypoint.engines.shared import anchors, normalization
 from entrypoint.engines.tf1 import model as models
 
 SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -49,21 +49,24 @@ def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
     return {name: tf.cast(value, tf.float32, name=name) for name, value in found.items() if value is not None}
 
 
-def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
-    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors, as tf2/exporter.py does."""
+def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
+    """Writes a SavedModel of an SSD for TFLite's converter and returns what belongs to it, as tf2/exporter.py does."""
     module = export_tflite_graph_lib_tf2.SSDModule(config, None, MAX_DETECTIONS, use_regular_nms=True)
     with tf.Graph().as_default():
         photos = tf.placeholder(tf.float32, module.input_shape(), name="input")
         model = models.build(config, is_training=False)
         predictions = model.predict(photos, None)
         raw = anchors.raw_outputs(config, predictions)
+        value = tf.placeholder(tf.float32, [])
+        pixel = model.preprocess(tf.fill(module.input_shape(), value))[0][0, 0, 0]
         with models.restored_session(checkpoint) as session:
             centers = session.run(anchors.to_centers(predictions["anchors"]))
             # The operation divides by the model's own scales, so its boxes are not encoded with SCALES.
             encoded = {**raw, "box_encodings": predictions["box_encodings"]}
             found = detect(module.postprocess_implements_signature(), encoded, tf.constant(centers, name="anchors"))
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
-    return anchors.rounded(centers)
+            scaling = normalization.measure(lambda each: session.run(pixel, {value: each}))
+    return TFLiteSource(anchors.rounded(centers), *scaling)
 
 
 def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
 
-from entrypoint.engines.engine import MAX_DETECTIONS
-from entrypoint.engines.shared import anchors
+from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
+from entrypoint.engines.shared import anchors, normalization
 from entrypoint.engines.tf2 import model as models
 
 
@@ -36,12 +36,11 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
     tf.saved_model.save(exported, str(folder), signatures=function)
 
 
-def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[list[float]]:
-    """Writes a SavedModel of an SSD for TFLite's converter and returns the anchors.
+def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
+    """Writes a SavedModel of an SSD for TFLite's converter and returns what belongs to it.
 
     Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` returns detection_boxes,
     detection_classes (from 0), detection_scores and num_detections; `raw` returns the result of `anchors.raw_outputs`.
-    An anchor is [ycenter, xcenter, height, width], as fractions of the photo.
     """
     model = models.load_trained(config, str(checkpoint))
     module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
@@ -59,4 +58,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> list[li
     functions = {"detect": detect, "raw": raw}
     tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
     predictions = model.predict(tf.zeros(module.input_shape()), true_image_shapes=None)
-    return anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())
+    centers = anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())
+    size = module.input_shape()
+    scaling = normalization.measure(lambda value: model.preprocess(tf.fill(size, value))[0][0, 0, 0].numpy())
+    return TFLiteSource(centers, *scaling)

@@ -1,13 +1,14 @@
-"""model_android/: model.tflite with its post-processing built in, and anchors.json for clients that do their own."""
-
-from __future__ import annotations
+"""model_android/: model.tflite for phones, and model_raw.tflite with anchors.json for clients that decode boxes."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from entrypoint.data import annotations
 from entrypoint.engines import loading
+from entrypoint.results.export import tflite_converter, tflite_metadata
 from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.results.export.tflite_metadata import Normalization
 from entrypoint.system import files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -15,20 +16,22 @@ from entrypoint.zoo import pipeline_config
 
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes model.tflite (float32, signatures `detect` and `raw`, see the engine) and anchors.json."""
-    import tensorflow as tf
+    """Writes model.tflite, model_raw.tflite (both float32, one signature each, see the engine) and anchors.json.
 
+    Raises:
+        JobError: TFLite's converter failed.
+    """
     engine, config = loading.load(work)
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
-        anchors = engine.export_tflite_source(of_fixed_size(config), train.chosen_checkpoint(work), Path(scratch))
-        # The converter of several signatures needs eager execution, which the engine of TF1 models turns off.
-        with tf.__internal__.eager_context.eager_mode():
-            # A client that asks for no signature by name gets the first one.
-            converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["detect", "raw"])
-            # TFLite_Detection_PostProcess is an operation that TFLite calls custom, and brings.
-            converter.allow_custom_ops = True
-            (folder / "model.tflite").write_bytes(converter.convert())
-    files.write_json(folder / "anchors.json", anchors)
+        checkpoint = train.chosen_checkpoint(work)
+        source = engine.export_tflite_source(of_fixed_size(config), checkpoint, Path(scratch) / "source")
+        plain = Path(scratch) / "model.tflite"
+        tflite_converter.run(Path(scratch) / "source", "detect", plain)
+        tflite_converter.run(Path(scratch) / "source", "raw", folder / "model_raw.tflite")
+        labels = annotations.load(work).labels
+        model = tflite_metadata.add(plain.read_bytes(), labels, Normalization(source.mean, source.std))
+        (folder / "model.tflite").write_bytes(model)
+    files.write_json(folder / "anchors.json", source.anchors)
 
 
 def of_fixed_size(config: Any) -> Any:
@@ -48,4 +51,4 @@ def refusal(config: Any) -> str | None:
     return "SSD models alone, of an input that is one size, are exported to TensorFlow Lite"
 
 
-FORMAT = ExportFormat("tflite", "model_android", ("model.tflite", "anchors.json"), write, refusal)
+FORMAT = ExportFormat("tflite", "model_android", ("model.tflite", "model_raw.tflite", "anchors.json"), write, refusal)

@@ -1,0 +1,1 @@
+"""Programs of the exports' real clients, each run in an environment with the client's own packages."""
