@@ -25,8 +25,9 @@ ARG EXTRAS=
 COPY ${REQUIREMENTS} ${EXTRAS} /build/lists/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
- && /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes \
-      $(printf -- '-r %s ' /build/lists/*) \
+ && for list in /build/lists/*; do \
+      /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r "$list" || exit 1; \
+    done \
  && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
  && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib
