@@ -15,7 +15,7 @@ from tests.conftest import read_until, run_job, start_job
 from tests.test_whole_jobs import tf1_config
 
 # The schedules of both configs, fitted to NUM_STEPS=1000: peak and steps of warm-up.
-SCHEDULES = {"tf1": (0.004, 100), "tf2": (0.003, 83)}
+SCHEDULES = {"tf1": (0.004, 66), "tf2": (0.003, 83)}
 
 
 def cosine(position: float, peak: float, warmup: int) -> float:
