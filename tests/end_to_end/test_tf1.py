@@ -192,6 +192,8 @@ def test_photos_of_several_shapes_are_no_batch(settings: dict[str, Any], tmp_pat
     text = (ROOT / "pipelines" / "ssd_mobilenet_v1_coco.config").read_text()
     text, count = re.subn(r"fixed_shape_resizer \{[^}]*\}", "identity_resizer {}", text)
     assert count == 1
+    # Crops are of all shapes.
+    text = text.replace("train_config {", "train_config {\n  data_augmentation_options { ssd_random_crop {} }")
     (tmp_path / "user.config").write_text(text)
     result = run_job("1", **settings, PIPELINE_CONFIG=tmp_path / "user.config", CHECKPOINT="none")
     assert result.returncode == 2
