@@ -153,15 +153,10 @@ submit-vertex-ai:
 	  --display-name=detector --config="$$manifest"
 submit-azure-ml:
 	manifest=$$($(FILL) jobs/azure-ml.yaml) && az ml job create --file "$$manifest"
-submit-kubernetes submit-kubeflow: submit-%:
+submit-kubernetes submit-kubeflow submit-convert-kubernetes submit-convert-dask-kubernetes: submit-%:
 	manifest=$$($(FILL) jobs/$*.yaml) && kubectl create --filename "$$manifest"
-submit-slurm:
-	manifest=$$($(FILL) jobs/slurm.sh) && sbatch "$$manifest"
-# Conversions on many machines.
-submit-convert-kubernetes submit-convert-dask-kubernetes: submit-%:
-	manifest=$$($(FILL) jobs/$*.yaml) && kubectl create --filename "$$manifest"
-submit-convert-slurm:
-	manifest=$$($(FILL) jobs/convert-slurm.sh) && sbatch "$$manifest"
+submit-slurm submit-convert-slurm: submit-%:
+	manifest=$$($(FILL) jobs/$*.sh) && sbatch "$$manifest"
 submit-convert-dask-compose:
 	manifest=$$($(FILL) jobs/convert-dask-compose.yaml) && $(DOCKER) compose --file "$$manifest" up --exit-code-from convert
 PARTS ?= 16

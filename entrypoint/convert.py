@@ -5,11 +5,9 @@ to end writes the manifest. With `--scheduler` the workers of a Dask cluster con
 """
 
 import logging
-from collections.abc import Iterator
 
 from entrypoint.data import annotations, conversion, shards, tf_record
 from entrypoint.data.conversion import Conversion
-from entrypoint.data.examples import Converted
 from entrypoint.settings.command_line import Command
 from entrypoint.settings.parts import Part
 from entrypoint.settings.schema import Settings
@@ -58,11 +56,7 @@ def convert_part(part: Part, place: Place, settings: Settings) -> None:
 
     def refuse(skipped: dict[str, str]) -> None:
         if len(skipped) > settings.max_skipped * photos:
-            key, reason = next(iter(skipped.items()))
-            raise UserError(
-                f"{len(skipped)} of {photos} photos cannot be used, more than MAX_SKIPPED={settings.max_skipped} "
-                f"allows: the first is {key} ({reason}): replace the photos"
-            )
+            raise UserError(tf_record.tell_losses(len(skipped), photos, {}, skipped, settings.max_skipped))
 
     own = set(list(found.shards)[part.index :: part.total])
     names = [name for name in conversion.left(place, found) if name in own]
@@ -80,7 +74,5 @@ def convert_here(
 ) -> None:
     """Converts shards on this machine, WRITERS at a time."""
     threads = max(1, settings.workers // shards.WRITERS)
-    runs: list[Iterator[Converted]] = [
-        conversion.convert(place, name, found, settings.data_dir, threads) for name in names
-    ]
+    runs = [conversion.convert(place, name, found, settings.data_dir, threads) for name in names]
     tf_record.collect(runs, sum(found.shards[name].photos for name in names), refuse)

@@ -77,6 +77,7 @@ class Beginning:
     conversion: Conversion
     dataset: Dataset
     parts: dict[str, list[LabelledImage]]
+    lists: dict[str, bytes]  # shard -> the list of its photos
 
 
 class StaleListError(Exception):
@@ -99,15 +100,16 @@ def plan(settings: Settings) -> Beginning:
     dataset = annotations.read_bucket(settings, exclude=settings.result_dir)
     tf_record.refuse_losses(dataset, {}, settings.max_skipped)
     parts = split(dataset.images, settings.validation_fraction, settings.seed)
-    lists = {name: (len(photos), list_of(photos)) for name, photos in shards.cut(parts).items()}
+    cuts = shards.cut(parts)
+    lists = {name: list_of(photos) for name, photos in cuts.items()}
     conversion = Conversion(
         job=version.describe(),
         settings=decisive(settings),
         labels=tuple(dataset.labels),
         storage=input_size.storage(settings),
-        shards={name: ShardList(count, digest(content)) for name, (count, content) in lists.items()},
+        shards={name: ShardList(len(cuts[name]), digest(content)) for name, content in lists.items()},
     )
-    return Beginning(conversion, dataset, parts)
+    return Beginning(conversion, dataset, parts, lists)
 
 
 def begin(settings: Settings) -> Beginning:
@@ -123,8 +125,8 @@ def begin(settings: Settings) -> Beginning:
     if found:
         refuse_other_photos(found, beginning, place)
         return beginning
-    for name, photos in shards.cut(beginning.parts).items():
-        copying.write_file(place / "photos" / f"{name}.jsonl", list_of(photos))
+    for name, content in beginning.lists.items():
+        copying.write_file(place / "photos" / f"{name}.jsonl", content)
     copying.write_file(place / "dataset.json", files.to_large_json(beginning.dataset).encode())
     write(place / "conversion.json", beginning.conversion)
     return beginning
@@ -234,14 +236,19 @@ def facts_of(place: Place, name: str, wanted: ShardList) -> ShardFacts | None:
     return found if found.photos == wanted.sha256 else None
 
 
+def done(place: Place, conversion: Conversion) -> dict[str, ShardFacts]:
+    """Returns the facts of the shards that are done, in the order of the shards."""
+    there = {path.name.removesuffix(".json") for path in bucket.matching(place / "facts", "*.json")}
+    names = [name for name in conversion.shards if name in there]
+    with ThreadPoolExecutor(shards.READERS) as pool:
+        found = pool.map(lambda name: facts_of(place, name, conversion.shards[name]), names)
+        return {name: facts for name, facts in zip(names, found, strict=True) if facts}
+
+
 def left(place: Place, conversion: Conversion) -> list[str]:
     """Returns the shards that are not done."""
-    done = {path.name.removesuffix(".json") for path in bucket.matching(place / "facts", "*.json")}
-    known = [name for name in conversion.shards if name in done]
-    with ThreadPoolExecutor(shards.READERS) as pool:
-        found = pool.map(lambda name: facts_of(place, name, conversion.shards[name]), known)
-        whole = {name for name, facts in zip(known, found, strict=True) if facts}
-    return [name for name in conversion.shards if name not in whole]
+    found = done(place, conversion)
+    return [name for name in conversion.shards if name not in found]
 
 
 def convert(place: Place, name: str, conversion: Conversion, root: Place, workers: int) -> Iterator[Converted]:
@@ -269,14 +276,15 @@ def finish(place: Place, beginning: Beginning, settings: Settings) -> None:
         UserError: more photos than MAX_SKIPPED allows cannot be read, or no photo is left to train on.
         JobError: a shard is not done.
     """
-    found = {name: facts_of(place, name, wanted) for name, wanted in beginning.conversion.shards.items()}
-    seen, digests = Seen(), {}
-    for name, facts in found.items():
-        if facts is None:
+    found = done(place, beginning.conversion)
+    for name in beginning.conversion.shards:
+        if name not in found:
             raise JobError(f"{place / name} is not done: start the conversion again, and it does what is left")
+    seen = Seen()
+    for facts in found.values():
         seen.skipped.update(facts.skipped)
         seen.facts.update(facts.facts)
-        digests[name] = facts.sha256
+    digests = {name: facts.sha256 for name, facts in found.items()}
     tf_record.judge(beginning.dataset, beginning.parts, seen, settings.max_skipped)
     manifest = tf_record.describe(beginning.dataset, beginning.parts, seen, digests, settings)
     write(records.manifest_in(place), manifest)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from entrypoint.data import conversion, tf_record
 from entrypoint.data.conversion import Conversion
@@ -116,9 +115,8 @@ def outcomes(client: Client, names: list[str], place: Place, settings: Settings)
 def convert_shard(place: str, name: str, root: str, workers: int) -> dict[str, str]:
     """Runs on a worker: converts a shard with `workers` threads; returns the photos that cannot be used, and why."""
     records, seen = bucket.parse(place), Seen()
-    found: Any = documents.read(Conversion, records / "conversion.json")
+    found = documents.read(Conversion, records / "conversion.json")
     conversion.refuse_other_job(found.job, records)
-    data: Path = bucket.parse(root)
-    for each in conversion.convert(records, name, found, data, workers):
+    for each in conversion.convert(records, name, found, bucket.parse(root), workers):
         seen.add(each)
     return seen.skipped

@@ -181,12 +181,23 @@ def refuse_losses(dataset: Dataset, skipped: dict[str, str], max_skipped: float)
 def too_many_lost(dataset: Dataset, skipped: dict[str, str], max_skipped: float) -> str | None:
     """Returns a message if more photos are lost than MAX_SKIPPED allows, otherwise None.
 
-    `skipped` are photos that cannot be read, by their keys, with the reasons. The most frequent reason comes first.
+    `skipped` are photos that cannot be read, by their keys, with the reasons.
     """
     lost, photos = len(dataset.lost) + len(skipped), len(dataset.images) + len(dataset.lost)
     if lost <= max_skipped * photos:
         return None
     reasons = {kind: where for kind, where in dataset.findings.kinds.items() if kind in losses.MENDS}
+    return tell_losses(lost, photos, reasons, skipped, max_skipped)
+
+
+def tell_losses(
+    lost: int, photos: int, reasons: dict[str, list[str]], skipped: dict[str, str], max_skipped: float
+) -> str:
+    """Returns the message about lost photos: `reasons` for those that annotations lose, `skipped` for unreadable ones.
+
+    The most frequent reason comes first.
+    """
+    reasons = dict(reasons)
     for key, reason in sorted(skipped.items()):
         reasons.setdefault(f"photo skipped, {reason}", []).append(key)
     ranked = sorted(reasons.items(), key=lambda pair: -len(pair[1]))

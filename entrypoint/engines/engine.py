@@ -73,13 +73,22 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True)
+class Normalization:
+    """A model takes (value - mean) / std of each channel, for values from 0 to 255.
+
+    Each tuple has a number for each channel, or one number if all channels have the same.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class TFLiteSource:
     """What belongs to a SavedModel for TFLite's converter."""
 
     anchors: list[list[float]]  # [ycenter, xcenter, height, width] each, as fractions of the photo
-    # The model takes (value - mean) / std of each channel, for values from 0 to 255; one number if all have the same.
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
 
 
 class Engine(Protocol):

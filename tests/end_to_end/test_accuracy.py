@@ -37,7 +37,7 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
     assert kept[0] == "smoke-none-2x2-bucket-as-it-is-0.json"
     document = json.loads((tmp_path / "out" / kept[0]).read_text())
     assert {"mAP", "mAP@0.5"} <= document["metrics"].keys()
-    # The photos of an evaluation are the same with every seed.
+    # What is there is not measured again.
     assert accuracy.main(words) == 0
     assert capsys.readouterr() == (output.out, "")
     # A recipe that was changed is another recipe.

@@ -10,9 +10,9 @@ import flatbuffers
 import numpy as np
 import pytest
 
+from entrypoint.engines.engine import Normalization
 from entrypoint.engines.shared import normalization
 from entrypoint.results.export import tflite_metadata
-from entrypoint.results.export.tflite_metadata import Normalization
 
 
 def test_labels_are_a_line_each_and_equal_labels_equal_bytes() -> None:
@@ -50,7 +50,7 @@ def test_normalisation_is_found_by_black_and_white(
     def normalised(value: float) -> Any:
         return ((value - np.array(mean)) / np.array(std)).astype(np.float32)
 
-    assert normalization.measure(normalised) == wanted
+    assert normalization.measure(normalised) == Normalization(*wanted)
 
 
 def test_normalisation_that_is_more_than_that_is_refused() -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from entrypoint.engines.engine import Normalization
+
 Pixels = Callable[[float], Any]
 
 
-def measure(normalised: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and the standard deviation of each channel by which a model normalises, for values 0 to 255.
+def measure(normalised: Pixels) -> Normalization:
+    """Returns by which mean and standard deviation of each channel a model normalises.
 
     `normalised` returns what the model makes of a photo of one value: the channels of a pixel, float32 [3].
 
@@ -23,7 +25,7 @@ def measure(normalised: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = -black * std
     if not np.allclose((100 - mean) / std, middle, atol=1e-4) or not (std > 0).all():
         raise ValueError("the model normalises photos in a way that mean and standard deviation do not describe")
-    return rounded(mean), rounded(std)
+    return Normalization(rounded(mean), rounded(std))
 
 
 def rounded(values: Any) -> tuple[float, ...]:

@@ -66,7 +66,7 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteS
             found = detect(module.postprocess_implements_signature(), encoded, tf.constant(centers, name="anchors"))
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
             scaling = normalization.measure(lambda each: session.run(pixel, {value: each}))
-    return TFLiteSource(anchors.rounded(centers), *scaling)
+    return TFLiteSource(anchors.rounded(centers), scaling)
 
 
 def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:

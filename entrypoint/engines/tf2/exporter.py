@@ -61,4 +61,4 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteS
     centers = anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())
     size = module.input_shape()
     scaling = normalization.measure(lambda value: model.preprocess(tf.fill(size, value))[0][0, 0, 0].numpy())
-    return TFLiteSource(centers, *scaling)
+    return TFLiteSource(centers, scaling)

@@ -8,7 +8,6 @@ from entrypoint.data import annotations
 from entrypoint.engines import loading
 from entrypoint.results.export import tflite_converter, tflite_metadata
 from entrypoint.results.export.export_format import ExportFormat
-from entrypoint.results.export.tflite_metadata import Normalization
 from entrypoint.system import files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -29,7 +28,7 @@ def write(work: Workspace, folder: Path) -> None:
         tflite_converter.run(Path(scratch) / "source", "detect", plain)
         tflite_converter.run(Path(scratch) / "source", "raw", folder / "model_raw.tflite")
         labels = annotations.load(work).labels
-        model = tflite_metadata.add(plain.read_bytes(), labels, Normalization(source.mean, source.std))
+        model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization)
         (folder / "model.tflite").write_bytes(model)
     files.write_json(folder / "anchors.json", source.anchors)
 

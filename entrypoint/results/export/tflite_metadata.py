@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
+import numpy as np
+
+from entrypoint.engines.engine import Normalization
 
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
 LABELS = "labels.txt"
@@ -26,14 +29,6 @@ FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3
 NORMALIZATION = 1  # of the union ProcessUnitOptions
 # The corners of a box in the order left, top, right, bottom: where each lies in [ymin, xmin, ymax, xmax].
 CORNERS = (1, 0, 3, 2)
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """A model takes (value - mean) / std of each channel, for values from 0 to 255."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class Tables:
@@ -63,19 +58,9 @@ class Tables:
             self.builder.PrependUOffsetTRelative(offset)
         return int(self.builder.EndVector())
 
-    def numbers(self, values: Sequence[float]) -> int:
-        """Returns a vector of float32."""
-        self.builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            self.builder.PrependFloat32(value)
-        return int(self.builder.EndVector())
-
-    def counts(self, values: Sequence[int]) -> int:
-        """Returns a vector of uint32."""
-        self.builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            self.builder.PrependUint32(value)
-        return int(self.builder.EndVector())
+    def numbers(self, values: Sequence[float], kind: type[np.generic]) -> int:
+        """Returns a vector of numbers of that kind."""
+        return int(self.builder.CreateNumpyVector(np.asarray(values, kind)))
 
 
 @dataclass(frozen=True)
@@ -117,11 +102,11 @@ def archive(labels: Sequence[str]) -> bytes:
 def describe(normalization: Normalization) -> bytes:
     """Returns the FlatBuffer, a ModelMetadata."""
     to = Tables()
-    scaling = to.table(to.numbers(normalization.mean), to.numbers(normalization.std))
+    scaling = to.table(to.numbers(normalization.mean, np.float32), to.numbers(normalization.std, np.float32))
     units = to.vector([to.table(Small(NORMALIZATION), scaling)])
     photo = to.table(to.text("image"), None, None, content(to, IMAGE, to.table(Small(RGB))), units)
     outputs = [
-        output(to, "location", content(to, BOUNDING_BOX, to.table(to.counts(CORNERS), Small(BOUNDARIES)))),
+        output(to, "location", content(to, BOUNDING_BOX, to.table(to.numbers(CORNERS, np.uint32), Small(BOUNDARIES)))),
         output(to, "category", content(to, FEATURE, to.table()), label_file(to)),
         output(to, "score", content(to, FEATURE, to.table())),
         output(to, "number of detections", content(to, FEATURE, to.table())),
