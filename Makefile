@@ -65,7 +65,7 @@ test: install-dev
 	$(PYTEST) $(OTHER_GROUPS)
 
 # Every test in its groups, each of which can run by itself.
-test-all: test test-properties test-end-to-end test-jobs test-beam test-image
+test-all: test test-properties test-end-to-end test-jobs test-image
 
 # Ten thousand random documents and a thousand data sets in the variants of tools; `make test` tries a tenth of them.
 test-properties: install-dev
