@@ -59,8 +59,8 @@ def read_names(files: Files) -> dict[str, str]:
 def add_photo(source: Source, files: Files, key: str, name: str, drawn: list[Annotation]) -> None:
     """Adds the photo of that name with its boxes."""
     part = part_of_file(key)
-    candidates = files.by_stem.of(name).of_split(part, [])
-    photo = candidates.nearest([], part) if name else None
+    candidates = files.by_stem.of(name).of_split(part, ())
+    photo = candidates.nearest((), part) if name else None
     if photo is None:
         source.lose_photo(name or f"{key}: a row without a name", candidates.keys if name else [])
         return

@@ -157,7 +157,7 @@ class Source:
         for photo, key, labelled in claims:
             by_photo[photo][key] = labelled
         for photo, files in by_photo.items():
-            near = Namesakes(list(files)).nearest(list(folders_of(photo)), part_of_folders(photo))
+            near = Namesakes(list(files)).nearest(folders_of(photo), part_of_folders(photo))
             chosen = near or min(files)
             self.images[photo] = files.pop(chosen)
             for key in files:
@@ -238,7 +238,7 @@ class Files:
         """
         for each in readings(name):
             *others, last = parts_of(each) or [""]
-            if photo := self.by_name.of(last).nearest([*folders_of(near), *others], part_of_file(near)):
+            if photo := self.by_name.of(last).nearest((*folders_of(near), *others), part_of_file(near)):
                 return photo
         return None
 
@@ -251,7 +251,7 @@ class Files:
 
         The photo lies in the same folder as the file, or in a parallel folder of the same split.
         """
-        return self._beside(key).nearest(list(folders_of(key)), part_of_folders(key))
+        return self._beside(key).nearest(folders_of(key), part_of_folders(key))
 
     def all_beside(self, key: str) -> list[str]:
         """Returns the photos with the same stem as an annotation file that can be of its split."""
@@ -259,7 +259,7 @@ class Files:
 
     def _beside(self, key: str) -> Namesakes:
         path = PurePosixPath(key)
-        return self.by_stem.of(path.stem).of_split(part_of_folders(key), list(path.parts[:-1]))
+        return self.by_stem.of(path.stem).of_split(part_of_folders(key), path.parts[:-1])
 
 
 def readings(name: str) -> Iterator[str]:
@@ -326,7 +326,7 @@ class Namesakes:
         """The keys by each of the ends of their folders, the last folder first."""
         return grouped(self.keys, reverse=True)
 
-    def of_split(self, part: str | None, folders: list[str]) -> Namesakes:
+    def of_split(self, part: str | None, folders: Folders) -> Namesakes:
         """Returns those that can be of that split.
 
         If some lie in a folder that is named like the last of the given folders, the others are left out first: photos
@@ -337,7 +337,7 @@ class Namesakes:
             self.by_split[end, part] = Namesakes([key for key in self.by_end[end] if may_be_of(part, key)])
         return self.by_split[end, part]
 
-    def nearest(self, folders: list[str], part: str | None) -> str | None:
+    def nearest(self, folders: Folders, part: str | None) -> str | None:
         """Returns the key whose folders agree most with the given folders, first at their end, then at their beginning.
 
         Of keys that agree equally, those of the split come first, and then those with fewer folders. Returns None if
@@ -362,14 +362,13 @@ def grouped(keys: Iterable[str], *, reverse: bool) -> dict[Folders, list[str]]:
         folders = meaningful(folders_of(key))
         folders = folders[::-1][:DEEPEST] if reverse else folders[:DEEPEST]
         for count in range(len(folders) + 1):
-            found[tuple(folders[:count])].append(key)
+            found[folders[:count]].append(key)
     return dict(found)
 
 
-def longest(groups: Mapping[Folders, list[str]], folders: list[str]) -> Folders:
+def longest(groups: Mapping[Folders, list[str]], folders: Folders) -> Folders:
     """Returns the longest beginning of the folders for which there is a group. The empty one is always there."""
-    beginnings = (tuple(folders[:count]) for count in range(min(len(folders), DEEPEST), -1, -1))
-    return next(each for each in beginnings if each in groups)
+    return next(folders[:count] for count in range(min(len(folders), DEEPEST), -1, -1) if folders[:count] in groups)
 
 
 def first_of(keys: list[str], part: str | None) -> str | None:
@@ -409,9 +408,10 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def meaningful(folders: Iterable[str]) -> list[str]:
+@functools.lru_cache(maxsize=1 << 12)
+def meaningful(folders: Folders) -> Folders:
     """Returns the folders that distinguish photos of one name."""
-    return [folder for folder in folders if folder.lower() not in NEUTRAL]
+    return tuple(folder for folder in folders if folder.lower() not in NEUTRAL)
 
 
 def part_of_folders(key: str) -> str | None:
