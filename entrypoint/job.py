@@ -54,8 +54,9 @@ PLAN = (
     Step("train", "training.train", reads=TRAINING, after=TRAINED),
     Step("evaluate", "results.evaluate", reads=("keep",), after=("train",), chief=True),
     Step("export", "results.export.export", reads=("keep",), after=("train", "label_map", "exports"), chief=True),
-    Step("report", "results.report", after=("evaluate",), always=True, chief=True),
-    Step("publish", "results.publish", after=("export", "report"), always=True, chief=True),
+    Step("parity", "results.parity", after=("evaluate", "export"), chief=True),
+    Step("report", "results.report", after=("evaluate", "parity"), always=True, chief=True),
+    Step("publish", "results.publish", after=("report",), always=True, chief=True),
 )
 STEP_NAMES = tuple(step.name for step in PLAN)
 
@@ -190,7 +191,7 @@ def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
             last_job.retract(work)
     output = module_of(step).run(work)
     if hasattr(module_of(step), "outputs"):
-        files.flush_all(module_of(step).outputs(work))
+        files.flush_all(path for path in module_of(step).outputs(work) if path.exists())
     mark = Mark(digest, output, round(began, 3), round(max(0.0, time.time() - began), 3))
     workspace.write_mark(step.name, mark, work)
     logger.info("%s: %.1f s", step.name, mark.seconds)

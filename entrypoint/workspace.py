@@ -108,6 +108,21 @@ class Workspace:
         return self.root / "exports.json"
 
     @property
+    def exported(self) -> Path:
+        """The formats that were written, which the step `export` writes."""
+        return self.root / "exported.json"
+
+    @property
+    def parity(self) -> Path:
+        """What the exports find compared with the model, which the step `parity` writes."""
+        return self.root / "parity.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of the validation photos' boxes and detections in COCO's format."""
+        return self.root / "predictions"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of training checkpoints and TensorBoard events."""
         return self.root / "checkpoint"

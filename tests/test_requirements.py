@@ -39,6 +39,7 @@ aiobotocore.session.get_session().create_client("s3")
 with tf.summary.create_file_writer(sys.argv[1]).as_default():
     tf.summary.scalar("loss", 0.0, step=1)
 report.draw(lambda axes: None)
+from ai_edge_litert import interpreter
 from entrypoint.system import display
 display.make_live()
 found = importlib.metadata.packages_distributions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,15 @@ class TFLiteSource:
     normalization: Normalization
 
 
+@dataclass(frozen=True)
+class ClientPhoto:
+    """A photo in the two forms that clients of an exported model give it in."""
+
+    pixels: Any  # uint8 [height, width, 3]
+    resized: Any  # float32 [input height, input width, 3], from 0 to 255, with the padding of the model's own resizer
+    share: tuple[float, float]  # how much of the height and the width of `resized` is the photo
+
+
 class Engine(Protocol):
     """The functions of an engine. `config` is upstream's TrainEvalPipelineConfig with this job's values in it."""
 
@@ -115,6 +124,9 @@ class Engine(Protocol):
 
     def export(self, config: Any, checkpoint: Path, folder: Path) -> None:
         """Writes a trained model as a SavedModel."""
+
+    def prepare_photos(self, config: Any, encoded: Iterable[bytes]) -> Iterator[ClientPhoto]:
+        """Yields photos of the records as clients of an exported model give them to it."""
 
     def export_tflite_source(self, config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
         """Writes the SavedModel that TFLite's converter reads, and returns what its clients need beside it."""

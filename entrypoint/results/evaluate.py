@@ -12,7 +12,7 @@ from entrypoint.engines.engine import Detections
 from entrypoint.system import display, documents, files
 from entrypoint.training import checkpoints, coco, evaluation, train
 from entrypoint.training.metrics import Metrics
-from entrypoint.training.shown import DetectionsDocument, ShownDetections
+from entrypoint.training.stored import DetectionsDocument, StoredDetections
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -34,12 +34,13 @@ def run(work: Workspace) -> str:
     metrics = dataclasses.replace(metrics, kept=kept, evaluations=checkpoints.load(last).evaluations)
     documents.write(work.metrics, metrics)
     documents.write(work.detections, detections)
+    write_predictions(detections, work)
     log_metrics(metrics)
     return files.file_sha256(work.metrics)
 
 
 def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, DetectionsDocument]:
-    """Returns the metrics and the confident detections of a checkpoint."""
+    """Returns the metrics and the detections of a checkpoint."""
     validation = records.load(work).validation
     found: list[Detections] = []
     if validation.names:
@@ -49,13 +50,26 @@ def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, Dete
     return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
 
 
+def write_predictions(found: DetectionsDocument, work: Workspace) -> None:
+    """Writes the validation photos with their boxes, and the detections, in COCO's format, as other tools read them.
+
+    The formats are "Object Detection" of cocodataset.org/#format-data and of cocodataset.org/#format-results.
+    """
+    detections = [each.to_detections() for each in found.photos]
+    results = [one for index, each in enumerate(detections, start=1) for one in coco.to_coco(index, each)]
+    with files.new_folder(work.predictions) as folder:
+        files.write_json(folder / "photos.json", coco.ground_truth(annotations.load(work), detections))
+        files.write_json(folder / "detections.json", results)
+
+
 def outputs(work: Workspace) -> list[Path]:
     """Returns the files that the step leaves in WORK_DIR."""
-    return [work.metrics, work.detections]
+    predictions = (work.predictions / name for name in ("photos.json", "detections.json"))
+    return [work.metrics, work.detections, *predictions]
 
 
-def load_detections(work: Workspace) -> tuple[ShownDetections, ...]:
-    """Returns the confident detections that the step wrote."""
+def load_detections(work: Workspace) -> tuple[StoredDetections, ...]:
+    """Returns the detections that the step wrote."""
     return documents.read(DetectionsDocument, workspace.existing(work.detections, "evaluate")).photos
 
 

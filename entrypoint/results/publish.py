@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from entrypoint import workspace
-from entrypoint.results import manifest
+from entrypoint.results import manifest, parity
 from entrypoint.results.export import formats
 from entrypoint.results.replaced import replaced_files
 from entrypoint.system import bucket, copying, files
@@ -20,12 +20,21 @@ def refuse_links(work: Workspace) -> None:
     """Raises UserError, before any work, if a link has the name of a file or folder that the job writes."""
     if not bucket.is_remote(work.results):
         paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.manifest)
-        names = (*(path.name for path in paths), work.published_checkpoints.name, *formats.folders())
+        names = (
+            *(path.name for path in paths),
+            work.predictions.name,
+            work.published_checkpoints.name,
+            *formats.folders(),
+        )
         copying.refuse_links(work.results / name for name in names)
 
 
 def run(work: Workspace) -> str:
-    """Copies what the steps made into RESULT_DIR, the manifest last; returns a digest of the manifest."""
+    """Copies what the steps made into RESULT_DIR, the manifest last; returns a digest of the manifest.
+
+    Raises:
+        JobError: an export failed, or is not the model. All else is published by then.
+    """
     paths = {
         "label_map": work.label_map,
         "pipeline": work.pipeline,
@@ -39,7 +48,12 @@ def run(work: Workspace) -> str:
     if work.table.exists():
         published.append(copying.copy_file(work.table, work.results / work.table.name))
     published += checkpoints.publish_all(work)
+    published += copying.copy_tree(work.predictions, work.results / work.predictions.name)
+    exports = parity.load(work)
     for each in formats.load(work):
+        # An export that is not the model is worse than none.
+        if exports[each.name].is_failure:
+            continue
         published += copying.copy_tree(work.root / each.folder, work.results / each.folder)
     events.publish(work)
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
@@ -49,4 +63,5 @@ def run(work: Workspace) -> str:
     content = json.dumps({**manifest.describe(work), "files": names}, indent=1, default=str).encode()
     copying.write_file(work.manifest, content)
     bucket.remove(work.replaced)
+    parity.refuse_failed(work)
     return files.digest(content.decode())

@@ -14,6 +14,7 @@ from entrypoint.workspace import Workspace
 # one is there.
 FILES = (
     r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|checkpoint/events/(?:plugins/profile/job/)?[^/\x00]+"
+    r"|predictions/(?:detections|photos)\.json"
 )
 
 

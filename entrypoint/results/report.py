@@ -11,13 +11,14 @@ from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
-from entrypoint.results import evaluate, manifest
+from entrypoint.results import evaluate, manifest, parity
 from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
+from entrypoint.results.export import formats
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
 from entrypoint.training.metrics import LabelMetrics, Metrics
 from entrypoint.training.metrics import load as metrics_of
-from entrypoint.training.shown import ShownDetections
+from entrypoint.training.stored import SHOWN_SCORE, StoredDetections
 from entrypoint.workspace import Workspace
 
 PHOTOS = 12
@@ -53,6 +54,7 @@ def run(work: Workspace) -> str:
         versions={"this job": version.describe(), **manifest.versions()},
         seconds={name: mark.seconds for name, mark in marks.items()},
         unlabelled=dataset.unlabelled,
+        exports=export_rows(work),
     )
     files.write_text(work.report, page)
     return files.file_sha256(work.report)
@@ -71,6 +73,14 @@ def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: Metrics) ->
             "ap50": metrics.per_label.get(label, unknown).ap50,
         }
         for label in dataset.labels
+    ]
+
+
+def export_rows(work: Workspace) -> list[dict[str, Any]]:
+    """Returns each export with its folder, and what it finds compared with the model."""
+    return [
+        {"name": name, "folder": formats.format_of(name).folder, "parity": found}
+        for name, found in parity.load(work).items()
     ]
 
 
@@ -178,7 +188,7 @@ def draw(plot: Callable[[Any], None]) -> str:
     return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
 
 
-def choose_validation(work: Workspace) -> list[ShownDetections]:
+def choose_validation(work: Workspace) -> list[StoredDetections]:
     """Returns validation photos with their detections, evenly spaced among all of them."""
     found = evaluate.load_detections(work)
     count = min(PHOTOS, len(found))
@@ -219,7 +229,9 @@ def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[st
     ]
 
 
-def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: dict[str, bytes]) -> list[dict[str, Any]]:
+def validation_cards(
+    chosen: list[StoredDetections], dataset: Dataset, photos: dict[str, bytes]
+) -> list[dict[str, Any]]:
     """Returns validation photos with the annotated boxes and the detections."""
     by_key = {image.key: image for image in dataset.images}
     cards = []
@@ -228,7 +240,9 @@ def validation_cards(chosen: list[ShownDetections], dataset: Dataset, photos: di
             card = photo_card(by_key[each.key], dataset, photos[each.key])
             found = zip(each.boxes, each.classes, each.scores, strict=True)
             labelled = [
-                (Box.from_detection(dataset.labels[number - 1], corners), score) for corners, number, score in found
+                (Box.from_detection(dataset.labels[number - 1], corners), score)
+                for corners, number, score in found
+                if score >= SHOWN_SCORE
             ]
             card["found"] = [
                 rectangle(box, card, dataset) | {"label": box.label, "score": score} for box, score in labelled

@@ -3,7 +3,7 @@
 from typing import Literal
 
 # entrypoint/results/export/NAME.py
-Export = Literal["saved_model", "tflite"]
+Export = Literal["saved_model", "tflite", "onnx", "openvino"]
 # entrypoint/data/formats/NAME.py; `auto` finds out.
 DataFormat = Literal[
     "auto",

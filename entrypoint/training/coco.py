@@ -63,7 +63,10 @@ def ground_truth(dataset: Dataset, found: list[Detections]) -> dict[str, Any]:
                 }
             )
     return {
-        "images": [{"id": index, "file_name": each.key} for index, each in enumerate(found, start=1)],
+        "images": [
+            {"id": index, "file_name": each.key, "width": each.width, "height": each.height}
+            for index, each in enumerate(found, start=1)
+        ],
         "categories": [{"id": number, "name": label} for label, number in ids.items()],
         "annotations": boxes,
     }

@@ -28,7 +28,7 @@ from entrypoint.system.errors import UserError
 from entrypoint.training import coco
 from entrypoint.training.metrics import Evaluated, Evaluations, Metrics
 from entrypoint.training.pictures import Pictures
-from entrypoint.training.shown import DetectionsDocument
+from entrypoint.training.stored import DetectionsDocument
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")

@@ -12,7 +12,7 @@ from entrypoint.data import examples
 from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.engines.engine import Detections
-from entrypoint.training.shown import SHOWN_SCORE
+from entrypoint.training.stored import SHOWN_SCORE
 
 PHOTOS = 4
 SIDE = 640  # pixels, the longer side

@@ -8,10 +8,11 @@ from PIL import Image
 from entrypoint.data import annotations, label_map, tf_record
 from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.results import report
+from entrypoint.results.parity import Difference, Parity, ParityDocument
 from entrypoint.system import documents
 from entrypoint.training import checkpoints, coco, train
 from entrypoint.training.plan import Plan
-from entrypoint.training.shown import DetectionsDocument, ShownDetections
+from entrypoint.training.stored import DetectionsDocument, StoredDetections
 from entrypoint.workspace import Workspace
 from tests.conftest import BOX, make_settings, write_bucket
 
@@ -48,6 +49,9 @@ def write_results(work: Workspace) -> None:
     documents.write(work.metrics, coco.measure(dataset, [], step=3))
     found = Detections(dataset.images[0].key, 30, 40, [[0.1, 0.2, 0.3, 0.4]], [1], [0.87])
     documents.write(work.detections, DetectionsDocument.of([found]))
+    difference = Difference(3, 0, 0.00012, 0.0, 0.0, 0.0)
+    equal = Parity("equal", "", 4_300_000, 7, 0.5, 0.5, difference, 12.5)
+    documents.write(work.parity, ParityDocument({"saved_model": equal, "onnx": Parity("failed", EVIL)}))
 
 
 def test_page_is_self_contained(page: str) -> None:
@@ -69,6 +73,13 @@ def test_page_shows_boxes_curves_and_repairs(page: str) -> None:
     assert "x.config" in page
 
 
+def test_exports_are_shown_with_what_they_find(page: str) -> None:
+    assert "equals the model on 7 photos" in page
+    assert "4.3 MB" in page
+    assert "0.00012" in page
+    assert "failed: &lt;script&gt;" in page
+
+
 def test_credentials_are_not_on_the_page(page: str) -> None:
     assert "secret" not in page
 
@@ -79,7 +90,7 @@ def test_undefined_metrics_are_told_rather_than_shown_as_zero(page: str) -> None
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (12, 12), (23, 12), (1000, 12)])
 def test_validation_photos_are_shown_evenly_out_of_all(work: Workspace, count: int, shown: int) -> None:
-    photos = tuple(ShownDetections(f"{index}", (), (), ()) for index in range(count))
+    photos = tuple(StoredDetections(f"{index}", 30, 40, (), (), ()) for index in range(count))
     documents.write(work.detections, DetectionsDocument(photos))
     chosen = [int(each.key) for each in report.choose_validation(work)]
     assert len(chosen) == shown

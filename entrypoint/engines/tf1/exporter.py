@@ -12,41 +12,47 @@ from object_detection import export_tflite_graph_lib_tf2
 
 from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
 from entrypoint.engines.shared import anchors, normalization
+from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf1 import model as models
 
-SERVING = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 # The outputs of TFLite's operation, in the order of the operation.
 POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
-    """Writes a SavedModel from uint8 photos [1, height, width, 3] of any size to upstream's detections."""
+    """Writes a SavedModel with the signatures and the outputs of tf2/exporter.py."""
     with tf.Graph().as_default():
-        photos = tf.placeholder(tf.uint8, [1, None, None, 3], name="input_tensor")
+        photos = tf.placeholder(tf.uint8, [None, None, None, 3], name="input_tensor")
         model = models.build(config, is_training=False)
         images, shapes = model.preprocess(tf.cast(photos, tf.float32))
         outputs = to_outputs(model.postprocess(model.predict(images, shapes), shapes))
         with models.restored_session(checkpoint) as session, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             source = Path(scratch) / "graph"
             write_signatures(session, source, {"input_tensor": photos}, {SERVING: outputs})
-            write_function(source, folder)
+            write_functions(source, folder)
 
 
-def write_function(source: Path, folder: Path) -> None:
+def write_functions(source: Path, folder: Path) -> None:
     """Converts a graph's SavedModel into a callable SavedModel: `tf.saved_model.load(folder)(photos)`."""
     with tf2.__internal__.eager_context.eager_mode():
         module = tf2.Module()
         module.graph = tf2.saved_model.load(str(source))
         serve = module.graph.signatures[SERVING]
-        spec = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
-        module.__call__ = tf2.function(lambda input_tensor: serve(input_tensor=input_tensor), input_signature=[spec])
-        tf2.saved_model.save(module, str(folder), signatures=module.__call__.get_concrete_function())
+        photos_spec = tf.TensorSpec([None, None, None, 3], tf.uint8, name="input_tensor")
+        files_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
 
+        def of_one(content: Any) -> dict[str, Any]:
+            return {name: value[0] for name, value in serve(input_tensor=decoded(content)[tf.newaxis]).items()}
 
-def to_outputs(found: dict[str, Any]) -> dict[str, Any]:
-    """Returns the outputs for clients as float32, with labels counted from 1 as in the label map."""
-    found = {**found, "detection_classes": found["detection_classes"] + 1}
-    return {name: tf.cast(value, tf.float32, name=name) for name, value in found.items() if value is not None}
+        # The graph has one input, so files are taken one by one.
+        one = {name: tf.TensorSpec(value.shape[1:], value.dtype) for name, value in serve.structured_outputs.items()}
+        module.__call__ = tf2.function(lambda input_tensor: serve(input_tensor=input_tensor), [photos_spec])
+        module.of_files = tf2.function(
+            lambda image_bytes: tf2.map_fn(of_one, image_bytes, fn_output_signature=one), [files_spec]
+        )
+        functions = {SERVING: module.__call__, "encoded": module.of_files}
+        signatures = {name: function.get_concrete_function() for name, function in functions.items()}
+        tf2.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:

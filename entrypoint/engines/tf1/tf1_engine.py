@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from entrypoint.engines.shared import photos
 from entrypoint.engines.tf1 import detector, exporter, model, trainer
 
 
@@ -13,4 +14,5 @@ class Tf1Engine:
     build = staticmethod(trainer.build)
     evaluate = staticmethod(detector.evaluate)
     export = staticmethod(exporter.export)
+    prepare_photos = staticmethod(photos.prepare)
     export_tflite_source = staticmethod(exporter.export_tflite_source)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from object_detection import export_tflite_graph_lib_tf2, exporter_lib_v2
+from object_detection import export_tflite_graph_lib_tf2
 
 from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
 from entrypoint.engines.shared import anchors, normalization
+from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf2 import model as models
 
 
@@ -28,12 +29,42 @@ class Exported(tf.Module):
 
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
-    """Writes a SavedModel from uint8 photos [1, height, width, 3] of any size to upstream's detections."""
+    """Writes a SavedModel with upstream's detections, all float32, and labels counted from 1 as in the label map.
+
+    The signature `serving_default` takes uint8 photos [batch, height, width, 3] of any size, and `encoded` takes the
+    content of JPEG and PNG files, strings [batch]. A model that keeps the shape of photos takes a batch of one shape.
+    """
     model = models.load_trained(config, str(checkpoint))
-    function = exporter_lib_v2.DetectionFromImageModule(model).__call__
-    exported = Exported({"__call__": function}, model)
-    # Not a concrete function: TensorFlow would trace the model once more while it saves it.
-    tf.saved_model.save(exported, str(folder), signatures=function)
+
+    def detect(images: Any, shapes: Any) -> dict[str, Any]:
+        return to_outputs(model.postprocess(model.predict(images, shapes), shapes))
+
+    def prepare(content: Any) -> tuple[Any, Any]:
+        image, shape = model.preprocess(tf.cast(decoded(content), tf.float32)[tf.newaxis])
+        return image[0], shape[0]
+
+    photos_spec = tf.TensorSpec([None, None, None, 3], tf.uint8, name="input_tensor")
+    files_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
+
+    @tf.function(input_signature=[photos_spec], autograph=False)
+    def of_photos(input_tensor: Any) -> dict[str, Any]:
+        return detect(*model.preprocess(tf.cast(input_tensor, tf.float32)))
+
+    @tf.function(input_signature=[files_spec], autograph=False)
+    def of_files(image_bytes: Any) -> dict[str, Any]:
+        return detect(*tf.map_fn(prepare, image_bytes, fn_output_signature=prepared_spec(model)))
+
+    # No concrete functions: TensorFlow would trace the model once more while it saves them.
+    signatures = {SERVING: of_photos, "encoded": of_files}
+    exported = Exported({"__call__": of_photos, "of_files": of_files}, model)
+    tf.saved_model.save(exported, str(folder), signatures=signatures)
+
+
+def prepared_spec(model: Any) -> tuple[Any, Any]:
+    """Returns the types of a photo and its size after the model's preprocessing."""
+    spec = tf.TensorSpec([1, None, None, 3], tf.float32)
+    image, shape = tf.function(model.preprocess, autograph=False).get_concrete_function(spec).structured_outputs
+    return tf.TensorSpec(image.shape[1:], image.dtype), tf.TensorSpec(shape.shape[1:], shape.dtype)
 
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:

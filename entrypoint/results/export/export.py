@@ -1,12 +1,16 @@
 """The trained model is exported to every chosen format, each with labels.json."""
 
 import logging
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint import workspace
 from entrypoint.data import annotations
 from entrypoint.results.export import formats
-from entrypoint.system import files
+from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.system import documents, files
+from entrypoint.system.errors import JobError
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -14,19 +18,55 @@ logger = logging.getLogger("job")
 LABELS = "labels.json"
 
 
+@dataclass(frozen=True)
+class ExportedDocument:
+    """The content of exported.json: the formats that were written, and why the others were not."""
+
+    written: tuple[str, ...]
+    failed: dict[str, str]
+
+
 def run(work: Workspace) -> str:
-    """Writes every format; returns a digest of what was exported."""
+    """Writes every format; returns a digest of what was exported.
+
+    A converter that fails does not keep the job from the other formats. The job reports it at its end, and tries again
+    when it is started again.
+    """
     labels = annotations.load(work).labels
     chosen = formats.load(work)
-    for each in chosen:
+    failures = {each.name: write(each, labels, work) for each in chosen}
+    failed = {name: words for name, words in failures.items() if words}
+    written = tuple(name for name, words in failures.items() if not words)
+    documents.write(work.exported, ExportedDocument(written, failed))
+    return files.digest([written, failed, labels, workspace.output_of("train", work)])
+
+
+def write(each: ExportFormat, labels: list[str], work: Workspace) -> str:
+    """Writes a format; returns why it failed, or an empty text."""
+    try:
         with files.new_folder(work.root / each.folder) as folder:
             each.write(work, folder)
             # In the order of the ids, without the background, as the clients of Cloud Annotations read it.
             files.write_json(folder / LABELS, labels)
-        logger.info("export: %s in %s", each.name, each.folder)
-    return files.digest([[each.name for each in chosen], labels, workspace.output_of("train", work)])
+    except JobError as error:
+        # What an earlier run wrote is of other weights.
+        shutil.rmtree(work.root / each.folder, ignore_errors=True)
+        logger.warning("export: %s failed: %s", each.name, error)
+        return str(error)
+    logger.info("export: %s in %s", each.name, each.folder)
+    return ""
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """Returns the files that the step leaves in WORK_DIR."""
-    return [work.root / each.folder / name for each in formats.load(work) for name in (*each.files, LABELS)]
+    """Returns the files that the step leaves in WORK_DIR, those of failed formats among them."""
+    return [work.exported, *(path for each in formats.load(work) for path in files_of(each, work))]
+
+
+def files_of(each: ExportFormat, work: Workspace) -> list[Path]:
+    """Returns the files of a format in WORK_DIR."""
+    return [work.root / each.folder / name for name in (*each.files, LABELS)]
+
+
+def load(work: Workspace) -> ExportedDocument:
+    """Returns what the step wrote."""
+    return documents.read(ExportedDocument, workspace.existing(work.exported, "export"))

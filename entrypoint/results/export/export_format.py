@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entrypoint.engines.engine import ClientPhoto
 from entrypoint.workspace import Workspace
+
+# Boxes float32 [n, 4] (ymin, xmin, ymax, xmax as fractions of the photo), classes (ids of the label map) and scores.
+Found = tuple[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -19,3 +24,12 @@ class ExportFormat:
     files: tuple[str, ...]  # in the folder, beside labels.json
     write: Callable[[Workspace, Path], None]  # writes the files into an empty folder
     refusal: Callable[[Any], str | None]  # why a model of this config cannot be exported, or None
+    # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
+    open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
+    most: int | None = None  # how many detections of a photo it returns; None if as many as the model
+    packages: tuple[str, ...] = ()  # what it imports that is not in the job's own list of packages
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [name for name in self.packages if importlib.util.find_spec(name) is None]

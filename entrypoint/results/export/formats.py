@@ -74,13 +74,28 @@ def refuse_early(settings: Settings) -> None:
 def choose(config: Any, settings: Settings) -> tuple[str, ...]:
     """Returns the formats to export to. A format of the default that does not fit the model is left out.
 
+    The order is that of the formats, whatever their order in EXPORTS.
+
     Raises:
-        UserError: EXPORTS names a format that does not fit.
+        UserError: EXPORTS names a format that does not fit, or whose packages are not installed.
     """
     refused = {name: words for name in settings.exports if (words := format_of(name).refusal(config))}
-    rest = tuple(name for name in settings.exports if name not in refused)
+    rest = tuple(name for name in NAMES if name in settings.exports and name not in refused)
+    if missing := {str(name): each for name in rest if (each := format_of(name).missing)}:
+        raise UserError(lacking(missing))
     for name, words in refused.items():
         if "exports" in settings.model_fields_set:
             raise UserError(f"EXPORTS={name}: {words}; set EXPORTS={','.join(rest) or 'saved_model'}")
         logger.info("exports: %s is left out: %s", name, words)
     return rest
+
+
+def lacking(missing: dict[str, list[str]]) -> str:
+    """Returns the message about formats and the packages that they lack."""
+    packages = ", ".join(each for names in missing.values() for each in names)
+    lists = [f"requirements-{name}.txt" for name in missing]
+    return (
+        f"EXPORTS={','.join(missing)}: these packages are not installed: {packages}; "
+        f"`pip install --no-deps --require-hashes {' '.join(f'-r {each}' for each in lists)}` adds them, and so does "
+        f"`--build-arg EXTRAS='{' '.join(lists)}'` to an image"
+    )

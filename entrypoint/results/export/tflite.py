@@ -1,13 +1,17 @@
 """model_android/: model.tflite for phones, and model_raw.tflite with anchors.json for clients that decode boxes."""
 
+import dataclasses
+import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from entrypoint.data import annotations
 from entrypoint.engines import loading
+from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto
 from entrypoint.results.export import tflite_converter, tflite_metadata
-from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.results.export.export_format import ExportFormat, Found
 from entrypoint.system import files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -15,7 +19,9 @@ from entrypoint.zoo import pipeline_config
 
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes model.tflite, model_raw.tflite (both float32, one signature each, see the engine) and anchors.json.
+    """Writes model.tflite, model_raw.tflite (both float32, one signature each, see the engine), and JSON beside them.
+
+    Clients that decode boxes themselves need anchors.json, and normalise photos by normalization.json.
 
     Raises:
         JobError: TFLite's converter failed.
@@ -31,6 +37,26 @@ def write(work: Workspace, folder: Path) -> None:
         model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization)
         (folder / "model.tflite").write_bytes(model)
     files.write_json(folder / "anchors.json", source.anchors)
+    files.write_json(folder / "normalization.json", dataclasses.asdict(source.normalization))
+
+
+def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
+    """Opens model.tflite in LiteRT, on the CPU."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    scaling = json.loads((folder / "normalization.json").read_text())
+    mean, std = np.asarray(scaling["mean"], np.float32), np.asarray(scaling["std"], np.float32)
+    run = Interpreter(str(folder / "model.tflite")).get_signature_runner()
+
+    def detect(photo: ClientPhoto) -> Found:
+        outputs = run(input=((photo.resized - mean) / std)[None])
+        count = int(outputs["num_detections"][0])
+        # Boxes are fractions of the input, of which the photo may be a part.
+        boxes = outputs["detection_boxes"][0][:count] / np.tile(photo.share, 2).astype(np.float32)
+        return boxes, outputs["detection_classes"][0][:count].astype(int) + 1, outputs["detection_scores"][0][:count]
+
+    return detect
 
 
 def of_fixed_size(config: Any) -> Any:
@@ -50,4 +76,12 @@ def refusal(config: Any) -> str | None:
     return "SSD models alone, of an input that is one size, are exported to TensorFlow Lite"
 
 
-FORMAT = ExportFormat("tflite", "model_android", ("model.tflite", "model_raw.tflite", "anchors.json"), write, refusal)
+FORMAT = ExportFormat(
+    "tflite",
+    "model_android",
+    ("model.tflite", "model_raw.tflite", "anchors.json", "normalization.json"),
+    write,
+    refusal,
+    open_model,
+    most=MAX_DETECTIONS,
+)

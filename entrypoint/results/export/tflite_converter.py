@@ -1,18 +1,13 @@
-"""Converts a SavedModel to TFLite: `python -m entrypoint.results.export.tflite_converter FOLDER SIGNATURE FILE`.
-
-A process of its own: TensorFlow's converter keeps memory at every call (tensorflow#122598), and can abort.
-"""
+"""Converts a SavedModel to TFLite: `python -m entrypoint.results.export.tflite_converter FOLDER SIGNATURE FILE`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from entrypoint.system import child
-from entrypoint.system.errors import JobError
+from entrypoint.results.export import converter
 
 NAME = "entrypoint.results.export.tflite_converter"
-SHOWN = 2000  # characters of a failure
 
 
 def run(source: Path, signature: str, target: Path) -> None:
@@ -21,22 +16,17 @@ def run(source: Path, signature: str, target: Path) -> None:
     Raises:
         JobError: the converter failed, or its process ended.
     """
-    result = child.run_module(NAME, str(source), signature, str(target))
-    if result.returncode:
-        raise JobError(
-            f"TFLite's converter ended with {result.returncode} at {target.name}; EXPORTS=saved_model leaves it out: "
-            f"{result.stderr.strip()[-SHOWN:]}"
-        )
+    converter.run(NAME, f"TFLite's converter at {target.name}", source, signature, target)
 
 
 def convert(source: str, signature: str, target: str) -> None:
     """Converts in this process."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(source, signature_keys=[signature])
+    lite = tf.lite.TFLiteConverter.from_saved_model(source, signature_keys=[signature])
     # TFLite_Detection_PostProcess is an operation that TFLite calls custom, and brings.
-    converter.allow_custom_ops = True
-    Path(target).write_bytes(converter.convert())
+    lite.allow_custom_ops = True
+    Path(target).write_bytes(lite.convert())
 
 
 if __name__ == "__main__":

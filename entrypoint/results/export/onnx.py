@@ -1,0 +1,67 @@
+"""model_onnx/: model.onnx for ONNX Runtime, with the removal of duplicates inside, and the SavedModel's outputs.
+
+`python -m entrypoint.results.export.onnx SAVED_MODEL FILE` converts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from entrypoint.engines.engine import ClientPhoto
+from entrypoint.results.export import converter, saved_model
+from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.workspace import Workspace
+
+# The highest that tf2onnx 1.17 writes. ONNX Runtime reads it from 1.14 on.
+OPSET = 18
+FILE = "model.onnx"
+
+
+def write(work: Workspace, folder: Path) -> None:
+    """Writes the model: uint8 photos [batch, height, width, 3] of any size in, the outputs of the SavedModel out.
+
+    Raises:
+        JobError: the converter failed, or what it wrote is no valid model.
+    """
+    with saved_model.source(work) as source:
+        converter.run("entrypoint.results.export.onnx", "tf2onnx", source, folder / FILE)
+
+
+def convert(source: str, target: str) -> None:
+    """Converts in this process, and has the result checked by onnx."""
+    import onnx
+    from tf2onnx import convert as tf2onnx
+
+    sys.argv = ["tf2onnx", "--saved-model", source, "--signature_def", "serving_default", "--output", target]
+    sys.argv += ["--opset", str(OPSET)]
+    tf2onnx.main()
+    onnx.checker.check_model(target, full_check=True)
+
+
+def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
+    """Opens the model in ONNX Runtime, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+
+    def detect(photo: ClientPhoto) -> Found:
+        outputs = session.run(names, {"input_tensor": photo.pixels[None]})
+        return saved_model.found_in(dict(zip(names, outputs, strict=True)))
+
+    return detect
+
+
+def refusal(config: Any) -> None:
+    """Returns None: no model of the zoo is known that cannot be converted."""
+
+
+FORMAT = ExportFormat(
+    "onnx", "model_onnx", (FILE,), write, refusal, open_model, packages=("tf2onnx", "onnx", "onnxruntime")
+)
+
+if __name__ == "__main__":
+    convert(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""model_openvino/: model.xml and model.bin for OpenVINO, with the SavedModel's input and outputs.
+
+`python -m entrypoint.results.export.openvino SAVED_MODEL FILE` converts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from entrypoint.engines.engine import ClientPhoto
+from entrypoint.results.export import converter, saved_model
+from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.workspace import Workspace
+
+FILE = "model.xml"
+
+
+def write(work: Workspace, folder: Path) -> None:
+    """Writes the model in float32: uint8 photos [batch, height, width, 3] of any size in.
+
+    Raises:
+        JobError: the converter failed.
+    """
+    with saved_model.source(work) as source:
+        converter.run("entrypoint.results.export.openvino", "OpenVINO's converter", source, folder / FILE)
+
+
+def convert(source: str, target: str) -> None:
+    """Converts in this process."""
+    import openvino
+
+    model = openvino.convert_model(source)
+    # By default, the weights become float16.
+    openvino.save_model(model, target, compress_to_fp16=False)
+
+
+def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
+    """Opens the model in OpenVINO, on the CPU, in float32: by default, newer CPUs compute in bfloat16."""
+    import openvino
+
+    model = openvino.Core().compile_model(folder / FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def detect(photo: ClientPhoto) -> Found:
+        outputs = model({"input_tensor": photo.pixels[None]})
+        return saved_model.found_in({each.any_name: outputs[each] for each in model.outputs})
+
+    return detect
+
+
+def refusal(config: Any) -> None:
+    """Returns None: no model of the zoo is known that cannot be converted."""
+
+
+FORMAT = ExportFormat(
+    "openvino", "model_openvino", (FILE, "model.bin"), write, refusal, open_model, packages=("openvino",)
+)
+
+if __name__ == "__main__":
+    convert(*sys.argv[1:])

@@ -1,0 +1,261 @@
+"""Do the exports find what the model finds? Each one runs in its own runtime on validation photos -> parity.json.
+
+The detections of the checkpoint are those of the evaluation. A detection of an export belongs to the one of the model
+that has the same label and overlaps it most; the order decides nothing.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entrypoint import workspace
+from entrypoint.data import annotations, examples, records
+from entrypoint.data.annotations import Dataset
+from entrypoint.engines import loading
+from entrypoint.engines.engine import Detections
+from entrypoint.results import evaluate
+from entrypoint.results.export import export, formats, running
+from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.system import documents, files
+from entrypoint.system.errors import JobError
+from entrypoint.training import coco
+from entrypoint.workspace import Workspace
+
+logger = logging.getLogger("job")
+
+Item = TypeVar("Item")
+
+PHOTOS = 64
+COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
+SAME_PLACE = 0.5  # IoU from which on two detections are of one object
+# What a float32 format may differ by. The removal of duplicates turns a difference of the last digit into another box,
+# so a few detections may have no partner.
+MAP_BOUND, SCORE_BOUND, UNMATCHED_BOUND = 0.002, 0.01, 0.02
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How an export's detections differ from those of the model."""
+
+    matched: int  # detections of both with a partner
+    unmatched: int  # detections of either without one
+    greatest_score: float  # differences of scores, and of corners as fractions of the photo, between partners
+    mean_score: float
+    greatest_corner: float
+    mean_corner: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was found about one export."""
+
+    state: Literal["equal", "differs", "failed", "not run here", "no photos"]
+    words: str = ""  # why, if it differs or failed
+    bytes: int = 0  # of all files in its folder
+    photos: int = 0  # that it was run on
+    model_map: float | None = None  # mAP of the model on these photos, with as many detections as the export returns
+    export_map: float | None = None
+    difference: Difference | None = None
+    milliseconds: float | None = None  # for a photo, the median, on this machine's CPU
+
+    @property
+    def is_failure(self) -> bool:
+        """Returns whether the job has to report it as an error."""
+        return self.state in ("differs", "failed")
+
+
+@dataclass(frozen=True)
+class ParityDocument:
+    """The content of parity.json, by the names of the formats."""
+
+    exports: dict[str, Parity]
+
+
+def run(work: Workspace) -> str:
+    """Runs every export and compares it; returns a digest of what was found."""
+    exported = export.load(work)
+    found = {name: Parity("failed", words) for name, words in exported.failed.items()}
+    reference = choose(evaluate.load_detections(work), PHOTOS)
+    written = [formats.format_of(name) for name in exported.written]
+    with tempfile.TemporaryDirectory(dir=work.root) as scratch:
+        photos = Path(scratch) / "photos"
+        photos.mkdir()
+        if reference and any(each.open for each in written):
+            write_photos([each.key for each in reference], photos, work)
+        detections = [each.to_detections() for each in reference]
+        for each in written:
+            found[each.name] = compare(each, detections, photos, work)
+            log(each.name, found[each.name])
+    documents.write(work.parity, ParityDocument(found))
+    return files.file_sha256(work.parity)
+
+
+def outputs(work: Workspace) -> list[Path]:
+    """Returns the files that the step leaves in WORK_DIR."""
+    return [work.parity]
+
+
+def load(work: Workspace) -> dict[str, Parity]:
+    """Returns what the step found, by the names of the formats."""
+    return documents.read(ParityDocument, workspace.existing(work.parity, "parity")).exports
+
+
+def refuse_failed(work: Workspace) -> None:
+    """Raises JobError if an export failed or differs from the model."""
+    failed = {name: each for name, each in load(work).items() if each.is_failure}
+    if failed:
+        reasons = "; ".join(f"{name}: {each.words}" for name, each in failed.items())
+        raise JobError(
+            f"EXPORTS={','.join(failed)}: not published: {reasons}. The trained model, the other exports and the "
+            "report are in RESULT_DIR. Start the job again to try these formats once more, or leave them out of EXPORTS"
+        )
+
+
+def choose(items: Sequence[Item], most: int) -> list[Item]:
+    """Returns at most so many items, evenly spaced."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def write_photos(keys: Sequence[str], folder: Path, work: Workspace) -> None:
+    """Writes photos in the order of the keys, as the runtimes read them."""
+    engine, config = loading.load(work)
+    paths = records.load(work).validation.paths(work.records)
+    encoded = dict(examples.photos_in(paths, set(keys)))
+    for index, photo in enumerate(engine.prepare_photos(config, (encoded[key] for key in keys))):
+        running.write_photo(photo, folder / f"{index:04d}.npz")
+
+
+def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, work: Workspace) -> Parity:
+    """Returns what an export finds on photos, compared with what the model found on them."""
+    folder = work.root / each.folder
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if each.open is None:
+        return Parity("not run here", bytes=size)
+    if not reference:
+        return Parity("no photos", bytes=size)
+    target = photos.parent / f"{each.name}.npz"
+    try:
+        running.run(each, folder, photos, target)
+    except JobError as error:
+        return Parity("failed", str(error), bytes=size)
+    outputs = list(running.read(target))
+    expected = [first(one, each.most) for one in reference]
+    found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
+    dataset = annotations.load(work)
+    before, after = map_of(dataset, expected), map_of(dataset, found)
+    difference = differ(expected, found)
+    words = judge(before, after, difference)
+    return Parity(
+        "differs" if words else "equal",
+        words,
+        size,
+        len(found),
+        before,
+        after,
+        difference,
+        round(1000 * float(np.median([seconds for _, seconds in outputs])), 2),
+    )
+
+
+def first(found: Detections, most: int | None) -> Detections:
+    """Returns the detections with the highest scores."""
+    return Detections(
+        found.key, found.height, found.width, found.boxes[:most], found.classes[:most], found.scores[:most]
+    )
+
+
+def map_of(dataset: Dataset, found: list[Detections]) -> float | None:
+    """Returns COCO's mAP of detections."""
+    return coco.measure(dataset, found, step=0).summary.map
+
+
+def differ(expected: Sequence[Detections], found: Sequence[Detections]) -> Difference:
+    """Returns how detections differ."""
+    scores: list[float] = []
+    corners: list[float] = []
+    unmatched = 0
+    for one, other in zip(expected, found, strict=True):
+        pairs, alone = match(one, other)
+        scores += [abs(float(one.scores[a]) - float(other.scores[b])) for a, b in pairs]
+        corners += [float(np.abs(one.boxes[a] - other.boxes[b]).max()) for a, b in pairs]
+        unmatched += alone
+    return Difference(
+        matched=len(scores),
+        unmatched=unmatched,
+        greatest_score=max(scores, default=0.0),
+        mean_score=float(np.mean(scores)) if scores else 0.0,
+        greatest_corner=max(corners, default=0.0),
+        mean_corner=float(np.mean(corners)) if corners else 0.0,
+    )
+
+
+def match(one: Detections, other: Detections) -> tuple[list[tuple[int, int]], int]:
+    """Returns pairs of detections of one object, and how many detections above COMPARED_SCORE have no partner.
+
+    Pairs are taken in the order of their IoU. Detections with a low score can be partners, because a score may lie on
+    either side of the threshold.
+    """
+    overlap = ious(np.asarray(one.boxes), np.asarray(other.boxes))
+    overlap[np.asarray(one.classes)[:, None] != np.asarray(other.classes)[None, :]] = 0
+    pairs: list[tuple[int, int]] = []
+    taken_one, taken_other = set[int](), set[int]()
+    for place in np.argsort(-overlap, axis=None, kind="stable"):
+        a, b = map(int, np.unravel_index(place, overlap.shape))
+        if overlap[a, b] < SAME_PLACE:
+            break
+        if a not in taken_one and b not in taken_other:
+            taken_one.add(a)
+            taken_other.add(b)
+            if max(one.scores[a], other.scores[b]) >= COMPARED_SCORE:
+                pairs.append((a, b))
+    alone = sum(score >= COMPARED_SCORE for index, score in enumerate(one.scores) if index not in taken_one)
+    alone += sum(score >= COMPARED_SCORE for index, score in enumerate(other.scores) if index not in taken_other)
+    return pairs, int(alone)
+
+
+def ious(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns the IoU of boxes [n, 4] with boxes [m, 4], ymin, xmin, ymax, xmax each, as [n, m]."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    inside = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
+    areas = [np.prod(np.clip(each[:, 2:] - each[:, :2], 0, None), axis=1, dtype=np.float64) for each in (one, other)]
+    shares: NDArray[np.float64] = inside / np.maximum(areas[0][:, None] + areas[1][None, :] - inside, 1e-12)
+    return shares
+
+
+def judge(before: float | None, after: float | None, difference: Difference) -> str:
+    """Returns why an export is not the model, or an empty text if it is within the bounds of a float32 format."""
+    reasons = []
+    if before is not None and after is not None and abs(before - after) > MAP_BOUND:
+        reasons.append(f"its mAP is {after:.4f}, that of the model {before:.4f}")
+    if difference.greatest_score > SCORE_BOUND:
+        reasons.append(f"scores differ by up to {difference.greatest_score:.4f}")
+    if difference.unmatched > max(1, UNMATCHED_BOUND * 2 * difference.matched):
+        reasons.append(f"{difference.unmatched} detections have no partner, {difference.matched} have one")
+    return "it does not find what the model finds: " + ", ".join(reasons) if reasons else ""
+
+
+def log(name: str, found: Parity) -> None:
+    """Logs one line about an export."""
+    if found.difference is None:
+        logger.info("parity: %s: %s%s", name, found.state, f": {found.words}" if found.words else "")
+        return
+    logger.info(
+        "parity: %s %s: mAP %s on %d photos, the model %s; scores differ by at most %.5f; %.1f ms a photo, %.1f MB%s",
+        name,
+        "equals the model" if found.state == "equal" else "differs from the model",
+        evaluate.rounded(found.export_map),
+        found.photos,
+        evaluate.rounded(found.model_map),
+        found.difference.greatest_score,
+        found.milliseconds,
+        found.bytes / 1e6,
+        f": {found.words}" if found.words else "",
+    )
