@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import re
 import subprocess
@@ -191,7 +193,7 @@ def test_saved_model_finds_the_shapes_in_photos_of_the_bucket(trained: Demo) -> 
     import tensorflow as tf
 
     model = tf.saved_model.load(str(trained.results / "model"))
-    assert list(model.signatures) == ["serving_default"]
+    assert sorted(model.signatures) == ["encoded", "serving_default"]
 
     def detect(pixels: Any) -> Any:
         found = model(tf.constant(pixels[np.newaxis]))
@@ -202,6 +204,31 @@ def test_saved_model_finds_the_shapes_in_photos_of_the_bucket(trained: Demo) -> 
         )
 
     assert share_found(validation_photos(trained), detect, trained.json("model/labels.json")) > 0.9
+
+
+def test_saved_model_takes_batches_of_photos_and_of_files(trained: Demo) -> None:
+    """Files as TensorFlow Serving's REST interface gives them: {"instances": [{"b64": ...}]}, decoded from base64."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(trained.results / "model"))
+    photos = [pixels for pixels, _ in validation_photos(trained)[:3]]
+    one_by_one = [model(tf.constant(pixels[np.newaxis])) for pixels in photos]
+    body = json.dumps({"instances": [{"b64": base64.b64encode(png(pixels)).decode()} for pixels in photos]})
+    files = [base64.b64decode(each["b64"]) for each in json.loads(body)["instances"]]
+    together = model.signatures["encoded"](image_bytes=tf.constant(files))
+    batch = model(tf.constant(np.stack([photos[0], photos[0][:, ::-1]])))
+    assert {len(value) for value in together.values()} == {3}
+    for name in ("detection_boxes", "detection_scores", "detection_classes", "num_detections"):
+        alone = [found[name][0].numpy() for found in one_by_one]
+        np.testing.assert_allclose(together[name].numpy(), np.stack(alone), atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(batch[name][0].numpy(), alone[0], atol=1e-5, err_msg=name)
+
+
+def png(pixels: Any) -> bytes:
+    """A photo as a PNG file, which loses nothing."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def prepare(pixels: Any, details: Any) -> Any:
@@ -308,6 +335,63 @@ def test_upstream_trains_on_the_job_s_config_and_exports_its_own_and_the_job_s_c
     common = (f"--pipeline_config_path={config}", f"--output_directory={tmp_path / 'tflite'}")
     upstream("export_tflite_graph_tf2", f"--trained_checkpoint_dir={trained.results / 'checkpoint'}", *common)
     assert (tmp_path / "tflite" / "saved_model" / "saved_model.pb").exists()
+
+
+def test_exports_of_the_demo_find_what_the_model_finds(trained: Demo) -> None:
+    found = json.loads((trained.folder / "work" / "parity.json").read_text())["exports"]
+    assert {name: each["state"] for name, each in found.items()} == {"saved_model": "equal", "tflite": "equal"}
+    assert "parity: tflite equals the model: mAP" in trained.log
+    photos = trained.json("predictions/photos.json")["images"]
+    assert {each["photos"] for each in found.values()} == {len(photos)}
+    assert all(each["model_map"] > 0.5 and each["milliseconds"] > 0 for each in found.values())
+
+
+def test_predictions_have_the_metrics_of_the_report_in_pycocotools(trained: Demo) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(str(trained.results / "predictions" / "photos.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(trained.results / "predictions" / "detections.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(trained.json("metrics.json")["summary"]["mAP"], abs=1e-4)
+
+
+def test_every_format_finds_what_the_model_finds(trained: Demo) -> None:
+    formats = "openvino,onnx,tflite,saved_model"
+    result = run_job(str(STEPS), f"--exports={formats}", **trained.settings)
+    assert result.returncode == 0, result.stdout
+    assert "train: done already" in result.stdout
+    found = json.loads((trained.folder / "work" / "parity.json").read_text())["exports"]
+    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(formats.split(","), "equal")
+    for name in ("model_onnx/model.onnx", "model_openvino/model.xml", "model_openvino/model.bin"):
+        assert (trained.results / name).stat().st_size > 1000
+    assert trained.json("model_onnx/labels.json") == trained.json("model/labels.json")
+
+
+def test_export_that_is_not_the_model_is_not_published_and_the_rest_is(trained: Demo) -> None:
+    """The exported ONNX model is replaced by one with other weights, as a converter with a fault would write it."""
+    import onnx
+    from onnx import numpy_helper
+
+    work = trained.folder / "work"
+    path = work / "model_onnx" / "model.onnx"
+    model = onnx.load(path)
+    large = [
+        each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) > 1
+    ]
+    assert large
+    for each in large:
+        each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1.1), each.name))
+    onnx.save(model, path)
+    (work / "steps" / "parity.json").unlink()
+    result = run_job(str(STEPS), "--exports=saved_model,onnx", **trained.settings)
+    assert result.returncode == 1, result.stdout
+    assert "EXPORTS=onnx: not published: onnx: it does not find what the model finds" in result.stdout
+    assert not (trained.results / "model_onnx").exists()
+    assert (trained.results / "model" / "saved_model.pb").exists()
+    assert "it does not find what the model finds" in (trained.results / "report.html").read_text()
 
 
 def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained: Demo) -> None:
