@@ -39,6 +39,13 @@ class Converted:
 
 def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yields the photos with these keys out of files of records, as they are trained on."""
+    for key, encoded in stored_photos(records):
+        if key in keys:
+            yield key, encoded
+
+
+def stored_photos(records: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields key and content of every photo in files of records, as they are trained on."""
     import tensorflow as tf
 
     for path in records:
@@ -46,8 +53,7 @@ def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, byt
         for serialized in tf.compat.v1.io.tf_record_iterator(path):
             features = tf.train.Example.FromString(serialized).features.feature
             key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
-            if key in keys:
-                yield key, features["image/encoded"].bytes_list.value[0]
+            yield key, features["image/encoded"].bytes_list.value[0]
 
 
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:

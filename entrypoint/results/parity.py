@@ -22,6 +22,7 @@ from entrypoint.engines.engine import Detections
 from entrypoint.results import evaluate
 from entrypoint.results.export import export, formats, running
 from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.settings.choices import Quantize
 from entrypoint.system import documents, files
 from entrypoint.system.errors import JobError
 from entrypoint.training import coco
@@ -34,9 +35,24 @@ Item = TypeVar("Item")
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
 SAME_PLACE = 0.5  # IoU from which on two detections are of one object
-# What a float32 format may differ by. The removal of duplicates turns a difference of the last digit into another box,
-# so a few detections may have no partner.
-MAP_BOUND, SCORE_BOUND, UNMATCHED_BOUND = 0.002, 0.01, 0.02
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an export may differ by from the model; None is no bound."""
+
+    map: float | None
+    score: float | None
+    unmatched: float | None  # share of detections without a partner
+
+
+# The removal of duplicates turns a difference of the last digit into another box, so a few detections may have no
+# partner, even of a float32 format.
+FLOAT32 = Bounds(map=0.002, score=0.01, unmatched=0.02)
+FLOAT16 = Bounds(map=0.005, score=0.02, unmatched=0.05)
+# Integers move every score. Whether the loss of mAP is too much is for the user to say, unless the model is useless.
+INTEGERS = Bounds(map=0.1, score=None, unmatched=None)
+HALVED = ("tflite", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, w
     dataset = annotations.load(work)
     before, after = map_of(dataset, expected), map_of(dataset, found)
     difference = differ(expected, found)
-    words = judge(before, after, difference)
+    words = judge(before, after, difference, bounds_of(each.name, work.settings.quantize))
     return Parity(
         "differs" if words else "equal",
         words,
@@ -230,14 +246,21 @@ def ious(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.flo
     return shares
 
 
-def judge(before: float | None, after: float | None, difference: Difference) -> str:
-    """Returns why an export is not the model, or an empty text if it is within the bounds of a float32 format."""
+def bounds_of(name: str, quantize: Quantize) -> Bounds:
+    """Returns the bounds of a format. QUANTIZE changes some of the formats alone."""
+    if quantize == "float16" and name in HALVED:
+        return FLOAT16
+    return INTEGERS if quantize in ("dynamic", "int8") and name == "tflite" else FLOAT32
+
+
+def judge(before: float | None, after: float | None, difference: Difference, bounds: Bounds = FLOAT32) -> str:
+    """Returns why an export is not the model, or an empty text if it is within its bounds."""
     reasons = []
-    if before is not None and after is not None and abs(before - after) > MAP_BOUND:
+    if before is not None and after is not None and bounds.map is not None and abs(before - after) > bounds.map:
         reasons.append(f"its mAP is {after:.4f}, that of the model {before:.4f}")
-    if difference.greatest_score > SCORE_BOUND:
+    if bounds.score is not None and difference.greatest_score > bounds.score:
         reasons.append(f"scores differ by up to {difference.greatest_score:.4f}")
-    if difference.unmatched > max(1, UNMATCHED_BOUND * 2 * difference.matched):
+    if bounds.unmatched is not None and difference.unmatched > max(1, bounds.unmatched * 2 * difference.matched):
         reasons.append(f"{difference.unmatched} detections have no partner, {difference.matched} have one")
     return "it does not find what the model finds: " + ", ".join(reasons) if reasons else ""
 

@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from entrypoint.settings import services
-from entrypoint.settings.choices import DataFormat, Export
+from entrypoint.settings.choices import DataFormat, Export, Quantize
 from entrypoint.settings.cluster import Cluster
 from entrypoint.system import bucket, foreign
 
@@ -219,6 +219,12 @@ class Settings(BaseSettings):
         ("saved_model", "tflite"),
         min_length=1,
         description="formats to export the trained model to, separated by commas",
+    )
+    quantize: Quantize = Field(
+        "none",
+        description="smaller exports: `float16` stores the weights of tflite, onnx and openvino in half the bytes; "
+        "`dynamic` and `int8` are for tflite, in a quarter of the bytes: `dynamic` quantizes the weights, and `int8` "
+        "computes in integers too, with ranges measured on training photos. The report has what each export loses",
     )
     max_skipped: float = Field(
         0.1,

@@ -1,6 +1,6 @@
 """model_onnx/: model.onnx for ONNX Runtime, with the removal of duplicates inside, and the SavedModel's outputs.
 
-`python -m entrypoint.results.export.onnx SAVED_MODEL FILE` converts.
+`python -m entrypoint.results.export.onnx SAVED_MODEL FILE QUANTIZE` converts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from entrypoint.engines.engine import ClientPhoto
 from entrypoint.results.export import converter, saved_model
 from entrypoint.results.export.export_format import ExportFormat, Found
@@ -18,6 +20,7 @@ from entrypoint.workspace import Workspace
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it from 1.14 on.
 OPSET = 18
 FILE = "model.onnx"
+LARGE = 256  # weights; smaller tensors are not worth a node
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -27,10 +30,10 @@ def write(work: Workspace, folder: Path) -> None:
         JobError: the converter failed, or what it wrote is no valid model.
     """
     with saved_model.source(work) as source:
-        converter.run("entrypoint.results.export.onnx", "tf2onnx", source, folder / FILE)
+        converter.run("entrypoint.results.export.onnx", "tf2onnx", source, folder / FILE, work.settings.quantize)
 
 
-def convert(source: str, target: str) -> None:
+def convert(source: str, target: str, quantize: str) -> None:
     """Converts in this process, and has the result checked by onnx."""
     import onnx
     from tf2onnx import convert as tf2onnx
@@ -38,7 +41,30 @@ def convert(source: str, target: str) -> None:
     sys.argv = ["tf2onnx", "--saved-model", source, "--signature_def", "serving_default", "--output", target]
     sys.argv += ["--opset", str(OPSET)]
     tf2onnx.main()
+    if quantize == "float16":
+        model = onnx.load(target)
+        halve(model.graph)
+        onnx.save(model, target)
     onnx.checker.check_model(target, full_check=True)
+
+
+def halve(graph: Any) -> None:
+    """Stores large weights as float16. The runtime casts them when it loads the model, and computes in float32.
+
+    A graph that computes in float16 would need other operations: the removal of duplicates has none for it.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for each in graph.initializer:
+        values = numpy_helper.to_array(each)
+        if each.data_type == TensorProto.FLOAT and values.size >= LARGE:
+            name, stored = each.name, f"{each.name} as float16"
+            each.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+            casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:

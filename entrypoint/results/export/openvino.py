@@ -1,6 +1,6 @@
 """model_openvino/: model.xml and model.bin for OpenVINO, with the SavedModel's input and outputs.
 
-`python -m entrypoint.results.export.openvino SAVED_MODEL FILE` converts.
+`python -m entrypoint.results.export.openvino SAVED_MODEL FILE QUANTIZE` converts.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ FILE = "model.xml"
 
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes the model in float32: uint8 photos [batch, height, width, 3] of any size in.
+    """Writes the model: uint8 photos [batch, height, width, 3] of any size in.
 
     Raises:
         JobError: the converter failed.
     """
     with saved_model.source(work) as source:
-        converter.run("entrypoint.results.export.openvino", "OpenVINO's converter", source, folder / FILE)
+        converter.run(
+            "entrypoint.results.export.openvino", "OpenVINO's converter", source, folder / FILE, work.settings.quantize
+        )
 
 
-def convert(source: str, target: str) -> None:
+def convert(source: str, target: str, quantize: str) -> None:
     """Converts in this process."""
     import openvino
 
     model = openvino.convert_model(source)
-    # By default, the weights become float16.
-    openvino.save_model(model, target, compress_to_fp16=False)
+    openvino.save_model(model, target, compress_to_fp16=quantize == "float16")
 
 
 def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:

@@ -1,25 +1,31 @@
 """model_android/: model.tflite for phones, and model_raw.tflite with anchors.json for clients that decode boxes."""
 
 import dataclasses
-import json
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from entrypoint.data import annotations
+import numpy as np
+from numpy.typing import NDArray
+
+from entrypoint.data import annotations, examples, records
 from entrypoint.engines import loading
-from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto
+from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto, Normalization
 from entrypoint.results.export import tflite_converter, tflite_metadata
 from entrypoint.results.export.export_format import ExportFormat, Found
-from entrypoint.system import files
+from entrypoint.system import documents, files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
+# TensorFlow recommends a hundred to five hundred.
+CALIBRATION_PHOTOS = 200
+
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes model.tflite, model_raw.tflite (both float32, one signature each, see the engine), and JSON beside them.
+    """Writes model.tflite, model_raw.tflite (one signature each, see the engine), and JSON beside them.
 
     Clients that decode boxes themselves need anchors.json, and normalise photos by normalization.json.
 
@@ -30,9 +36,12 @@ def write(work: Workspace, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         checkpoint = train.chosen_checkpoint(work)
         source = engine.export_tflite_source(of_fixed_size(config), checkpoint, Path(scratch) / "source")
-        plain = Path(scratch) / "model.tflite"
-        tflite_converter.run(Path(scratch) / "source", "detect", plain)
-        tflite_converter.run(Path(scratch) / "source", "raw", folder / "model_raw.tflite")
+        plain, photos = Path(scratch) / "model.tflite", Path(scratch) / "photos"
+        photos.mkdir()
+        if work.settings.quantize == "int8":
+            write_calibration(source.normalization, photos, work)
+        for signature, target in (("detect", plain), ("raw", folder / "model_raw.tflite")):
+            tflite_converter.run(Path(scratch) / "source", signature, target, work.settings.quantize, photos)
         labels = annotations.load(work).labels
         model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization)
         (folder / "model.tflite").write_bytes(model)
@@ -40,17 +49,33 @@ def write(work: Workspace, folder: Path) -> None:
     files.write_json(folder / "normalization.json", dataclasses.asdict(source.normalization))
 
 
+def write_calibration(normalization: Normalization, folder: Path, work: Workspace) -> None:
+    """Writes training photos as the model takes them, float32 [1, height, width, 3], for `int8` to measure ranges."""
+    engine, config = loading.load(work)
+    train = records.load(work).train
+    step = max(1, train.photos // CALIBRATION_PHOTOS)
+    encoded = (content for _, content in examples.stored_photos(train.paths(work.records)))
+    chosen = itertools.islice(encoded, 0, step * CALIBRATION_PHOTOS, step)
+    for index, photo in enumerate(engine.prepare_photos(config, chosen)):
+        np.save(folder / f"{index:04d}.npy", normalised(photo, normalization))
+
+
+def normalised(photo: ClientPhoto, normalization: Normalization) -> NDArray[np.float32]:
+    """Returns a photo as the model takes it, float32 [1, height, width, 3]."""
+    mean, std = np.asarray(normalization.mean, np.float32), np.asarray(normalization.std, np.float32)
+    values: NDArray[np.float32] = ((photo.resized - mean) / std)[None]
+    return values
+
+
 def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
     """Opens model.tflite in LiteRT, on the CPU."""
-    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    scaling = json.loads((folder / "normalization.json").read_text())
-    mean, std = np.asarray(scaling["mean"], np.float32), np.asarray(scaling["std"], np.float32)
+    normalization = documents.read(Normalization, folder / "normalization.json")
     run = Interpreter(str(folder / "model.tflite")).get_signature_runner()
 
     def detect(photo: ClientPhoto) -> Found:
-        outputs = run(input=((photo.resized - mean) / std)[None])
+        outputs = run(input=normalised(photo, normalization))
         count = int(outputs["num_detections"][0])
         # Boxes are fractions of the input, of which the photo may be a part.
         boxes = outputs["detection_boxes"][0][:count] / np.tile(photo.share, 2).astype(np.float32)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entrypoint.engines.engine import Detections
+from entrypoint.results import parity
+from entrypoint.results.parity import Difference, Parity, ParityDocument
+from entrypoint.system import documents
+from entrypoint.system.errors import JobError
+from entrypoint.workspace import Workspace
+from tests.conftest import make_settings
+
+FIRST, SECOND = (0.1, 0.1, 0.3, 0.3), (0.5, 0.5, 0.9, 0.9)
+
+
+def found(*objects: tuple[tuple[float, float, float, float], int, float]) -> Detections:
+    boxes = np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4)
+    classes = np.array([label for _, label, _ in objects], np.int64)
+    return Detections("a.jpg", 100, 100, boxes, classes, np.array([score for *_, score in objects], np.float32))
+
+
+def test_order_decides_nothing() -> None:
+    one = found((FIRST, 1, 0.80), (SECOND, 1, 0.79))
+    other = found((SECOND, 1, 0.79), (FIRST, 1, 0.80))
+    difference = parity.differ([one], [other])
+    assert (difference.matched, difference.unmatched) == (2, 0)
+    assert difference.greatest_score == pytest.approx(0, abs=1e-6)
+    assert not parity.judge(0.5, 0.5, difference)
+
+
+def test_differences_are_those_of_the_same_objects() -> None:
+    moved = (0.1, 0.1, 0.3, 0.32)
+    difference = parity.differ([found((FIRST, 1, 0.8), (SECOND, 2, 0.5))], [found((moved, 1, 0.7), (SECOND, 2, 0.52))])
+    assert difference.greatest_score == pytest.approx(0.1, abs=1e-6)
+    assert difference.mean_score == pytest.approx(0.06, abs=1e-6)
+    assert difference.greatest_corner == pytest.approx(0.02, abs=1e-6)
+    assert difference.mean_corner == pytest.approx(0.01, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        found(),
+        found((SECOND, 1, 0.8)),  # elsewhere
+        found((FIRST, 2, 0.8)),  # another label
+        found((FIRST, 1, 0.8), (SECOND, 1, 0.5)),  # one more
+    ],
+)
+def test_what_has_no_partner_is_counted(other: Detections) -> None:
+    difference = parity.differ([found((FIRST, 1, 0.8))], [other])
+    assert difference.unmatched == abs(len(other.scores) - 1) or difference.unmatched == 2
+    assert difference.unmatched >= 1
+
+
+def test_detections_with_low_scores_need_no_partner_but_can_be_one() -> None:
+    difference = parity.differ([found((FIRST, 1, 0.101), (SECOND, 1, 0.05))], [found((FIRST, 1, 0.099))])
+    assert (difference.matched, difference.unmatched) == (1, 0)
+
+
+EQUAL = Difference(100, 0, 0.001, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "difference", "words"),
+    [
+        (0.4, EQUAL, "its mAP is 0.4000, that of the model 0.5000"),
+        (0.501, EQUAL, ""),
+        (0.5, Difference(100, 0, 0.02, 0.001, 0.0, 0.0), "scores differ by up to 0.0200"),
+        (0.5, Difference(100, 3, 0.001, 0.0, 0.0, 0.0), ""),
+        (0.5, Difference(100, 5, 0.001, 0.0, 0.0, 0.0), "5 detections have no partner"),
+        (None, Difference(0, 0, 0.0, 0.0, 0.0, 0.0), ""),
+    ],
+)
+def test_export_that_is_not_the_model_is_told_by_what_differs(
+    after: float | None, difference: Difference, words: str
+) -> None:
+    judged = parity.judge(None if after is None else 0.5, after, difference)
+    assert words in judged
+    assert bool(words) == bool(judged)
+
+
+def test_failed_exports_end_the_job_by_their_names(tmp_path: Path) -> None:
+    work = Workspace(make_settings(tmp_path))
+    work.root.mkdir(exist_ok=True)
+    documents.write(work.parity, ParityDocument({"saved_model": Parity("equal"), "tflite": Parity("not run here")}))
+    parity.refuse_failed(work)
+    bad = {"saved_model": Parity("equal"), "onnx": Parity("failed", "tf2onnx ended with -6: abort")}
+    documents.write(work.parity, ParityDocument(bad))
+    with pytest.raises(
+        JobError, match=r"EXPORTS=onnx: not published: onnx: tf2onnx ended with -6: abort\. The trained"
+    ):
+        parity.refuse_failed(work)
+
+
+def test_photos_are_taken_evenly_out_of_all() -> None:
+    assert parity.choose(list(range(10)), 4) == [0, 2, 5, 7]
+    assert parity.choose([1, 2], 64) == [1, 2]
