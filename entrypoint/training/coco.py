@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import fields
 from typing import Any
 
 import hotcoco
@@ -35,7 +34,7 @@ def measure(dataset: Dataset, found: list[Detections], step: int) -> Metrics:
     }
     thresholds = enumerate(evaluation.params.iou_thrs)
     return Metrics(
-        summary=Summary(*(defined(value) for value in evaluation.stats[: len(fields(Summary))])),
+        summary=Summary(*(defined(value) for value in evaluation.stats)),
         per_label=per_label,
         per_iou=tuple((round(float(each), 2), average(precision[index])) for index, each in thresholds),
         photos=len(found),

@@ -14,7 +14,7 @@ from entrypoint.workspace import Workspace
 
 @dataclass(frozen=True)
 class Summary:
-    """COCO's twelve figures but for recall by size; from 0 to 1, None if there is nothing to measure.
+    """COCO's twelve figures; from 0 to 1, None if there is nothing to measure.
 
     The fields have the order of pycocotools.cocoeval.COCOeval.stats.
     """
@@ -28,6 +28,9 @@ class Summary:
     recall1: Annotated[float | None, Field(alias="recall@1")] = None
     recall10: Annotated[float | None, Field(alias="recall@10")] = None
     recall100: Annotated[float | None, Field(alias="recall@100")] = None
+    recall100_small: Annotated[float | None, Field(alias="recall@100 small")] = None
+    recall100_medium: Annotated[float | None, Field(alias="recall@100 medium")] = None
+    recall100_large: Annotated[float | None, Field(alias="recall@100 large")] = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.boxes import Box
 from entrypoint.engines.engine import Detections
+from entrypoint.system import documents
 from entrypoint.training import coco
 
 
@@ -43,6 +44,15 @@ def test_perfect_detections_have_ap_of_one() -> None:
     dog = metrics.per_label["dog"]
     assert [dog.ap, dog.ap50, dog.boxes] == pytest.approx([1, 1, 1])
     assert [value for _, value in metrics.per_iou] == pytest.approx([1] * 10)
+
+
+def test_summary_has_the_twelve_figures_of_coco() -> None:
+    """The cat's box has 120 x 40 = 4,800 pixels, the dog's 60 x 30 = 1,800: both are medium."""
+    summary = documents.to_plain(coco.measure(dataset(CAT, DOG), detections(FOUND_CAT), step=1).summary)
+    sizes = {"small": None, "medium": 0.5, "large": None}
+    assert len(summary) == 12
+    assert {size: summary[f"mAP {size}"] for size in sizes} == pytest.approx(sizes)
+    assert {size: summary[f"recall@100 {size}"] for size in sizes} == pytest.approx(sizes)
 
 
 def test_label_that_is_not_found_has_ap_of_zero() -> None:
