@@ -1,19 +1,16 @@
 """Writes the parts of the documentation that are made from the code: `python -m docs.generate`.
 
-Each part stands between two marks, such as `<!-- begin settings -->` and `<!-- end settings -->`. check.schema.json is
-a file of its own.
+Each part stands between two marks, such as `<!-- begin settings -->` and `<!-- end settings -->`. check.schema.json and
+metrics.schema.json are files of their own.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from entrypoint.results.check_report import CheckFailure, CheckReport
+from docs.schemas import schemas
 from entrypoint.settings import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,13 +34,6 @@ def parts() -> dict[tuple[str, str], str]:
         ("settings.md", "settings"): table.markdown_table(),
         ("design.md", "tree"): "```\n" + "\n".join(tree()) + "\n```",
     }
-
-
-def check_schema() -> str:
-    """Returns the JSON Schema of the document of `check --json`."""
-    schema = TypeAdapter(CheckReport | CheckFailure).json_schema(mode="serialization")
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "The document of `check --json`"}
-    return json.dumps(head | schema, indent=2) + "\n"
 
 
 def tree() -> Iterator[str]:
@@ -97,4 +87,5 @@ if __name__ == "__main__":
     for (page, name), content in parts().items():
         path = ROOT / "docs" / page
         path.write_text(filled(path.read_text(encoding="utf-8"), name, content), encoding="utf-8")
-    (ROOT / "docs" / "check.schema.json").write_text(check_schema(), encoding="utf-8")
+    for name, content in schemas().items():
+        (ROOT / "docs" / name).write_text(content, encoding="utf-8")

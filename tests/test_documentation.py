@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from docs import generate
+from docs.schemas import schemas
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,9 +27,15 @@ def test_generated_parts_are_those_of_the_code(page: str, name: str) -> None:
     assert generate.filled(text, name, generate.parts()[page, name]) == text, "run `make docs-generate`"
 
 
-def test_schema_of_check_is_that_of_the_code() -> None:
-    found = (ROOT / "docs" / "check.schema.json").read_text(encoding="utf-8")
-    assert found == generate.check_schema(), "run `make docs-generate`"
+@pytest.mark.parametrize("name", schemas())
+def test_schemas_are_those_of_the_code(name: str) -> None:
+    found = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert found == schemas()[name], "run `make docs-generate`"
+
+
+def test_schema_of_metrics_describes_its_fields() -> None:
+    properties = json.loads(schemas()["metrics.schema.json"])["properties"]
+    assert properties["step"]["description"] == "of the checkpoint that was evaluated"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,7 @@
+"""Where a model fails: thresholds, errors by kind and size, calibration, and labels that look wrong.
+
+`analyse` is what other modules call; `document` holds the types of its result.
+"""
+
+from entrypoint.results.analysis.document import Analysis as Analysis
+from entrypoint.results.analysis.whole import analyse as analyse

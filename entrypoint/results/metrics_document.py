@@ -1,0 +1,25 @@
+"""The document of metrics.json with the analysis in it. docs/metrics.schema.json is its JSON Schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from entrypoint.results.analysis.document import Analysis
+from entrypoint.training.metrics import Metrics
+
+# Raised by one if a field is removed or means something else.
+Version = Literal[1]
+
+
+@dataclass(frozen=True)
+class MetricsDocument(Metrics):
+    """The metrics of the validation photos, and where the model fails."""
+
+    analysis: Analysis | None = None
+    schema_version: Version = 1
+
+    @classmethod
+    def of(cls, metrics: Metrics, analysis: Analysis | None) -> MetricsDocument:
+        """Returns the document of these metrics and this analysis."""
+        return cls(**{field.name: getattr(metrics, field.name) for field in fields(Metrics)}, analysis=analysis)
