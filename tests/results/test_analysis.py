@@ -11,7 +11,8 @@ import pytest
 
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.engines.engine import Detections
-from entrypoint.results.analysis import Analysis, analyse, bootstrap, matching, whole
+from entrypoint.results.analysis import Analysis, analyse, bootstrap, matching
+from entrypoint.results.analysis.analysis import errors, evaluate
 from entrypoint.results.analysis.document import (
     Bootstrap,
     ErrorCounts,
@@ -23,7 +24,7 @@ from entrypoint.results.analysis.document import (
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import documents
 from entrypoint.training import coco
-from entrypoint.training.metrics import Metrics, Summary
+from entrypoint.training.metrics import LabelMetrics, Metrics, Summary
 from tests.conftest import ROOT
 from tests.results.analysed import LABELS, every_kind, part, random_set, square, validation
 from tests.training.test_coco import by_pycocotools
@@ -101,7 +102,7 @@ def test_each_detection_has_its_kind_and_missed_boxes_are_counted() -> None:
     first, second = analysis.per_photo
     assert (first.key, first.counts) == ("a.jpg", dataclasses.replace(one_each, right=1))
     assert (second.key, second.counts) == ("b.jpg", of(right=20))
-    assert [(each.label, each.score, each.kind) for each in first.detections] == [
+    assert [(each.label, round(each.score, 2), each.kind) for each in first.detections] == [
         ("cat", 0.95, "right"),
         ("cat", 0.9, "duplicate"),
         ("cat", 0.85, "wrong_label"),
@@ -263,6 +264,14 @@ def test_labels_that_look_wrong_are_ranked() -> None:
     )
 
 
+def test_weak_detections_are_no_evidence_against_labels() -> None:
+    """The recommended threshold is 0.2. A ghost at 0.4 is above it, but says little; one at 0.6 is a suspect."""
+    weak = validation(([("cat", square(0))], [("cat", 0.2, square(0)), ("cat", 0.4, square(0, 3))]))
+    strong = validation(([("cat", square(0))], [("cat", 0.2, square(0)), ("cat", 0.6, square(0, 3))]))
+    assert [analyse(*each).threshold for each in (weak, strong)] == near([0.2, 0.2])
+    assert [len(analyse(*each).suspects) for each in (weak, strong)] == [0, 1]
+
+
 def test_suspects_are_fifty_at_most() -> None:
     ghosts = [("cat", 0.5 + number / 200, square(number % 5, number // 5, 50)) for number in range(60)]
     suspects = analyse(*validation(([("cat", (0, 900, 50, 950))], ghosts))).suspects
@@ -303,8 +312,8 @@ def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
 def test_errors_of_all_scores_are_those_that_hotcoco_counts(seed: int) -> None:
     dataset, found = random_set(seed)
     matches = matching.match(dataset, found)
-    evaluation = whole.evaluate(dataset, found, matches)
-    counts = whole.errors(dataset, matches, evaluation, threshold=0.0).counts
+    evaluation = evaluate(dataset, found, matches)
+    counts = errors(dataset, matches, evaluation, threshold=0.0).counts
     assert evaluation.coco.tide_errors(pos_thr=0.5, bg_thr=0.1)["counts"] == {
         "Bkg": counts.ghost,
         "Both": counts.both,
@@ -351,6 +360,13 @@ def test_document_of_an_edge_case_is_as_its_schema_says(edge: str, tmp_path: Pat
     assert documents.read(MetricsDocument, tmp_path / "metrics.json") == document
     # Programs that know nothing of the analysis read the metrics alone.
     assert documents.read(Metrics, tmp_path / "metrics.json").step == 7
+
+
+def test_metrics_without_an_analysis_are_as_the_schema_says() -> None:
+    schema = json.loads((ROOT / "docs" / "metrics.schema.json").read_text())
+    metrics = Metrics(Summary(map=0.5), {"cat": LabelMetrics(0.5, None, 3)}, ((0.5, 0.7),), photos=1, boxes=3, step=7)
+    for document in (metrics, MetricsDocument.of(metrics, None)):
+        jsonschema.validate(json.loads(json.dumps(documents.to_plain(document))), schema)
 
 
 def test_another_document_is_not_as_the_schema_says() -> None:

@@ -3,5 +3,5 @@
 `analyse` is what other modules call; `document` holds the types of its result.
 """
 
+from entrypoint.results.analysis.analysis import analyse as analyse
 from entrypoint.results.analysis.document import Analysis as Analysis
-from entrypoint.results.analysis.whole import analyse as analyse

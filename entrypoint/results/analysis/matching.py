@@ -146,8 +146,7 @@ def match_photo(iou: Any, same: Any) -> Any:
         same: bool [detections, true boxes], whether their labels are equal.
     """
     boxes = iou.shape[1]
-    # As in pycocotools, an IoU that misses a threshold by a rounding reaches it.
-    reached = np.where(same, iou, -1.0)[None] >= np.minimum(IOUS, 1 - 1e-10)[:, None, None]
+    reached = np.where(same, iou, -1.0)[None] >= IOUS[:, None, None]
     matched = np.full((len(IOUS), len(iou)), -1)
     free = np.ones((len(IOUS), boxes), bool)
     levels = np.arange(len(IOUS))

@@ -204,7 +204,7 @@ def judged(dataset: Dataset, matches: Matches, photo: slice) -> list[JudgedDetec
         JudgedDetection(
             corners=suspects.rounded(boxes.corners[index]),
             label=dataset.labels[boxes.label[index]],
-            score=round(float(boxes.score[index]), 4),
+            score=float(boxes.score[index]),
             kind=matching.KINDS[matches.kind[index]],
         )
         for index in range(photo.start, photo.stop)
