@@ -9,6 +9,8 @@ from entrypoint import workspace
 from entrypoint.data import annotations, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
+from entrypoint.results.analysis import Analysis, analyse
+from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import display, documents, files
 from entrypoint.training import checkpoints, coco, evaluation, train
 from entrypoint.training.metrics import Metrics
@@ -32,10 +34,12 @@ def run(work: Workspace) -> str:
     metrics, detections = (known.metrics, known.detections) if known else measure(chosen, step, work)
     kept: Literal["best", "last"] = "last" if chosen == last else "best"
     metrics = dataclasses.replace(metrics, kept=kept, evaluations=checkpoints.load(last).evaluations)
-    documents.write(work.metrics, metrics)
+    found = [each.to_detections() for each in detections.photos]
+    analysis = analyse(annotations.load(work), found) if found else None
+    documents.write(work.metrics, MetricsDocument.of(metrics, analysis))
     documents.write(work.detections, detections)
-    write_predictions(detections, work)
-    log_metrics(metrics)
+    write_predictions(found, work)
+    log_metrics(metrics, analysis)
     return files.file_sha256(work.metrics)
 
 
@@ -50,15 +54,14 @@ def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, Dete
     return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
 
 
-def write_predictions(found: DetectionsDocument, work: Workspace) -> None:
+def write_predictions(found: list[Detections], work: Workspace) -> None:
     """Writes the validation photos with their boxes, and the detections, in COCO's format, as other tools read them.
 
     The formats are "Object Detection" of cocodataset.org/#format-data and of cocodataset.org/#format-results.
     """
-    detections = [each.to_detections() for each in found.photos]
-    results = [one for index, each in enumerate(detections, start=1) for one in coco.to_coco(index, each)]
+    results = [one for index, each in enumerate(found, start=1) for one in coco.to_coco(index, each)]
     with files.new_folder(work.predictions) as folder:
-        files.write_json(folder / "photos.json", coco.ground_truth(annotations.load(work), detections))
+        files.write_json(folder / "photos.json", coco.ground_truth(annotations.load(work), found))
         files.write_json(folder / "detections.json", results)
 
 
@@ -73,8 +76,8 @@ def load_detections(work: Workspace) -> tuple[StoredDetections, ...]:
     return documents.read(DetectionsDocument, workspace.existing(work.detections, "evaluate")).photos
 
 
-def log_metrics(metrics: Metrics) -> None:
-    """Logs the summary and AP per label."""
+def log_metrics(metrics: Metrics, analysis: Analysis | None) -> None:
+    """Logs the summary with its interval, AP per label, and the recommended threshold."""
     logger.info(
         "validation: mAP %s, mAP@0.5 %s on %d photos with %d boxes",
         rounded(metrics.summary.map),
@@ -84,6 +87,12 @@ def log_metrics(metrics: Metrics) -> None:
     )
     for label, values in metrics.per_label.items():
         logger.info("  %s: AP %s, AP@0.5 %s", label, rounded(values.ap), rounded(values.ap50))
+    if analysis and analysis.bootstrap:
+        interval = analysis.bootstrap.map
+        logger.info("  with 95 %% confidence mAP is between %.3f and %.3f", interval.low, interval.high)
+    if analysis and (point := analysis.recommended):
+        words = "  detections with a score of at least %.2f: precision %.2f, recall %.2f"
+        logger.info(words, point.threshold, point.precision, point.recall)
 
 
 def rounded(value: float | None) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 from entrypoint import workspace
 from entrypoint.data import annotations, quality, records
+from entrypoint.results import metrics_document
 from entrypoint.system import documents, version
 from entrypoint.system.printable import redact
-from entrypoint.training import metrics, start_checkpoint
+from entrypoint.training import start_checkpoint
 from entrypoint.workspace import Workspace
 
 SHOWN = 20  # places of a finding
@@ -27,7 +28,7 @@ def describe(work: Workspace) -> dict[str, Any]:
         "start": {"archive": start.archive, "archive_sha256": start.archive_sha256} if start else None,
         "data": {"sha256": marks["tf_record"].output, **describe_data(work)},
         "steps": {name: {"began": mark.began, "seconds": mark.seconds} for name, mark in marks.items()},
-        "metrics": documents.to_plain(metrics.load(work).summary),
+        "metrics": documents.to_plain(metrics_document.load(work).summary),
     }
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from entrypoint import workspace
 from entrypoint.results.analysis.document import Analysis
+from entrypoint.system import documents
 from entrypoint.training.metrics import Metrics
+from entrypoint.workspace import Workspace
 
 # Raised by one if a field is removed or means something else.
 Version = Literal[1]
@@ -23,3 +26,8 @@ class MetricsDocument(Metrics):
     def of(cls, metrics: Metrics, analysis: Analysis | None) -> MetricsDocument:
         """Returns the document of these metrics and this analysis."""
         return cls(**{field.name: getattr(metrics, field.name) for field in fields(Metrics)}, analysis=analysis)
+
+
+def load(work: Workspace) -> MetricsDocument:
+    """Returns what the step `evaluate` wrote."""
+    return documents.read(MetricsDocument, workspace.existing(work.metrics, "evaluate"))

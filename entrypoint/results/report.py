@@ -11,13 +11,13 @@ from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS
-from entrypoint.results import evaluate, manifest, parity
+from entrypoint.results import advice, evaluate, manifest, metrics_document, parity
 from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
 from entrypoint.results.export import formats
+from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
 from entrypoint.training.metrics import LabelMetrics, Metrics
-from entrypoint.training.metrics import load as metrics_of
 from entrypoint.training.stored import SHOWN_SCORE, StoredDetections
 from entrypoint.workspace import Workspace
 
@@ -27,7 +27,7 @@ WORST = 3  # photos of each kind of finding
 
 def run(work: Workspace) -> str:
     """Writes report.html; returns its SHA-256."""
-    dataset, metrics, planned = annotations.load(work), metrics_of(work), plan.load(work)
+    dataset, metrics, planned = annotations.load(work), metrics_document.load(work), plan.load(work)
     recorded = records.load(work)
     history = checkpoints.load(train.last_checkpoint(work)).history
     shown, worst = choose_validation(work), choose_worst(dataset, recorded.quality)
@@ -55,6 +55,7 @@ def run(work: Workspace) -> str:
         seconds={name: mark.seconds for name, mark in marks.items()},
         unlabelled=dataset.unlabelled,
         exports=export_rows(work),
+        answer=answer(dataset, recorded, metrics),
     )
     files.write_text(work.report, page)
     return files.file_sha256(work.report)
@@ -74,6 +75,11 @@ def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: Metrics) ->
         }
         for label in dataset.labels
     ]
+
+
+def answer(dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument) -> list[str]:
+    """Returns sentences about how good the model is, and what to do next; none if nothing was measured."""
+    return advice.sentences(metrics.analysis, dataset, recorded.train.boxes_per_label) if metrics.analysis else []
 
 
 def export_rows(work: Workspace) -> list[dict[str, Any]]:

@@ -7,10 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from entrypoint import workspace
-from entrypoint.system import documents
-from entrypoint.workspace import Workspace
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -86,8 +82,3 @@ class Metrics:
     step: int  # of the checkpoint that was evaluated
     kept: Literal["best", "last"] = "last"  # which checkpoint of the training that is
     evaluations: Evaluations = field(default_factory=Evaluations)  # during the training
-
-
-def load(work: Workspace) -> Metrics:
-    """Returns the metrics that the step `evaluate` wrote."""
-    return documents.read(Metrics, workspace.existing(work.metrics, "evaluate"))
