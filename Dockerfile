@@ -20,13 +20,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # The packages of the lock, without what runs no job: headers to compile against, and tests.
 FROM build AS requirements
 ARG REQUIREMENTS=requirements.txt
-# Lists of packages that only some images need, such as requirements-dask.txt.
+# Lists of packages that only some jobs need, such as EXTRAS='requirements-onnx.txt requirements-dask.txt'.
 ARG EXTRAS=
-COPY ${REQUIREMENTS} ${EXTRAS} /build/lists/
+COPY requirements*.txt /build/lists/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/venv \
- && for list in /build/lists/*; do \
-      /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r "$list" || exit 1; \
+ && for list in $REQUIREMENTS $EXTRAS; do \
+      /build/venv/bin/pip --python /opt/venv install --no-deps --no-compile --require-hashes -r "/build/lists/$list" \
+        || exit 1; \
     done \
  && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \

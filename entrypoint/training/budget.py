@@ -29,6 +29,8 @@ WORTHWHILE = 100
 EVALUATION = 0.5
 # Compiling the first evaluation, in the time that building and compiling the training takes.
 COMPILING = 0.4
+# Loading an export in its runtime and running it on some photos, in the same time.
+COMPARING = 0.4
 # Report, cards and copies of small files, in seconds.
 REPORT = 10.0
 # The training becomes shorter only if it would be too long by more than this share: paces vary.
@@ -119,8 +121,9 @@ class Budget:
         """
         step = self.training / max(1, self.steps)
         found = EVALUATION * photos * step / batch if measured is None else measured
-        # Each export builds and traces the model anew, and so does an evaluation that is not of this process.
-        models = len(self.settings.exports) + (COMPILING if measured is None else 0)
+        # Each export builds and traces the model anew, and so does an evaluation that is not of this process. Its runtime
+        # then loads it, and finds what is on some of the photos.
+        models = len(self.settings.exports) * (1 + COMPARING) + (COMPILING if measured is None else 0)
         after = models * self.preparation + found + 2 * self.checkpoint + REPORT
         return Costs(step, found, self.checkpoint, after)
 
