@@ -39,7 +39,7 @@ class Step:
 
 START = ("model", "checkpoint", "checkpoint_sha256", "zoo_url")
 RECORDS = ("validation_fraction", "seed", "max_skipped", "records_dir")
-CONFIG = ("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "augment")
+CONFIG = ("model", "pipeline_config", "num_steps", "batch_size", "learning_rate", "augment", "anchors")
 LENGTH = ("evaluate_every", "early_stopping", "max_minutes")
 TRAINING = ("seed", "precision", "oversample", "ema", "freeze", "resume", *LENGTH)
 TRAINED = ("tf_record", "checkpoint", "pipeline")

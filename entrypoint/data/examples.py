@@ -37,6 +37,15 @@ class Converted:
     photo: images.Facts | None  # the facts about the photo, None if it cannot be used
 
 
+@dataclass(frozen=True, slots=True)
+class BoxSizes:
+    """The sizes of the boxes of a photo in a record."""
+
+    width: int  # of the photo in pixels, as it is stored
+    height: int
+    boxes: tuple[tuple[float, float], ...]  # width and height of each box, as fractions of those of the photo
+
+
 def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yields the photos with these keys out of files of records, as they are trained on."""
     for key, encoded in stored_photos(records):
@@ -54,6 +63,21 @@ def stored_photos(records: Iterable[str]) -> Iterator[tuple[str, bytes]]:
             features = tf.train.Example.FromString(serialized).features.feature
             key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
             yield key, features["image/encoded"].bytes_list.value[0]
+
+
+def box_sizes_in(records: Iterable[str]) -> Iterator[BoxSizes]:
+    """Yields the sizes of the boxes of each photo in files of records, in their order."""
+    import tensorflow as tf
+
+    for path in records:
+        for serialized in tf.compat.v1.io.tf_record_iterator(path):
+            feature = tf.train.Example.FromString(serialized).features.feature
+            width, height = (feature[f"image/{side}"].int64_list.value[0] for side in ("width", "height"))
+            corners = (
+                feature[f"image/object/bbox/{name}"].float_list.value for name in ("xmin", "xmax", "ymin", "ymax")
+            )
+            boxes = tuple((xmax - xmin, ymax - ymin) for xmin, xmax, ymin, ymax in zip(*corners, strict=True))
+            yield BoxSizes(width, height, boxes)
 
 
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:

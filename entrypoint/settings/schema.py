@@ -194,6 +194,11 @@ class Settings(BaseSettings):
         description="augmentation of the photos: `none`, `light`, `default`, `strong`, which are lists of operations. "
         "Default: that of the pipeline.config. In any case no photo is mirrored if a label tells left from right",
     )
+    anchors: Literal["pipeline", "auto"] = Field(
+        "pipeline",
+        description="anchors of the model: `pipeline` keeps those of the pipeline.config, `auto` fits scales and "
+        "aspect ratios to the boxes of the training photos. CenterNet has no anchors and refuses `auto`",
+    )
     freeze: Literal["none", "backbone"] = Field(
         "none",
         description="`backbone` leaves the weights and the batch norm of the backbone as the checkpoint has them, and "

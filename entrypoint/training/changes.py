@@ -28,5 +28,5 @@ class Changes:
 def shown(value: Any) -> str:
     """Returns a field's value as text for the table."""
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(shown, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

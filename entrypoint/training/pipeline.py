@@ -16,7 +16,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import augmentation, batch_size, identity, schedule, start_checkpoint
+from entrypoint.training import anchors, augmentation, batch_size, identity, schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
 from entrypoint.training.start_checkpoint import Start
@@ -64,6 +64,7 @@ def run(work: Workspace) -> str:
     inject_precision(config, changes)
     train = config.train_config
     augmentation.inject(train, work.settings.augment, records.load(work).labels, changes)
+    anchors.inject(config, work, changes)
     archive = catalogue.find(work.settings.model).archive if is_published else None
     inject_schedule(config, archive, work, changes)
     log_changes(path, changes)
@@ -128,6 +129,7 @@ def refuse_early(settings: Settings) -> None:
     if settings.pipeline_config is None or path is None:
         model = catalogue.find(settings.model)
         refuse_cluster(model.generation, settings)
+        anchors.refuse_early(settings, None)
         if settings.checkpoint == "none" and model.archive:
             logger.warning(
                 "CHECKPOINT=none: the pipeline of %s is for fine-tuning, and from random weights it hardly learns in a "
@@ -141,6 +143,7 @@ def refuse_early(settings: Settings) -> None:
     refuse_cluster(generation, settings)
     # A slip in the config is reported now, and not after hours of conversion.
     pipeline_config.refuse_empty_input(config, path)
+    anchors.refuse_early(settings, config)
     given = None if settings.batch_size == "auto" else settings.batch_size
     schedule.inject(config.train_config, settings, given, None, Changes())
     loading.engine_of(generation).rehearse(config)

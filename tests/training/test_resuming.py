@@ -76,6 +76,7 @@ def test_training_goes_on_with_more_steps(tmp_path: Path, caplog: pytest.LogCapt
         ({"rate": 0.2}, r"LEARNING_RATE 0\.1 there, 0\.2 here\. Set RESUME=never"),
         ({"photos": "more photos"}, r"photos, boxes or their split photos there, more photos here\. Set"),
         ({"seed": 7, "augment": "light"}, r"SEED 42 there, 7 here; AUGMENT not set there, light here\. Set"),
+        ({"seed": 7, "anchors": "auto"}, r"SEED 42 there, 7 here; ANCHORS not set there, auto here\. Set"),
         ({"num_steps": 10}, r"NUM_STEPS 30 there, 10 here\. Set"),
         ({"max_minutes": 5.0}, r"MAX_MINUTES not set there, 5\.0 here\. Set"),
     ],
