@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,29 +55,28 @@ def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, byt
 
 def stored_photos(records: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Yields key and content of every photo in files of records, as they are trained on."""
+    for feature in features_in(records):
+        key = os.fsdecode(feature["image/source_id"].bytes_list.value[0])
+        yield key, feature["image/encoded"].bytes_list.value[0]
+
+
+def box_sizes_in(records: Iterable[str]) -> Iterator[BoxSizes]:
+    """Yields the sizes of the boxes of each photo in files of records, in their order."""
+    for feature in features_in(records):
+        width, height = (feature[f"image/{side}"].int64_list.value[0] for side in ("width", "height"))
+        corners = (feature[f"image/object/bbox/{name}"].float_list.value for name in ("xmin", "xmax", "ymin", "ymax"))
+        boxes = tuple((xmax - xmin, ymax - ymin) for xmin, xmax, ymin, ymax in zip(*corners, strict=True))
+        yield BoxSizes(width, height, boxes)
+
+
+def features_in(records: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """Yields the features of each example in files of records, in their order."""
     import tensorflow as tf
 
     for path in records:
         # Unlike a tf.data.Dataset, this iterator needs no session, in either mode of TensorFlow.
         for serialized in tf.compat.v1.io.tf_record_iterator(path):
-            features = tf.train.Example.FromString(serialized).features.feature
-            key = os.fsdecode(features["image/source_id"].bytes_list.value[0])
-            yield key, features["image/encoded"].bytes_list.value[0]
-
-
-def box_sizes_in(records: Iterable[str]) -> Iterator[BoxSizes]:
-    """Yields the sizes of the boxes of each photo in files of records, in their order."""
-    import tensorflow as tf
-
-    for path in records:
-        for serialized in tf.compat.v1.io.tf_record_iterator(path):
-            feature = tf.train.Example.FromString(serialized).features.feature
-            width, height = (feature[f"image/{side}"].int64_list.value[0] for side in ("width", "height"))
-            corners = (
-                feature[f"image/object/bbox/{name}"].float_list.value for name in ("xmin", "xmax", "ymin", "ymax")
-            )
-            boxes = tuple((xmax - xmin, ymax - ymin) for xmin, xmax, ymin, ymax in zip(*corners, strict=True))
-            yield BoxSizes(width, height, boxes)
+            yield tf.train.Example.FromString(serialized).features.feature
 
 
 def convert(image: LabelledImage, root: Place, ids: dict[str, int], shrink: images.Shrink) -> Converted:

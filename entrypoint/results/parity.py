@@ -25,7 +25,7 @@ from entrypoint.results.export.export_format import ExportFormat
 from entrypoint.settings.choices import Quantize
 from entrypoint.system import documents, files
 from entrypoint.system.errors import JobError
-from entrypoint.training import coco
+from entrypoint.training import coco, plan
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
@@ -156,12 +156,10 @@ def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, w
         return Parity("not run here", bytes=size)
     if not reference:
         return Parity("no photos", bytes=size)
-    target = photos.parent / f"{each.name}.npz"
     try:
-        running.run(each, folder, photos, target)
+        outputs = running.run(each, folder, photos, plan.load(work).generation)
     except JobError as error:
         return Parity("failed", str(error), bytes=size)
-    outputs = list(running.read(target))
     expected = [first(one, each.most) for one in reference]
     found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
     dataset = annotations.load(work)

@@ -121,8 +121,8 @@ class Budget:
         """
         step = self.training / max(1, self.steps)
         found = EVALUATION * photos * step / batch if measured is None else measured
-        # Each export builds and traces the model anew, and so does an evaluation that is not of this process. Its runtime
-        # then loads it, and finds what is on some of the photos.
+        # Each export builds and traces the model anew, and so does an evaluation that is not of this process. A runtime
+        # then loads the export, and finds what is on some of the photos.
         models = len(self.settings.exports) * (1 + COMPARING) + (COMPILING if measured is None else 0)
         after = models * self.preparation + found + 2 * self.checkpoint + REPORT
         return Costs(step, found, self.checkpoint, after)

@@ -27,6 +27,7 @@ class ExportFormat:
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
     most: int | None = None  # how many detections of a photo it returns; None if as many as the model
+    is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
     packages: tuple[str, ...] = ()  # what it imports that is not in the job's own list of packages
 
     @property

@@ -58,4 +58,4 @@ def refusal(config: Any) -> None:
     """Returns None: every model can be exported as a SavedModel."""
 
 
-FORMAT = ExportFormat("saved_model", FOLDER, (FILE,), write, refusal, open_model)
+FORMAT = ExportFormat("saved_model", FOLDER, (FILE,), write, refusal, open_model, is_of_tensorflow=True)
