@@ -34,7 +34,9 @@ Item = TypeVar("Item")
 
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
-SAME_PLACE = 0.5  # IoU from which on two detections are of one object
+# IoU from which on two detections are the same box. Those that overlap less are others that were kept when duplicates were
+# removed, whose scores say nothing.
+SAME_BOX = 0.9
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Bounds:
 # The removal of duplicates turns a difference of the last digit into another box, so a few detections may have no
 # partner, even of a float32 format.
 FLOAT32 = Bounds(map=0.002, score=0.01, unmatched=0.02)
-FLOAT16 = Bounds(map=0.005, score=0.02, unmatched=0.05)
+FLOAT16 = Bounds(map=0.005, score=0.01, unmatched=0.05)
 # Integers move every score. Whether the loss of mAP is too much is for the user to say, unless the model is useless.
 INTEGERS = Bounds(map=0.1, score=None, unmatched=None)
 HALVED = ("tflite", "onnx", "openvino")
@@ -211,7 +213,7 @@ def differ(expected: Sequence[Detections], found: Sequence[Detections]) -> Diffe
 
 
 def match(one: Detections, other: Detections) -> tuple[list[tuple[int, int]], int]:
-    """Returns pairs of detections of one object, and how many detections above COMPARED_SCORE have no partner.
+    """Returns pairs of detections that are the same box, and how many detections above COMPARED_SCORE have no partner.
 
     Pairs are taken in the order of their IoU. Detections with a low score can be partners, because a score may lie on
     either side of the threshold.
@@ -222,7 +224,7 @@ def match(one: Detections, other: Detections) -> tuple[list[tuple[int, int]], in
     taken_one, taken_other = set[int](), set[int]()
     for place in np.argsort(-overlap, axis=None, kind="stable"):
         a, b = map(int, np.unravel_index(place, overlap.shape))
-        if overlap[a, b] < SAME_PLACE:
+        if overlap[a, b] < SAME_BOX:
             break
         if a not in taken_one and b not in taken_other:
             taken_one.add(a)

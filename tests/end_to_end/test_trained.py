@@ -21,6 +21,7 @@ from entrypoint.data import images
 from tests.conftest import ROOT, environment, run_job
 
 STEPS = 300
+EVERY_FORMAT = "openvino,onnx,tflite,saved_model"
 
 
 @dataclass(frozen=True)
@@ -359,12 +360,11 @@ def test_predictions_have_the_metrics_of_the_report_in_pycocotools(trained: Demo
 
 
 def test_every_format_finds_what_the_model_finds(trained: Demo) -> None:
-    formats = "openvino,onnx,tflite,saved_model"
-    result = run_job(str(STEPS), f"--exports={formats}", **trained.settings)
+    result = run_job(str(STEPS), f"--exports={EVERY_FORMAT}", **trained.settings)
     assert result.returncode == 0, result.stdout
     assert "train: done already" in result.stdout
     found = json.loads((trained.folder / "work" / "parity.json").read_text())["exports"]
-    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(formats.split(","), "equal")
+    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(EVERY_FORMAT.split(","), "equal")
     for name in ("model_onnx/model.onnx", "model_openvino/model.xml", "model_openvino/model.bin"):
         assert (trained.results / name).stat().st_size > 1000
     assert trained.json("model_onnx/labels.json") == trained.json("model/labels.json")
@@ -386,7 +386,7 @@ def test_export_that_is_not_the_model_is_not_published_and_the_rest_is(trained: 
         each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1.1), each.name))
     onnx.save(model, path)
     (work / "steps" / "parity.json").unlink()
-    result = run_job(str(STEPS), "--exports=saved_model,onnx", **trained.settings)
+    result = run_job(str(STEPS), f"--exports={EVERY_FORMAT}", **trained.settings)
     assert result.returncode == 1, result.stdout
     assert "EXPORTS=onnx: not published: onnx: it does not find what the model finds" in result.stdout
     assert not (trained.results / "model_onnx").exists()
