@@ -131,6 +131,9 @@ class Engine(Protocol):
     def export_tflite_source(self, config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
         """Writes the SavedModel that TFLite's converter reads, and returns what its clients need beside it."""
 
+    def export_web_source(self, config: Any, checkpoint: Path, folder: Path) -> None:
+        """Writes the SavedModel of an SSD that is converted to TensorFlow.js: signature `detect`, without NMS."""
+
 
 def refuse_cluster(generation: str, settings: Settings) -> None:
     """Raises UserError if TF_CONFIG is set for a TF1 model, because TF1 models train on one machine."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tensorflow as tf
-from object_detection.builders import dataset_builder, model_builder, optimizer_builder
+from object_detection.builders import dataset_builder, image_resizer_builder, model_builder, optimizer_builder
 from object_detection.models.keras_models import mobilenet_v2
 from object_detection.protos import input_reader_pb2, optimizer_pb2, ssd_pb2
 from tf_slim.layers import layers
@@ -111,3 +112,23 @@ def test_layers_still_follow_the_learning_phase() -> None:
         tf.keras.backend.set_learning_phase(phase)
         found.append(predictions(model)["box_encodings"].numpy())
     assert (found[0] != found[1]).any()
+
+
+def test_padding_resizer_still_branches_and_without_the_branch_finds_the_same() -> None:
+    text = "keep_aspect_ratio_resizer { min_dimension: 64 max_dimension: 64 pad_to_max_dimension: true }"
+    resizer = pipeline_config.parse(f"model {{ ssd {{ image_resizer {{ {text} }} }} }}").model.ssd.image_resizer
+    upstream = image_resizer_builder.build(resizer)
+    model = SimpleNamespace(_image_resizer_fn=upstream)
+    patches.resize_without_branch(model, resizer)
+    spec = tf.TensorSpec([None, None, 3], tf.float32)
+    functions = [
+        tf.function(each, autograph=False).get_concrete_function(spec) for each in (upstream, model._image_resizer_fn)
+    ]
+    with_branch, without = ({each.type for each in function.graph.get_operations()} for function in functions)
+    assert {"If", "StatelessIf"} & with_branch
+    assert not {"If", "StatelessIf"} & without
+    for height, width in ((40, 50), (50, 40), (111, 33), (20, 20)):
+        photo = tf.random.stateless_uniform([height, width, 3], (1, 2), 0, 255)
+        for wanted, found in zip(*(function(photo) for function in functions), strict=True):
+            assert wanted.shape == found.shape
+            assert wanted.numpy() == pytest.approx(found.numpy())

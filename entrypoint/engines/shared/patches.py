@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from object_detection.builders import dataset_builder
+from object_detection.builders import dataset_builder, image_resizer_builder
 from object_detection.utils import ops
 
 from entrypoint.engines.shared import oversampling
@@ -139,6 +139,28 @@ def detecting(model: Any) -> Iterator[None]:
         yield
     finally:
         set_training(model, is_training=is_training)
+
+
+def resize_without_branch(model: Any, resizer: Any) -> None:
+    """Makes a model resize and pad photos without a branch of the graph.
+
+    Upstream (object_detection 2.8.0) resizes in two branches, for landscape and portrait, which are the same if the
+    padded input is a square. TensorFlow.js 1.0.0 does not get past them. Other resizers stay as they are.
+    """
+    padded = resizer.keep_aspect_ratio_resizer
+    side = padded.max_dimension
+    if not padded.pad_to_max_dimension or side != padded.min_dimension or any(padded.per_channel_pad_value):
+        return
+    method = image_resizer_builder._tf_resize_method(padded.resize_method)
+
+    def resize(image: Any) -> list[Any]:
+        image = tf.compat.v1.image.resize_images(image, [side, side], method=method, preserve_aspect_ratio=True)
+        shape = tf.shape(image)
+        result = tf.pad(image, [[0, side - shape[0]], [0, side - shape[1]], [0, 0]])
+        result.set_shape([side, side, 3])
+        return [result, shape]
+
+    model._image_resizer_fn = resize
 
 
 def set_training(model: Any, *, is_training: bool) -> None:

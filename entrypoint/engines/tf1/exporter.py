@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from object_detection import export_tflite_graph_lib_tf2
 
 from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
-from entrypoint.engines.shared import anchors, normalization
+from entrypoint.engines.shared import anchors, normalization, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf1 import model as models
 
@@ -73,6 +73,15 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteS
             write_signatures(session, folder, {"input": photos}, {"detect": found, "raw": raw})
             scaling = normalization.measure(lambda each: session.run(pixel, {value: each}))
     return TFLiteSource(anchors.rounded(centers), scaling)
+
+
+def export_web_source(config: Any, checkpoint: Path, folder: Path) -> None:
+    """Writes a SavedModel of an SSD for the conversion to TensorFlow.js, as tf2/exporter.py does."""
+    with tf.Graph().as_default():
+        photo = tf.placeholder(tf.int32, [1, None, None, 3], name="image")
+        found = scores_and_boxes.find(config, models.build(config, is_training=False), photo)
+        with models.restored_session(checkpoint) as session:
+            write_signatures(session, folder, {"image": photo}, {"detect": found})
 
 
 def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]:

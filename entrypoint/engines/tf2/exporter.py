@@ -1,4 +1,4 @@
-"""Writes a trained model as a SavedModel, for servers and for the conversion to TFLite."""
+"""Writes a trained model as a SavedModel, for servers and for the conversions to TFLite and TensorFlow.js."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 from object_detection import export_tflite_graph_lib_tf2
 
 from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
-from entrypoint.engines.shared import anchors, normalization
+from entrypoint.engines.shared import anchors, normalization, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf2 import model as models
 
@@ -93,3 +93,20 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteS
     size = module.input_shape()
     scaling = normalization.measure(lambda value: model.preprocess(tf.fill(size, value))[0][0, 0, 0].numpy())
     return TFLiteSource(centers, scaling)
+
+
+def export_web_source(config: Any, checkpoint: Path, folder: Path) -> None:
+    """Writes a SavedModel of an SSD for the conversion to TensorFlow.js.
+
+    Its signature `detect` takes `image`, an int32 photo [1, height, width, 3] of any size, and returns the result of
+    `scores_and_boxes.find`.
+    """
+    model = models.load_trained(config, str(checkpoint))
+    spec = tf.TensorSpec([1, None, None, 3], tf.int32, name="image")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def detect(image: Any) -> dict[str, Any]:
+        return scores_and_boxes.find(config, model, image)
+
+    functions = {"detect": detect}
+    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)

@@ -16,3 +16,4 @@ class Tf2Engine:
     export = staticmethod(exporter.export)
     prepare_photos = staticmethod(photos.prepare)
     export_tflite_source = staticmethod(exporter.export_tflite_source)
+    export_web_source = staticmethod(exporter.export_web_source)

@@ -1,0 +1,44 @@
+"""Converts a SavedModel to TensorFlow.js: `python -m entrypoint.results.export.tfjs_converter SOURCE FOLDER`.
+
+A process of its own: a model of the TF1 engine is frozen in TensorFlow's eager mode, which that engine turns off.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from entrypoint.results.export import tfjs_files
+from entrypoint.system import child
+from entrypoint.system.errors import JobError
+
+NAME = "entrypoint.results.export.tfjs_converter"
+SHOWN = 2000  # characters of a failure
+
+
+def run(source: Path, folder: Path) -> None:
+    """Writes the signature `detect` of a SavedModel as a graph model with float32 weights.
+
+    Raises:
+        JobError: the conversion failed, or its process ended.
+    """
+    result = child.run_module(NAME, str(source), str(folder))
+    if result.returncode:
+        raise JobError(
+            f"the conversion to TensorFlow.js ended with {result.returncode}; an EXPORTS without tfjs leaves it out: "
+            f"{result.stderr.strip()[-SHOWN:]}"
+        )
+
+
+def convert(source: Path, folder: Path) -> None:
+    """Converts in this process; raises JobError if the graph has what TensorFlow.js does not know."""
+    from entrypoint.results.export import tfjs_graph
+
+    tfjs_files.write(folder, tfjs_graph.load(source))
+
+
+if __name__ == "__main__":
+    try:
+        convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    except JobError as error:
+        sys.exit(str(error))
