@@ -72,7 +72,7 @@ test-properties: install-dev
 	.venv/bin/python -m pytest tests/data/test_properties.py tests/data/test_variants.py --hypothesis-profile=thorough
 
 # Whole jobs, also on filesystems that refuse what bucket mounts refuse.
-test-end-to-end: install-dev .clients-venv/installed
+test-end-to-end: install-dev .clients-venv/installed .clients-node/installed
 	$(PYTEST) --durations=25 tests/end_to_end tests/mounts
 
 # The clients that load the exports, in an environment of their own.
@@ -80,6 +80,14 @@ test-end-to-end: install-dev .clients-venv/installed
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .clients-venv
 	.clients-venv/bin/python $(PIP_INSTALL) --require-hashes -r tests/clients/requirements.txt
+	touch $@
+
+# The clients in JavaScript, with nothing of theirs run at the installation.
+.clients-node/installed: tests/clients/package.json tests/clients/package-lock.json
+	rm -rf .clients-node
+	mkdir .clients-node
+	cp $^ .clients-node
+	npm ci --prefix .clients-node --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 # Every box model of the zoo, two steps each: about two hours on two cores. What is done stays done, in zoo-sweep/.
@@ -255,4 +263,5 @@ size: install
 	@du -sh .venv; du -sm .venv/lib/python*/site-packages/* | sort -rn | head -12
 
 clean:
-	rm -rf .venv .build-venv .clients-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted dist demo
+	rm -rf .venv .build-venv .clients-node .clients-venv .docs-venv .jobs-venv .tensorflow-gpu-venv .audit-venv .submitted \
+	  dist demo

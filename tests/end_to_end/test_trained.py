@@ -7,9 +7,14 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from tests.conftest import ROOT, environment, run_job
 
 STEPS = 300
 EVERY_FORMAT = "openvino,onnx,tflite,saved_model"
+CLIENTS = ROOT / "tests" / "clients"
 
 
 @dataclass(frozen=True)
@@ -401,6 +407,74 @@ def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained:
     assert "train: done already" in result.stdout
     assert [path.name for path in (trained.results / "model_android").iterdir()] == ["notes.txt"]
     assert trained.json("job.json")["settings"]["exports"] == ["saved_model"]
+
+
+@pytest.fixture(scope="module")
+def site(trained: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server with model_web/, the clients and validation photos."""
+    result = run_job(str(STEPS), "--exports=saved_model,tfjs", **trained.settings)
+    assert result.returncode == 0, result.stdout
+    assert "train: done already" in result.stdout
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
+    (folder / "model_web").symlink_to(trained.results / "model_web")
+    (folder / "node_modules").symlink_to(ROOT / ".clients-node" / "node_modules")
+    photos = validation_photos(trained)
+    for index, (pixels, _) in enumerate(photos):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield Site(folder, f"http://127.0.0.1:{server.server_port}", photos)
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves a folder without a line for each request."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Site:
+    """Photos, clients and model_web/ on a server."""
+
+    folder: Path
+    address: str
+    photos: list[tuple[np.ndarray[Any, Any], list[dict[str, float]]]]
+
+    def share_found(self, program: str, *arguments: Any) -> float:
+        """The share of true boxes that a client finds: a program of tests/clients prints a line for each photo."""
+        env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
+        command = ["node", str(CLIENTS / program), *map(str, arguments)]
+        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+        lines = [line for line in result.stdout.splitlines() if line.startswith("[")]
+        found = {pixels.tobytes(): json.loads(line) for (pixels, _), line in zip(self.photos, lines, strict=True)}
+        labels = json.loads((self.folder / "model_web" / "labels.json").read_text())
+
+        def detect(pixels: Any) -> Any:
+            rows = [(corners, labels.index(label), score) for label, score, *corners in found[pixels.tobytes()]]
+            return zip(*rows, strict=True) if rows else ([], [], [])
+
+        return share_found(self.photos, detect, labels)
+
+
+def test_tensorflow_js_in_node_finds_the_shapes_in_photos_of_the_bucket(site: Site, tmp_path: Path) -> None:
+    paths = []
+    for index, (pixels, _) in enumerate(site.photos):
+        height, width, _ = pixels.shape
+        paths.append(tmp_path / f"{index}-{width}x{height}.rgb")
+        paths[-1].write_bytes(pixels.tobytes())
+    assert site.share_found("tfjs_node.js", f"{site.address}/model_web", *paths) > 0.9
+
+
+# The package shows only boxes with a score of at least 0.5.
+@pytest.mark.parametrize(("page", "share"), [("tfjs.html", 0.9), ("object_detection.html", 0.8)])
+def test_client_in_a_browser_finds_the_shapes_on_canvases(site: Site, page: str, share: float) -> None:
+    photos = [f"{site.address}/{index}.png" for index in range(len(site.photos))]
+    assert site.share_found("browser.js", shutil.which("chromium"), f"{site.address}/{page}", *photos) > share
 
 
 MIXED = """

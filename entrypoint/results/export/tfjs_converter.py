@@ -8,12 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from entrypoint.results.export import tfjs_files
-from entrypoint.system import child
+from entrypoint.results.export import converter, tfjs_files
 from entrypoint.system.errors import JobError
 
 NAME = "entrypoint.results.export.tfjs_converter"
-SHOWN = 2000  # characters of a failure
 
 
 def run(source: Path, folder: Path) -> None:
@@ -22,12 +20,7 @@ def run(source: Path, folder: Path) -> None:
     Raises:
         JobError: the conversion failed, or its process ended.
     """
-    result = child.run_module(NAME, str(source), str(folder))
-    if result.returncode:
-        raise JobError(
-            f"the conversion to TensorFlow.js ended with {result.returncode}; an EXPORTS without tfjs leaves it out: "
-            f"{result.stderr.strip()[-SHOWN:]}"
-        )
+    converter.run(NAME, "the conversion to TensorFlow.js", source, folder)
 
 
 def convert(source: Path, folder: Path) -> None:
