@@ -34,8 +34,8 @@ Item = TypeVar("Item")
 
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
-# IoU from which on two detections are the same box. Those that overlap less are others that were kept when duplicates were
-# removed, whose scores say nothing.
+# IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
+# were removed, and whose scores say nothing.
 SAME_BOX = 0.9
 
 
