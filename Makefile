@@ -227,7 +227,7 @@ LOCK = uv pip compile --quiet --universal --generate-hashes --python-version 3.1
   --custom-compile-command 'make lock' $(UPGRADE)
 EXCLUDED := --excludes requirements-excluded.txt
 # Lists of packages that only some jobs need.
-EXTRAS := dask onnx openvino
+EXTRAS := coreml dask onnx openvino
 
 lock:
 	$(LOCK) requirements.in -o requirements.txt $(EXCLUDED)
@@ -237,7 +237,8 @@ lock:
 	  --custom-compile-command 'make lock' $(UPGRADE) --excludes requirements-tensorflow-gpu-excluded.txt \
 	  --overrides requirements-tensorflow-gpu-overrides.txt \
 	  requirements-tensorflow-gpu.in -o requirements-tensorflow-gpu.txt
-	for name in $(EXTRAS); do $(LOCK) requirements-$$name.in -o requirements-$$name.txt $(EXCLUDED); done
+	for name in $(EXTRAS); do $(LOCK) requirements-$$name.in -o requirements-$$name.txt \
+	  --excludes <(grep -v "^tqdm$$" requirements-excluded.txt); done
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(LOCK) jobs/requirements.in -o jobs/requirements.txt \
 	  --excludes <(printf '%s\n' dask distributed kopf kr8s kubernetes-asyncio pykube-ng)

@@ -3,7 +3,7 @@
 from typing import Literal
 
 # entrypoint/results/export/NAME.py
-Export = Literal["saved_model", "tflite", "onnx", "openvino", "tfjs"]
+Export = Literal["saved_model", "tflite", "onnx", "openvino", "tfjs", "coreml"]
 # What exported weights, and for `int8` the layers between them, are stored and computed as.
 Quantize = Literal["none", "float16", "dynamic", "int8"]
 # entrypoint/data/formats/NAME.py; `auto` finds out.
