@@ -26,15 +26,35 @@ def find(config: Any, model: Any, photo: Any) -> dict[str, Any]:
     scores = to_scores(predictions["class_predictions_with_background"])
     if ssd.add_background_class or ssd.explicit_background_class:
         scores = tf.slice(scores, [0, 0, 1], [-1, -1, -1])
-    coder = box_coder_builder.build(ssd.box_coder)
-    anchors = box_list.BoxList(predictions["anchors"])
-    boxes = coder.decode(tf.reshape(predictions["box_encodings"], [-1, 4]), anchors).get()
+    boxes = decode(ssd.box_coder, tf.reshape(predictions["box_encodings"], [-1, 4]), predictions["anchors"])
     if ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
         boxes = boxes * padding(images, shapes)
     return {
         "scores": tf.identity(scores, name="scores"),
         "boxes": tf.reshape(boxes, [1, -1, 1, 4], name="boxes"),
     }
+
+
+def decode(coder: Any, encodings: Any, anchors: Any) -> Any:
+    """Returns boxes as corners, in fractions of the input; encodings and anchors are float32 [anchors, 4].
+
+    The box coder of Faster R-CNN (arXiv:1506.01497, section 3.1.2) is computed with four numbers for each anchor at
+    every step. Upstream computes it with one tensor for each of the four. TensorFlow.js 1.0.0 adds and multiplies
+    tensors of one dimension wrongly in WebGL if they are longer than the sides of a texture.
+    """
+    if not coder.HasField("faster_rcnn_box_coder"):
+        return box_coder_builder.build(coder).decode(encodings, box_list.BoxList(anchors)).get()
+    scales = coder.faster_rcnn_box_coder
+    ymin, xmin, ymax, xmax = tf.unstack(anchors, axis=1)
+    centers = tf.stack([(ymin + ymax) / 2, (xmin + xmax) / 2] * 2, axis=1)
+    sides = tf.stack([ymax - ymin, xmax - xmin] * 2, axis=1)
+    moves = tf.concat([tf.slice(encodings, [0, 0], [-1, 2])] * 2, axis=1) / tf.constant(
+        [scales.y_scale, scales.x_scale] * 2
+    )
+    growth = tf.concat([tf.slice(encodings, [0, 2], [-1, 2])] * 2, axis=1) / tf.constant(
+        [scales.height_scale, scales.width_scale] * 2
+    )
+    return centers + sides * (moves + tf.exp(growth) * tf.constant([-0.5, -0.5, 0.5, 0.5]))
 
 
 def padding(images: Any, shapes: Any) -> Any:

@@ -101,7 +101,7 @@ def without_control_inputs(graph: Any) -> None:
 def with_constants(graph: Any) -> Any:
     """Returns a GraphDef with the value of everything that does not depend on the photo.
 
-    Grappler does not fold what becomes larger than 100 KiB, such as the anchors. 1.0.0 computes them wrongly.
+    Grappler does not fold what becomes larger than 100 KiB, such as the anchors.
     """
     varying = depending_on(graph, INPUT)
     operations = {node.name: node.op for node in graph.node}
