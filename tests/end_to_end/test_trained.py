@@ -26,7 +26,8 @@ from entrypoint.data import images
 from tests.conftest import ROOT, environment, run_job
 
 STEPS = 300
-EVERY_FORMAT = "openvino,onnx,tflite,saved_model"
+COMPARED = ["openvino", "onnx", "tflite", "saved_model"]
+EVERY_FORMAT = ",".join(["coreml", "tfjs", *COMPARED])
 CLIENTS = ROOT / "tests" / "clients"
 
 
@@ -370,10 +371,27 @@ def test_every_format_finds_what_the_model_finds(trained: Demo) -> None:
     assert result.returncode == 0, result.stdout
     assert "train: done already" in result.stdout
     found = json.loads((trained.folder / "work" / "parity.json").read_text())["exports"]
-    assert {name: each["state"] for name, each in found.items()} == dict.fromkeys(EVERY_FORMAT.split(","), "equal")
+    wanted = dict.fromkeys(COMPARED, "equal") | dict.fromkeys(["coreml", "tfjs"], "not run here")
+    assert {name: each["state"] for name, each in found.items()} == wanted
     for name in ("model_onnx/model.onnx", "model_openvino/model.xml", "model_openvino/model.bin"):
         assert (trained.results / name).stat().st_size > 1000
     assert trained.json("model_onnx/labels.json") == trained.json("model/labels.json")
+    check_core_ml(trained.results / "model_ios" / "model.mlmodel", trained.json("model_ios/labels.json"))
+
+
+def check_core_ml(path: Path, labels: list[str]) -> None:
+    """Asserts what Vision needs of a detector. Its predictions run on Apple's systems alone."""
+    import coremltools
+
+    model = coremltools.utils.load_spec(str(path))
+    image, *thresholds = model.description.input
+    assert (image.type.imageType.width, image.type.imageType.height) == (160, 160)
+    assert [each.name for each in thresholds] == ["iouThreshold", "confidenceThreshold"]
+    assert [each.name for each in model.description.output] == ["confidence", "coordinates"]
+    detector, suppression = model.pipeline.models
+    made = {each.name: list(each.type.multiArrayType.shape) for each in detector.description.output}
+    assert made == {"raw_confidence": [3204, len(labels)], "raw_coordinates": [3204, 4]}
+    assert list(suppression.nonMaximumSuppression.stringClassLabels.vector) == labels
 
 
 def test_export_that_is_not_the_model_is_not_published_and_the_rest_is(trained: Demo) -> None:

@@ -5,6 +5,7 @@
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,21 +79,17 @@ def convert(source: str, target: str, path: str) -> None:
 def to_detector(source: str, facts: Facts) -> Any:
     """Returns a Core ML model without removal of duplicates."""
     import coremltools
-    import numpy as np
     import tensorflow as tf
 
     loaded = tf.saved_model.load(source)
     raw = loaded.signatures["raw"]
     spec = raw.structured_input_signature[1]["input"]
-    y, x, height, width = np.array(facts.anchors, np.float32).T
 
     @tf.function(input_signature=[tf.TensorSpec(spec.shape, tf.float32, name="image")], autograph=False)
     def decode(image: Any) -> dict[str, Any]:
-        """Returns boxes: the encoding is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2)."""
         found = raw(input=image)
-        ty, tx, th, tw = tf.unstack(found["box_encodings"][0] / SCALES, axis=1)
-        centres = [tx * width + x, ty * height + y, tf.exp(tw) * width, tf.exp(th) * height]
-        return {CONFIDENCE: found["class_predictions"][0][:, 1:], COORDINATES: tf.stack(centres, axis=1)}
+        coordinates = to_coordinates(found["box_encodings"][0], facts.anchors)
+        return {CONFIDENCE: found["class_predictions"][0][:, 1:], COORDINATES: coordinates}
 
     mean, std = facts.normalization.mean, facts.normalization.std
     image = coremltools.ImageType(
@@ -105,6 +102,19 @@ def to_detector(source: str, facts: Facts) -> Any:
     functions = [decode.get_concrete_function()]
     result = coremltools.convert(functions, source="tensorflow", convert_to="neuralnetwork", inputs=[image])
     return result.get_spec()
+
+
+def to_coordinates(encodings: Any, anchors: Sequence[Sequence[float]]) -> Any:
+    """Returns boxes [anchors, 4], x and y of the centre, width and height, from encodings [anchors, 4].
+
+    The encoding is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    y, x, height, width = np.array(anchors, np.float32).T
+    ty, tx, th, tw = tf.unstack(encodings / SCALES, axis=1)
+    return tf.stack([tx * width + x, ty * height + y, tf.exp(tw) * width, tf.exp(th) * height], axis=1)
 
 
 def suppression(facts: Facts, detector: Any) -> Any:
