@@ -78,6 +78,7 @@ def run(work: Workspace) -> str:
         changes=tuple(changes.rows),
     )
     documents.write(work.plan, plan)
+    log_epochs(plan, records.load(work).train.photos)
     return identity.of_config(config)
 
 
@@ -310,6 +311,18 @@ def inject_precision(config: Any, changes: Changes) -> None:
     changes.set(train, "train_config", "use_bfloat16", False)
     changes.set(train.optimizer, "train_config.optimizer", "use_moving_average", False)
     changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
+
+
+def log_epochs(plan: Plan, photos: int) -> None:
+    """Logs how often the training shows each photo."""
+    epochs = plan.num_steps * plan.batch_size / max(1, photos)
+    logger.info(
+        "%d steps of %d photos show each of the %d training photos %.1f times",
+        plan.num_steps,
+        plan.batch_size,
+        photos,
+        epochs,
+    )
 
 
 def log_changes(path: Path, changes: Changes) -> None:

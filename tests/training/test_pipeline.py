@@ -234,6 +234,12 @@ def test_every_change_is_logged_and_kept_for_the_report(tmp_path: Path, caplog: 
     assert ("train_config.num_steps", "25000", "1000") in rows
 
 
+def test_log_says_how_often_a_photo_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        pipeline.log_epochs(plan.Plan("x.config", "tf2", 1000, 8, 0.001, ()), photos=300)
+    assert "1000 steps of 8 photos show each of the 300 training photos 26.7 times" in caplog.text
+
+
 @pytest.mark.parametrize("model", ["smoke", "ssd_mobilenet_v2_fpnlite_320x320"])
 def test_tuned_pipelines_take_the_job_s_values(tmp_path: Path, model: str) -> None:
     config = run_in(Workspace(make_settings(tmp_path, model=model)))
