@@ -18,7 +18,7 @@ from entrypoint import workspace
 from entrypoint.data import annotations, examples, records
 from entrypoint.data.annotations import Dataset
 from entrypoint.engines import loading
-from entrypoint.engines.engine import Detections
+from entrypoint.engines.engine import MAX_DETECTIONS, Detections
 from entrypoint.results import evaluate
 from entrypoint.results.export import export, formats, running
 from entrypoint.results.export.export_format import ExportFormat
@@ -34,6 +34,8 @@ Item = TypeVar("Item")
 
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
+# So many detections on a photo can be a list that was cut off, of which scores within CUT of the lowest say nothing.
+SHORTEST_CUT, CUT = MAX_DETECTIONS, 0.01
 # IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
 # were removed, and whose scores say nothing.
 SAME_BOX = 0.9
@@ -162,11 +164,10 @@ def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, w
         outputs = running.run(each, folder, photos, plan.load(work).generation)
     except JobError as error:
         return Parity("failed", str(error), bytes=size)
-    expected = [first(one, each.most) for one in reference]
     found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
     dataset = annotations.load(work)
-    before, after = map_of(dataset, expected), map_of(dataset, found)
-    difference = differ(expected, found)
+    before, after = map_of(dataset, [first(one, each.most) for one in reference]), map_of(dataset, found)
+    difference = differ(reference, found)
     words = judge(before, after, difference, bounds_of(each.name, work.settings.quantize))
     return Parity(
         "differs" if words else "equal",
@@ -193,12 +194,13 @@ def map_of(dataset: Dataset, found: list[Detections]) -> float | None:
 
 
 def differ(expected: Sequence[Detections], found: Sequence[Detections]) -> Difference:
-    """Returns how detections differ."""
+    """Returns how detections differ; `found` can be fewer on each photo, those with the highest scores."""
+    ends = [max((len(each.scores) for each in side), default=0) for side in (expected, found)]
     scores: list[float] = []
     corners: list[float] = []
     unmatched = 0
     for one, other in zip(expected, found, strict=True):
-        pairs, alone = match(one, other)
+        pairs, alone = match(one, other, (lowest(one, ends[0]), lowest(other, ends[1])))
         scores += [abs(float(one.scores[a]) - float(other.scores[b])) for a, b in pairs]
         corners += [float(np.abs(one.boxes[a] - other.boxes[b]).max()) for a, b in pairs]
         unmatched += alone
@@ -212,11 +214,22 @@ def differ(expected: Sequence[Detections], found: Sequence[Detections]) -> Diffe
     )
 
 
-def match(one: Detections, other: Detections) -> tuple[list[tuple[int, int]], int]:
-    """Returns pairs of detections that are the same box, and how many detections above COMPARED_SCORE have no partner.
+def lowest(found: Detections, end: int) -> float:
+    """Returns the score below which a photo's detections were cut off, because `end` is the most; else COMPARED_SCORE.
+
+    Scores that are nearly equal, as those of a model with hardly any training are, can lie on either side of the cut.
+    """
+    is_cut = len(found.scores) == end >= SHORTEST_CUT
+    return max(COMPARED_SCORE, float(min(found.scores)) + CUT) if is_cut else COMPARED_SCORE
+
+
+def match(
+    one: Detections, other: Detections, cuts: tuple[float, float] = (COMPARED_SCORE, COMPARED_SCORE)
+) -> tuple[list[tuple[int, int]], int]:
+    """Returns pairs of detections that are the same box, and how many detections have no partner.
 
     Pairs are taken in the order of their IoU. Detections with a low score can be partners, because a score may lie on
-    either side of the threshold.
+    either side of the threshold. `cuts` are the scores from which on a detection of the other side is there.
     """
     overlap = ious(np.asarray(one.boxes), np.asarray(other.boxes))
     overlap[np.asarray(one.classes)[:, None] != np.asarray(other.classes)[None, :]] = 0
@@ -231,8 +244,8 @@ def match(one: Detections, other: Detections) -> tuple[list[tuple[int, int]], in
             taken_other.add(b)
             if max(one.scores[a], other.scores[b]) >= COMPARED_SCORE:
                 pairs.append((a, b))
-    alone = sum(score >= COMPARED_SCORE for index, score in enumerate(one.scores) if index not in taken_one)
-    alone += sum(score >= COMPARED_SCORE for index, score in enumerate(other.scores) if index not in taken_other)
+    alone = sum(score >= cuts[1] for index, score in enumerate(one.scores) if index not in taken_one)
+    alone += sum(score >= cuts[0] for index, score in enumerate(other.scores) if index not in taken_other)
     return pairs, int(alone)
 
 

@@ -60,6 +60,20 @@ def test_detections_with_low_scores_need_no_partner_but_can_be_one() -> None:
     assert (difference.matched, difference.unmatched) == (1, 0)
 
 
+def row(scores: list[float]) -> Detections:
+    """Boxes beside each other, one for each score that is not zero."""
+    places = ((index / 40, 0.0, (index + 0.9) / 40, 0.1) for index in range(len(scores)))
+    return found(*((box, 1, score) for box, score in zip(places, scores, strict=True) if score))
+
+
+def test_detections_at_the_end_of_a_list_that_was_cut_need_no_partner() -> None:
+    model = row([0.5] * 20)
+    assert parity.differ([model], [row([0.0] * 5 + [0.5] * 10)]).unmatched == 0
+    assert parity.differ([row([0.9] + [0.5] * 19)], [row([0.0] * 5 + [0.5] * 10)]).unmatched == 1
+    # A short list was not cut.
+    assert parity.differ([model], [row([0.5] * 5)]).unmatched == 15
+
+
 EQUAL = Difference(100, 0, 0.001, 0.0, 0.0, 0.0)
 
 
