@@ -28,6 +28,9 @@ class ExportFormat:
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
     most: int | None = None  # how many detections of a photo it returns; None if as many as the model
     is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
+    # A program that prints what the exported model finds on photo.jpg, for RESULT_DIR as the current folder. The report
+    # puts the recommended score in the place of its THRESHOLD.
+    snippet: str | None = None
     packages: tuple[str, ...] = ()  # what it imports that is not in the job's own list of packages
 
     @property

@@ -21,6 +21,28 @@ from entrypoint.workspace import Workspace
 OPSET = 18
 FILE = "model.onnx"
 LARGE = 256  # weights; smaller tensors are not worth a node
+# Runs as it stands in RESULT_DIR, with a photo.
+SNIPPET = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+THRESHOLD = 0.5
+with open("model_onnx/labels.json", encoding="utf-8") as file:
+    labels = json.load(file)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+
+session = onnxruntime.InferenceSession("model_onnx/model.onnx", providers=["CPUExecutionProvider"])
+names = ("detection_boxes", "detection_classes", "detection_scores")
+found = session.run(names, {"input_tensor": np.asarray(photo)[None]})
+boxes, numbers, scores = (values[0] for values in found)
+for corners, number, score in zip(boxes, numbers, scores):
+    if score >= THRESHOLD:
+        top, left, bottom, right = (corners * [photo.height, photo.width, photo.height, photo.width]).round()
+        print(labels[int(number) - 1], f"{score:.2f}", left, top, right, bottom)
+"""
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -86,7 +108,14 @@ def refusal(config: Any) -> None:
 
 
 FORMAT = ExportFormat(
-    "onnx", "model_onnx", (FILE,), write, refusal, open_model, packages=("tf2onnx", "onnx", "onnxruntime")
+    "onnx",
+    "model_onnx",
+    (FILE,),
+    write,
+    refusal,
+    open_model,
+    packages=("tf2onnx", "onnx", "onnxruntime"),
+    snippet=SNIPPET,
 )
 
 if __name__ == "__main__":

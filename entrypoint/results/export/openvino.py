@@ -16,6 +16,29 @@ from entrypoint.results.export.export_format import ExportFormat, Found
 from entrypoint.workspace import Workspace
 
 FILE = "model.xml"
+# Runs as it stands in RESULT_DIR, with a photo.
+SNIPPET = """\
+import json
+
+import numpy as np
+import openvino
+from PIL import Image, ImageOps
+
+THRESHOLD = 0.5
+with open("model_openvino/labels.json", encoding="utf-8") as file:
+    labels = json.load(file)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+
+# Without the hint, newer CPUs compute in bfloat16, which changes scores by some hundredths.
+model = openvino.Core().compile_model("model_openvino/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+found = model({"input_tensor": np.asarray(photo)[None]})
+names = ("detection_boxes", "detection_classes", "detection_scores")
+boxes, numbers, scores = (found[name][0] for name in names)
+for corners, number, score in zip(boxes, numbers, scores):
+    if score >= THRESHOLD:
+        top, left, bottom, right = (corners * [photo.height, photo.width, photo.height, photo.width]).round()
+        print(labels[int(number) - 1], f"{score:.2f}", left, top, right, bottom)
+"""
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -56,7 +79,14 @@ def refusal(config: Any) -> None:
 
 
 FORMAT = ExportFormat(
-    "openvino", "model_openvino", (FILE, "model.bin"), write, refusal, open_model, packages=("openvino",)
+    "openvino",
+    "model_openvino",
+    (FILE, "model.bin"),
+    write,
+    refusal,
+    open_model,
+    packages=("openvino",),
+    snippet=SNIPPET,
 )
 
 if __name__ == "__main__":

@@ -15,6 +15,28 @@ from entrypoint.training import train
 from entrypoint.workspace import Workspace
 
 FOLDER, FILE = "model", "saved_model.pb"
+# Runs as it stands in RESULT_DIR, with a photo.
+SNIPPET = """\
+import json
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+THRESHOLD = 0.5
+with open("model/labels.json", encoding="utf-8") as file:
+    labels = json.load(file)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+
+model = tf.saved_model.load("model")
+found = model(np.asarray(photo)[None])
+names = ("detection_boxes", "detection_classes", "detection_scores")
+boxes, numbers, scores = (found[name][0].numpy() for name in names)
+for corners, number, score in zip(boxes, numbers, scores):
+    if score >= THRESHOLD:
+        top, left, bottom, right = (corners * [photo.height, photo.width, photo.height, photo.width]).round()
+        print(labels[int(number) - 1], f"{score:.2f}", left, top, right, bottom)
+"""
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -58,4 +80,6 @@ def refusal(config: Any) -> None:
     """Returns None: every model can be exported as a SavedModel."""
 
 
-FORMAT = ExportFormat("saved_model", FOLDER, (FILE,), write, refusal, open_model, is_of_tensorflow=True)
+FORMAT = ExportFormat(
+    "saved_model", FOLDER, (FILE,), write, refusal, open_model, is_of_tensorflow=True, snippet=SNIPPET
+)

@@ -22,6 +22,40 @@ from entrypoint.zoo import pipeline_config
 
 # TensorFlow recommends a hundred to five hundred.
 CALIBRATION_PHOTOS = 200
+# Runs as it stands in RESULT_DIR, with a photo.
+SNIPPET = """\
+import json
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+THRESHOLD = 0.5
+with open("model_android/labels.json", encoding="utf-8") as file:
+    labels = json.load(file)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+with open("model_android/normalization.json", encoding="utf-8") as file:
+    normalization = json.load(file)
+
+interpreter = Interpreter("model_android/model.tflite")
+detect = interpreter.get_signature_runner()
+_, height, width, _ = detect.get_input_details()["input"]["shape"]
+with open("pipeline.config", encoding="utf-8") as file:
+    is_padded = "pad_to_max_dimension: true" in file.read()
+# A model that keeps the shape of photos gets them in the upper left corner.
+scale = min(height / photo.height, width / photo.width)
+size = (round(photo.width * scale), round(photo.height * scale)) if is_padded else (width, height)
+resized = np.asarray(photo.resize(size, Image.Resampling.BILINEAR), np.float32)
+values = np.zeros((1, height, width, 3), np.float32)
+values[0, : size[1], : size[0]] = (resized - normalization["mean"]) / normalization["std"]
+found = detect(input=values)
+boxes = found["detection_boxes"][0] * np.tile([height / size[1], width / size[0]], 2)
+numbers, scores = found["detection_classes"][0] + 1, found["detection_scores"][0]
+for corners, number, score in zip(boxes, numbers, scores):
+    if score >= THRESHOLD:
+        top, left, bottom, right = (corners * [photo.height, photo.width, photo.height, photo.width]).round()
+        print(labels[int(number) - 1], f"{score:.2f}", left, top, right, bottom)
+"""
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -109,4 +143,5 @@ FORMAT = ExportFormat(
     refusal,
     open_model,
     most=MAX_DETECTIONS,
+    snippet=SNIPPET,
 )
