@@ -163,6 +163,11 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def model_card(self) -> Path:
+        """What the model is and how it is used, for people who did not train it."""
+        return self.root / "model_card.md"
+
+    @property
     def replaced(self) -> Path:
         """The files in RESULT_DIR that belong to the finished job that this job replaces."""
         return self.root / "replaced.json"

@@ -20,7 +20,7 @@ LOCKS = [
 EVERYTHING = """
 import importlib, importlib.metadata, pkgutil, re, sys
 import entrypoint
-from entrypoint.results import report
+from entrypoint.results import charts
 from entrypoint.settings import environment
 from entrypoint.settings.schema import Settings
 environment.prepare(Settings())
@@ -38,7 +38,7 @@ import cryptography.hazmat.bindings.openssl.binding  # what keys are read and us
 aiobotocore.session.get_session().create_client("s3")
 with tf.summary.create_file_writer(sys.argv[1]).as_default():
     tf.summary.scalar("loss", 0.0, step=1)
-report.draw(lambda axes: None)
+charts.draw("chart", lambda axes: None)
 from ai_edge_litert import interpreter
 from entrypoint.system import display
 display.make_live()

@@ -41,6 +41,8 @@ def test_small_job_trains_evaluates_exports_and_publishes(generation: str, tmp_p
     assert result.stdout.endswith("CACLI-TRAINING-SUCCESS\n")
     assert json.loads((tmp_path / "work" / "plan.json").read_text())["generation"] == generation
     facts = json.loads((tmp_path / "results" / "job.json").read_text())
-    assert {"model/saved_model.pb", "report.html", "metrics.json", "checkpoint/ckpt-2.index"} <= set(facts["files"])
+    assert {"model/saved_model.pb", "report.html", "model_card.md", "metrics.json", "checkpoint/ckpt-2.index"} <= set(
+        facts["files"]
+    )
     assert set(facts["steps"]) == set(job.STEP_NAMES) - {"publish"}
     assert facts["version"] == version.describe()

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ THUMBNAIL = 480  # pixels, the longer side
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
-def template(name: str) -> jinja2.Template:
-    """Returns the template of a page. It escapes every value except the charts, which the report draws."""
+def template(name: str, **filters: Callable[[str], str]) -> jinja2.Template:
+    """Returns the template of a page. A page of HTML has every value escaped except those that it marks as safe.
+
+    Args:
+        name: of the file beside this module.
+        filters: functions that the template can apply to a text, beside `metric`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        # Markdown has other rules. Its template applies filters of its own.
+        autoescape=name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters.update(filters)
     return environment.get_template(name)
 
 
@@ -72,10 +81,15 @@ def colour_of(label: str, dataset: Dataset) -> str:
     return COLOURS[dataset.labels.index(label) % len(COLOURS)]
 
 
-def thumbnail(photo: Image.Image) -> str:
-    """Returns a small JPEG of a photo as a data URL."""
+def series_of(label: str, dataset: Dataset) -> str:
+    """Returns the colour of a label beside the photos: one of the style sheet, which depends on light or dark mode."""
+    return f"var(--series-{dataset.labels.index(label) % len(COLOURS)})"
+
+
+def thumbnail(photo: Image.Image, side: int = THUMBNAIL, quality: int = 80, kind: str = "JPEG") -> str:
+    """Returns a small JPEG or WebP of a photo as a data URL; `side` is the longer side in pixels."""
     small = photo.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    small.save(buffer, kind, quality=quality)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -19,9 +19,10 @@ from entrypoint.workspace import Workspace
 def refuse_links(work: Workspace) -> None:
     """Raises UserError, before any work, if a link has the name of a file or folder that the job writes."""
     if not bucket.is_remote(work.results):
-        paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.manifest)
+        paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.model_card)
         names = (
             *(path.name for path in paths),
+            work.manifest.name,
             work.predictions.name,
             work.published_checkpoints.name,
             *formats.folders(),
@@ -35,16 +36,17 @@ def run(work: Workspace) -> str:
     Raises:
         JobError: an export failed, or is not the model. All else is published by then.
     """
-    paths = {
-        "label_map": work.label_map,
-        "pipeline": work.pipeline,
-        "evaluate": work.metrics,
-        "report": work.report,
+    steps = {
+        work.label_map: "label_map",
+        work.pipeline: "pipeline",
+        work.metrics: "evaluate",
+        work.report: "report",
+        work.model_card: "report",
     }
-    for step, path in paths.items():
+    for path, step in steps.items():
         workspace.existing(path, step)
     last_job.retract(work)
-    published = [copying.copy_file(path, work.results / path.name) for path in paths.values()]
+    published = [copying.copy_file(path, work.results / path.name) for path in steps]
     if work.table.exists():
         published.append(copying.copy_file(work.table, work.results / work.table.name))
     published += checkpoints.publish_all(work)

@@ -13,7 +13,8 @@ from entrypoint.workspace import Workspace
 # The files of a finished job, as this program names them. Checkpoints are not among them: they are removed when a newer
 # one is there.
 FILES = (
-    r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|checkpoint/events/(?:plugins/profile/job/)?[^/\x00]+"
+    r"label_map\.pbtxt|pipeline\.config|metrics\.json|report\.html|model_card\.md"
+    r"|checkpoint/events/(?:plugins/profile/job/)?[^/\x00]+"
     r"|predictions/(?:detections|photos)\.json"
 )
 

@@ -1,7 +1,8 @@
-"""report.html: one self-contained page about the data, the training, the metrics and the model's detections."""
+"""report.html: one page, without network, about how good the model is, where it fails, and how it was made."""
 
-import io
-from collections.abc import Callable
+import base64
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from entrypoint import workspace
@@ -10,195 +11,115 @@ from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
-from entrypoint.engines.engine import LOSS
-from entrypoint.results import advice, evaluate, manifest, metrics_document, parity
-from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
-from entrypoint.results.export import formats
+from entrypoint.engines.engine import LOSS, Detections
+from entrypoint.results import charts, evaluate, gallery, manifest, metrics_document, model_card
+from entrypoint.results import report_tables as tables
+from entrypoint.results.analysis import Analysis, matching
+from entrypoint.results.analysis.analysis import WITHOUT_RECOMMENDATION
+from entrypoint.results.cards import photo_card, read_photos, rectangle, template
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
-from entrypoint.training.metrics import LabelMetrics, Metrics
-from entrypoint.training.stored import SHOWN_SCORE, StoredDetections
 from entrypoint.workspace import Workspace
 
-PHOTOS = 12
+DRAWN = 12  # photos with boxes in the page itself, for browsers without its script
 WORST = 3  # photos of each kind of finding
+SCRIPT = Path(__file__).with_suffix(".js")
 
 
 def run(work: Workspace) -> str:
-    """Writes report.html; returns its SHA-256."""
-    dataset, metrics, planned = annotations.load(work), metrics_document.load(work), plan.load(work)
-    recorded = records.load(work)
-    history = checkpoints.load(train.last_checkpoint(work)).history
-    shown, worst = choose_validation(work), choose_worst(dataset, recorded.quality)
-    photos = fetch_photos({each.key for each in shown} | {key for key, _ in worst}, work)
-    # Marks of this step and of `publish` are those of an earlier run.
-    marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
+    """Writes report.html and model_card.md; returns the digest of both."""
+    dataset, metrics, recorded = annotations.load(work), metrics_document.load(work), records.load(work)
+    script = SCRIPT.read_text(encoding="utf-8")
     page = template("report.html.j2").render(
         model=work.settings.model,
         metrics=metrics,
+        analysis=metrics.analysis,
         summary=documents.to_plain(metrics.summary),
         records=recorded,
-        labels=label_rows(dataset, recorded, metrics),
-        loss_curve=draw_loss(history),
-        map_curve=draw_map(metrics),
-        kept=about_kept(metrics),
-        evaluations_curve=draw_evaluations(metrics),
-        last_loss=history[-1][LOSS] if history else None,
-        photos=validation_cards(shown, dataset, photos),
-        findings=finding_rows(dataset, recorded),
+        answer=tables.answer(dataset, recorded, metrics, work),
+        labels=tables.label_rows(dataset, recorded, metrics),
+        errors=tables.error_rows(metrics.analysis) if metrics.analysis else [],
+        kept=tables.about_kept(metrics),
+        findings=tables.finding_rows(dataset, recorded),
         quality=quality.describe_sizes(recorded.quality) + quality.describe_problems(recorded.quality),
-        worst=worst_cards(worst, dataset, photos),
-        plan=planned,
-        settings=manifest.shown_settings(work),
-        versions={"this job": version.describe(), **manifest.versions()},
-        seconds={name: mark.seconds for name, mark in marks.items()},
+        exports=tables.export_rows(work, metrics.analysis),
         unlabelled=dataset.unlabelled,
-        exports=export_rows(work),
-        answer=answer(dataset, recorded, metrics),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **render_curves(work, metrics),
+        **render_photos(work, dataset, recorded, metrics.analysis),
+        **describe_making(work),
     )
     files.write_text(work.report, page)
-    return files.file_sha256(work.report)
+    model_card.write(work, dataset, recorded, metrics)
+    return files.digest([files.file_sha256(path) for path in outputs(work)])
 
 
-def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: Metrics) -> list[dict[str, Any]]:
-    """Returns each label with its colour, its boxes in both splits and its AP."""
-    unknown = LabelMetrics(None, None, 0)
-    return [
-        {
-            "name": label,
-            "colour": colour_of(label, dataset),
-            "train": manifest.train.boxes_per_label.get(label, 0),
-            "validation": manifest.validation.boxes_per_label.get(label, 0),
-            "ap": metrics.per_label.get(label, unknown).ap,
-            "ap50": metrics.per_label.get(label, unknown).ap50,
-        }
-        for label in dataset.labels
-    ]
+def outputs(work: Workspace) -> list[Path]:
+    """Returns the files that the step leaves in WORK_DIR."""
+    return [work.report, work.model_card]
 
 
-def answer(dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument) -> list[str]:
-    """Returns sentences about how good the model is, and what to do next; none if nothing was measured."""
-    return advice.sentences(metrics.analysis, dataset, recorded.train.boxes_per_label) if metrics.analysis else []
+def render_curves(work: Workspace, metrics: MetricsDocument) -> dict[str, Any]:
+    """Returns the charts, and the labels in the one of precision and recall."""
+    history = checkpoints.load(train.last_checkpoint(work)).history
+    best, analysis = metrics.evaluations.best, metrics.analysis
+    step = best.step if best else None
+    shown = tables.curve_labels(analysis) if analysis else []
+    curves = [analysis.per_label[label].curve for label in shown] if analysis else []
+    return {
+        "last_loss": history[-1][LOSS] if history else None,
+        "curves": {
+            "Loss": charts.draw_loss(history, step),
+            "mAP during the training": charts.draw_evaluations(metrics),
+            "Learning rate": charts.draw_learning_rate(history, step),
+            "mAP by IoU threshold": charts.draw_map(metrics),
+            "Calibration": charts.draw_calibration(analysis.calibration) if analysis else "",
+        },
+        "precision_curve": charts.draw_precision(curves),
+        "curve_labels": shown,
+        "colours": charts.SERIES,
+    }
 
 
-def export_rows(work: Workspace) -> list[dict[str, Any]]:
-    """Returns each export with its folder, and what it finds compared with the model."""
-    return [
-        {"name": name, "folder": formats.format_of(name).folder, "parity": found}
-        for name, found in parity.load(work).items()
-    ]
+def describe_making(work: Workspace) -> dict[str, Any]:
+    """Returns how the model was made: plan, settings, versions, digests, times."""
+    # Marks of this step and of `publish` are those of an earlier run.
+    marks = {name: mark for name, mark in workspace.read_marks(work).items() if name not in ("report", "publish")}
+    return {
+        "plan": plan.load(work),
+        "settings": manifest.shown_settings(work),
+        "versions": {"this job": version.describe(), **manifest.versions()},
+        "digests": {name: mark.output for name, mark in marks.items()},
+        "seconds": {name: mark.seconds for name, mark in marks.items()},
+    }
 
 
-def finding_rows(dataset: Dataset, manifest: RecordsManifest) -> list[tuple[str, int, str]]:
-    """Returns what was repaired or skipped: kind, count, the first few places."""
-    kinds = dataset.findings.kinds | manifest.kinds()
-    return [(kind, len(where), quality.listed(where)) for kind, where in kinds.items()]
-
-
-def draw_loss(history: list[dict[str, float]]) -> str:
-    """Returns the loss by step, with its running mean, as SVG."""
-    if not history:
-        return ""
-    steps, losses = [point["step"] for point in history], [point[LOSS] for point in history]
-
-    def plot(axes: Any) -> None:
-        axes.plot(steps, losses, color="#56b4e9", linewidth=0.8, alpha=0.6, label="each step")
-        axes.plot(steps, running_mean(losses), color="#0072b2", linewidth=1.8, label="running mean")
-        axes.set(xlabel="step", ylabel="total loss", ylim=(0, None))
-        axes.legend(frameon=False)
-
-    return draw(plot)
-
-
-def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
-    """Returns the exponential running mean, which starts at the first value."""
-    means: list[float] = []
-    for value in values:
-        means.append(value if not means else means[-1] + weight * (value - means[-1]))
-    return means
-
-
-def draw_map(metrics: Metrics) -> str:
-    """Returns mAP at each IoU threshold of COCO, as SVG. The later the curve falls, the tighter the boxes fit."""
-    points = [(threshold, value) for threshold, value in metrics.per_iou if value is not None]
-    if not points:
-        return ""
-
-    def plot(axes: Any) -> None:
-        axes.plot(*zip(*points, strict=True), color="#d55e00", marker="o", linewidth=1.8)
-        axes.set(xlabel="IoU threshold", ylabel="mAP", ylim=(0, 1.02))
-
-    return draw(plot)
-
-
-def about_kept(metrics: Metrics) -> str:
-    """Returns a sentence about which checkpoint the model is, and how much better than the last it is."""
-    rows, best = metrics.evaluations.rows, metrics.evaluations.best
-    if not rows or best is None:
-        return ""
-    times = f"{len(rows)} evaluations during the training" if len(rows) > 1 else "one evaluation during the training"
-    ended = rows[-1]
-    if metrics.kept == "best" and best.is_averaged:
-        end = f", and {ended.map or 0.0:.3f} at step {ended.step}, with which the training ended"
-        return (
-            f"The model has the averaged weights of step {best.step}, the best of {times}: their mAP was "
-            f"{best.map:.3f}, that of the weights without averaging {best.raw or 0.0:.3f}"
-            f"{end if ended.step != best.step else ''}."
-        )
-    if metrics.kept == "best":
-        gain = (best.map or 0.0) - (ended.map or 0.0)
-        return (
-            f"The model is the checkpoint of step {best.step}, the best of {times}: its mAP was {gain:.3f} above that "
-            f"of step {ended.step}, with which the training ended."
-        )
-    if best.step == metrics.step and not best.is_averaged:
-        return f"The last checkpoint was also the best of {times}."
-    return f"The model is the last checkpoint. The best of {times} was that of step {best.step}, mAP {best.map:.3f}."
-
-
-def draw_evaluations(metrics: Metrics) -> str:
-    """Returns mAP by step, with the best evaluation marked, as SVG."""
-    points = [row for row in metrics.evaluations.rows if row.map is not None]
-    best = metrics.evaluations.best
-    if len(points) < 2 or best is None:
-        return ""
-
-    def plot(axes: Any) -> None:
-        steps = [row.step for row in points]
-        axes.plot(steps, [row.map for row in points], color="#d55e00", marker="o", linewidth=1.8, label="mAP")
-        axes.plot(steps, [row.map50 for row in points], color="#e69f00", marker="o", linewidth=1.2, label="mAP@0.5")
-        axes.axvline(best.step, color="#777777", linewidth=1, linestyle="--", label="best mAP")
-        axes.set(xlabel="step", ylabel="mAP", ylim=(0, 1.02))
-        axes.legend(frameon=False)
-
-    return draw(plot)
-
-
-def draw(plot: Callable[[Any], None]) -> str:
-    """Returns a small chart as an SVG element, without the XML header, which HTML does not allow."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    # Otherwise the ids of elements and the date change from run to run.
-    matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "font.family": "sans-serif"})
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5.6, 3.0), layout="constrained")
-    plot(axes)
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    pyplot.close(figure)
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
-
-
-def choose_validation(work: Workspace) -> list[StoredDetections]:
-    """Returns validation photos with their detections, evenly spaced among all of them."""
-    found = evaluate.load_detections(work)
-    count = min(PHOTOS, len(found))
-    return [found[index * len(found) // count] for index in range(count)]
+def render_photos(
+    work: Workspace, dataset: Dataset, recorded: RecordsManifest, analysis: Analysis | None
+) -> dict[str, Any]:
+    """Returns the validation photos for the script, the first of them drawn, suspected places, and findings."""
+    found = [each.to_detections() for each in evaluate.load_detections(work)]
+    threshold = analysis.threshold if analysis else WITHOUT_RECOMMENDATION
+    chosen = gallery.entries(matching.match(dataset, found), found, threshold) if found else []
+    worst, suspects = choose_worst(dataset, recorded.quality), analysis.suspects if analysis else ()
+    drawn = [each.key for each in chosen[:DRAWN]]
+    shards, every = recorded.validation.paths(work.records), [each.key for each in chosen]
+    step = max(1, len(every) // gallery.SAMPLE)
+    wanted = {*drawn, *(key for key, _ in worst), *(each.key for each in suspects), *every[::step]}
+    photos = dict(examples.photos_in(shards, wanted))
+    shape = gallery.choose_shape([photos[key] for key in every[::step] if key in photos], len(every))
+    sources = gallery.thumbnails(examples.photos_in(shards, set(every)), shape, work.settings.workers)
+    photos |= fetch_photos({key for key, _ in worst} - photos.keys(), work)
+    by_key = {each.key: each for each in found}
+    return {
+        "data": gallery.to_json(dataset, chosen, sources, threshold) if chosen else "",
+        "photos": validation_cards([by_key[key] for key in drawn], dataset, photos, threshold),
+        "photos_left": len(found) - len(chosen),
+        "suspects": list(gallery.places(suspects, photos)),
+        "worst": worst_cards(worst, dataset, photos),
+    }
 
 
 def choose_worst(dataset: Dataset, facts: DataQuality) -> list[tuple[str, str]]:
@@ -212,11 +133,11 @@ def choose_worst(dataset: Dataset, facts: DataQuality) -> list[tuple[str, str]]:
     known = {image.key for image in dataset.images}
     for kind, where in sorted(dataset.findings.kinds.items()):
         wanted += [(key, kind) for key in dict.fromkeys(where) if key in known][:WORST]
-    return wanted[:PHOTOS]
+    return wanted[:DRAWN]
 
 
 def fetch_photos(keys: set[str], work: Workspace) -> dict[str, bytes]:
-    """Returns photos as they are trained on, by their keys. Photos that cannot be read any more are left out.
+    """Returns training photos as they are trained on, by their keys. Photos that cannot be read are left out.
 
     The model is trained by then, and must not be lost because a credential has expired since.
     """
@@ -236,9 +157,9 @@ def worst_cards(chosen: list[tuple[str, str]], dataset: Dataset, photos: dict[st
 
 
 def validation_cards(
-    chosen: list[StoredDetections], dataset: Dataset, photos: dict[str, bytes]
+    chosen: list[Detections], dataset: Dataset, photos: dict[str, bytes], threshold: float
 ) -> list[dict[str, Any]]:
-    """Returns validation photos with the annotated boxes and the detections."""
+    """Returns validation photos with the annotated boxes and the detections from a score on."""
     by_key = {image.key: image for image in dataset.images}
     cards = []
     for each in chosen:
@@ -246,9 +167,9 @@ def validation_cards(
             card = photo_card(by_key[each.key], dataset, photos[each.key])
             found = zip(each.boxes, each.classes, each.scores, strict=True)
             labelled = [
-                (Box.from_detection(dataset.labels[number - 1], corners), score)
+                (Box.from_detection(dataset.labels[number - 1], corners), float(score))
                 for corners, number, score in found
-                if score >= SHOWN_SCORE
+                if score >= threshold
             ]
             card["found"] = [
                 rectangle(box, card, dataset) | {"label": box.label, "score": score} for box, score in labelled

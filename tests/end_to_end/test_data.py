@@ -130,7 +130,7 @@ def test_report_shows_the_photos_to_look_at(done: Done) -> None:
 def test_report_tells_the_same(done: Done) -> None:
     for kind, count in counts(done).items():
         assert kind in done.report
-        row = done.report[done.report.index(f"<td>{kind}</td>") :]
+        row = done.report[done.report.index(f'<th scope="row">{kind}</th>') :]
         assert f'<td class="number">{count}</td>' in row[: row.index("</tr>")]
 
 

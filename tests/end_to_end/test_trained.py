@@ -85,6 +85,7 @@ def test_every_file_of_the_contract_is_there(trained: Demo) -> None:
         "pipeline.config",
         "metrics.json",
         "report.html",
+        "model_card.md",
         "job.json",
         "model/saved_model.pb",
         "model/labels.json",

@@ -1,0 +1,182 @@
+"""The validation photos of the report: thumbnails, true boxes and judged detections, for the page and for its script.
+
+Matches do not depend on the threshold, because a detection is matched only after those with higher scores. So the
+page's script does not match anything: it has the kind of each detection and the true box that it is about.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from entrypoint.data.annotations import Dataset
+from entrypoint.engines.engine import Detections
+from entrypoint.results.analysis import matching
+from entrypoint.results.analysis.curves import LOWEST_SCORE
+from entrypoint.results.analysis.document import Suspect
+from entrypoint.results.analysis.matching import Matches
+from entrypoint.results.cards import COLOURS, thumbnail
+from entrypoint.system import parallel
+
+MOST_PHOTOS = 2000
+# The page stays under 20 MB: thumbnails, boxes, and 2 MB for everything else. In characters of the page.
+THUMBNAILS, BOXES = 11_500_000, 6_000_000
+# Longer side in pixels and quality of WebP, the best first.
+SHAPES = ((480, 80), (400, 75), (320, 70), (256, 60), (208, 55), (160, 50), (128, 45), (96, 40), (64, 30))
+SAMPLE = 24  # photos with which the shape is chosen
+UNIT = 10_000  # boxes are whole numbers of ten-thousandths of the photo's width and height
+DIGITS = 6  # of scores, as in detections.json
+MARGIN = 0.75  # around a suspected place, as a share of its longer side
+CROP = 220  # pixels, the longer side of a suspected place's picture
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo of the gallery. A box is left, top, width, height in ten-thousandths of the photo."""
+
+    key: str
+    width: int  # pixels
+    height: int
+    true: tuple[tuple[int, ...], ...]  # index of the label, box
+    # Index of the label, score, index in KINDS, index of the true box that it is or is about, or -1; box.
+    found: tuple[tuple[float, ...], ...]
+
+
+def entries(matches: Matches, found: Sequence[Detections], threshold: float) -> list[Entry]:
+    """Returns the photos with the most errors first, at most 2,000, and at most as many as the page has room for.
+
+    Detections with a score of at least 0.05 are in them.
+
+    Args:
+        matches: of these photos.
+        found: the photos, in the order of the matches.
+        threshold: the score from which on detections count for the order.
+    """
+    errors = count_errors(matches, len(found), threshold)
+    order = sorted(range(len(found)), key=lambda index: (-errors[index], found[index].key))
+    chosen, room = [], BOXES
+    for index in order[:MOST_PHOTOS]:
+        each = entry(matches, found[index], index)
+        room -= len(json.dumps([each.key, each.true, each.found], separators=(",", ":")))
+        if room < 0:
+            break
+        chosen.append(each)
+    return chosen
+
+
+def count_errors(matches: Matches, photos: int, threshold: float) -> Any:
+    """Returns the number of errors on each photo at a threshold, int [photos]."""
+    is_wrong = (matches.found.score >= threshold) & (matches.kind != matching.RIGHT)
+    wrong = np.bincount(matches.found.photo[is_wrong], minlength=photos)
+    return wrong + np.bincount(matches.true.photo[matches.is_missed(threshold)], minlength=photos)
+
+
+def entry(matches: Matches, photo: Detections, index: int) -> Entry:
+    """Returns a photo with its boxes."""
+    found, true = matches.found, matches.true
+    first, last = (int(each) for each in np.searchsorted(found.photo, (index, index + 1)))
+    begin, end = (int(each) for each in np.searchsorted(true.photo, (index, index + 1)))
+    about = np.where(matches.matched[0] >= 0, matches.matched[0], matches.blamed)
+    rows = []
+    for each in range(first, last):
+        if found.score[each] >= LOWEST_SCORE:
+            target = int(about[each]) - begin if about[each] >= 0 else -1
+            judged = (int(found.label[each]), round(float(found.score[each]), DIGITS), int(matches.kind[each]), target)
+            rows.append((*judged, *whole(found.corners[each])))
+    boxes = tuple((int(true.label[each]), *whole(true.corners[each])) for each in range(begin, end))
+    return Entry(photo.key, photo.width, photo.height, boxes, tuple(rows))
+
+
+def whole(corners: Any) -> tuple[int, ...]:
+    """Returns left, top, width and height in ten-thousandths, of ymin, xmin, ymax and xmax as fractions."""
+    ymin, xmin, ymax, xmax = (float(value) for value in corners)
+    return tuple(round(UNIT * value) for value in (xmin, ymin, xmax - xmin, ymax - ymin))
+
+
+def choose_shape(sample: Sequence[bytes], photos: int) -> tuple[int, int]:
+    """Returns the largest side and the quality with which so many thumbnails fit into the page.
+
+    Args:
+        sample: some of the photos.
+        photos: how many thumbnails there will be.
+    """
+    for side, quality in SHAPES:
+        lengths = [len(shrunk(photo, side, quality)) for photo in sample]
+        # The margin is for photos that are less simple than the sample.
+        if 1.1 * photos * sum(lengths) <= THUMBNAILS * len(lengths):
+            return side, quality
+    return SHAPES[-1]
+
+
+def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], workers: int) -> dict[str, str]:
+    """Returns data URLs by key. Photos after the limit of the page get an empty one."""
+
+    def make(photo: tuple[str, bytes]) -> tuple[str, str]:
+        return photo[0], shrunk(photo[1], *shape)
+
+    made, room = {}, THUMBNAILS
+    for key, source in parallel.map_in_order(make, photos, workers):
+        room -= len(source)
+        made[key] = source if room >= 0 else ""
+    return made
+
+
+def shrunk(encoded: bytes, side: int, quality: int) -> str:
+    """Returns a photo as a small WebP in a data URL."""
+    with Image.open(io.BytesIO(encoded)) as photo:
+        photo.draft("RGB", (side, side))
+        return thumbnail(photo, side, quality, "WEBP")
+
+
+def to_json(dataset: Dataset, chosen: Sequence[Entry], sources: dict[str, str], threshold: float) -> str:
+    """Returns the data of the page's script. No text in it can end the element in which it stands."""
+    document = {
+        "threshold": round(threshold, DIGITS),
+        "labels": dataset.labels,
+        "colours": [COLOURS[index % len(COLOURS)] for index in range(len(dataset.labels))],
+        "photos": [
+            [each.key, each.width, each.height, each.true, each.found, sources.get(each.key, "")] for each in chosen
+        ],
+    }
+    text = json.dumps(document, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The picture of a suspected place: a part of the photo, and the box in it, in pixels of the picture."""
+
+    suspect: Suspect
+    source: str  # a data URL
+    width: int
+    height: int
+    box: tuple[float, float, float, float]  # left, top, width, height
+
+
+def places(suspects: Sequence[Suspect], photos: dict[str, bytes]) -> Iterator[Place]:
+    """Yields a picture of each suspected place. Photos that could not be read are left out."""
+    for each in suspects:
+        if each.key in photos:
+            with Image.open(io.BytesIO(photos[each.key])) as photo:
+                yield crop(each, photo)
+
+
+def crop(suspect: Suspect, photo: Image.Image) -> Place:
+    """Returns the place with a margin around it."""
+    ymin, xmin, ymax, xmax = suspect.corners
+    left, top, right, bottom = xmin * photo.width, ymin * photo.height, xmax * photo.width, ymax * photo.height
+    margin = MARGIN * max(right - left, bottom - top, 16.0)
+    first = max(0, int(left - margin)), max(0, int(top - margin))
+    last = min(photo.width, int(right + margin) + 1), min(photo.height, int(bottom + margin) + 1)
+    part = photo.convert("RGB").crop((*first, *last))
+    scale = CROP / max(part.size)
+    part = part.resize((max(1, round(part.width * scale)), max(1, round(part.height * scale))))
+    box = ((left - first[0]) * scale, (top - first[1]) * scale, (right - left) * scale, (bottom - top) * scale)
+    rounded = [round(value, 1) for value in box]
+    return Place(suspect, thumbnail(part, CROP), *part.size, (rounded[0], rounded[1], rounded[2], rounded[3]))
