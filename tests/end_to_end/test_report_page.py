@@ -1,0 +1,139 @@
+"""report.html in a browser: what its controls do, and whether everybody can use it. The client needs no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from entrypoint.data import annotations as annotations_step
+from entrypoint.results import metrics_document, report
+from entrypoint.results.analysis import matching
+from entrypoint.results.analysis.matching import Matches
+from entrypoint.system import documents
+from entrypoint.training.stored import DetectionsDocument
+from entrypoint.workspace import Workspace
+from tests.conftest import ROOT, environment
+from tests.results import reported
+
+CLIENTS = ROOT / "tests" / "clients"
+SCORES = (0.3, 0.5, 0.75)
+KINDS = ("missed", "ghost", "wrong_label", "poor_box", "both", "duplicate")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A job whose page was written, without a training."""
+    folder = tmp_path_factory.mktemp("job")
+    names = [f"{index} a&b.jpg" for index in range(60)]
+    work = reported.job(folder, names, [reported.EVIL, "dog", "cat"], validation_fraction=0.6)
+    report.run(work)
+    return work
+
+
+@pytest.fixture(scope="module")
+def seen(job: Workspace) -> dict[str, Any]:
+    """What the page does in Chromium."""
+    chromium = shutil.which("chromium")
+    assert chromium, "install Debian's chromium"
+    env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
+    command = ["node", CLIENTS / "report_page.js", chromium, job.report, ",".join(map(str, SCORES))]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def matches(job: Workspace) -> tuple[list[str], Matches]:
+    """The keys of the photos, and the matches that the analysis makes."""
+    found = [each.to_detections() for each in documents.read(DetectionsDocument, job.detections).photos]
+    return [each.key for each in found], matching.match(annotations_step.load(job), found)
+
+
+def test_page_has_no_fault_that_axe_knows_at_any_width_in_light_and_dark(seen: dict[str, Any]) -> None:
+    assert [(each["width"], each["colorScheme"]) for each in seen["looks"]] == [
+        (width, scheme) for width in (390, 820, 1280) for scheme in ("light", "dark")
+    ]
+    assert not [problem for each in seen["looks"] for problem in each["violations"]]
+
+
+def test_page_reports_no_error_asks_for_nothing_and_is_as_wide_as_the_window(seen: dict[str, Any]) -> None:
+    for each in seen["looks"]:
+        assert (each["complaints"], each["requests"], each["tooWide"]) == ([], [], False)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_counts_at_a_threshold_are_those_of_the_analysis(
+    seen: dict[str, Any], matches: tuple[list[str], Matches], score: float
+) -> None:
+    assert seen["used"]["scores"][str(score)]["counts"] == counts(matches[1], score)
+
+
+def test_page_begins_with_the_counts_of_the_analysis(seen: dict[str, Any], job: Workspace) -> None:
+    analysis = metrics_document.load(job).analysis
+    assert analysis
+    expected = {name: getattr(analysis.errors.counts, name) for name in ("right", *KINDS)}
+    assert seen["used"]["first"]["counts"] == expected
+    for name in ("counts", "words", "shown"):
+        assert seen["used"]["reset"][name] == seen["used"]["first"][name]
+
+
+def test_a_higher_threshold_draws_fewer_boxes(seen: dict[str, Any]) -> None:
+    boxes = [seen["used"]["scores"][str(score)]["boxes"] for score in SCORES]
+    assert boxes[0] > boxes[1] > boxes[2] > 0
+
+
+def test_filter_by_kind_shows_the_photos_with_that_error(
+    seen: dict[str, Any], matches: tuple[list[str], Matches]
+) -> None:
+    keys, found = matches
+    at = SCORES[-1]
+    photos: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    for index in range(len(found.found)):
+        name = matching.KINDS[found.kind[index]]
+        if found.found.score[index] >= at and name != "right":
+            photos[name].add(keys[found.found.photo[index]])
+    photos["missed"] = {keys[index] for index in found.true.photo[found.is_missed(at)]}
+    with_errors = set.union(*photos.values())
+    expected = {**photos, "any": set(keys), "error": with_errors, "none": set(keys) - with_errors}
+    shown = {kind: {text.partition(": ")[0] for text in each["shown"]} for kind, each in seen["used"]["kinds"].items()}
+    assert shown == expected
+    assert len({len(each) for each in shown.values()}) > 3
+
+
+def test_filter_by_label_counts_this_label_alone(
+    seen: dict[str, Any], matches: tuple[list[str], Matches], job: Workspace
+) -> None:
+    labels = annotations_step.load(job).labels
+    assert list(seen["used"]["labels"]) == ["all", *labels]
+    for number, label in enumerate(labels):
+        assert seen["used"]["labels"][label]["counts"] == counts(matches[1], SCORES[-1], number)
+
+
+def test_slider_moves_by_a_key(seen: dict[str, Any]) -> None:
+    assert float(seen["used"]["byKey"]) < SCORES[-1]
+
+
+def test_table_of_labels_is_sorted_by_enter_and_space(seen: dict[str, Any]) -> None:
+    tables = seen["used"]["sorted"]
+    assert list(tables) == ["AP descending", "AP ascending", "Label ascending", "Label descending"]
+    values = [float(row[3]) for row in tables["AP ascending"]]
+    assert values == sorted(values)
+    assert tables["AP descending"] == tables["AP ascending"][::-1]
+    names = [row[0] for row in tables["Label ascending"]]
+    assert names == [reported.EVIL, "cat", "dog"]
+    assert [row[0] for row in tables["Label descending"]] == names[::-1]
+
+
+def counts(matches: Matches, score: float, label: int | None = None) -> dict[str, int]:
+    """The counts of the analysis at a threshold; of one label if it is given."""
+    found = matches.found.score >= score
+    missed = matches.is_missed(score)
+    if label is not None:
+        found, missed = found & (matches.found.label == label), missed & (matches.true.label == label)
+    each = matching.count_kinds(matches.kind[found], int(missed.sum()))
+    return {name: getattr(each, name) for name in ("right", *KINDS)}
