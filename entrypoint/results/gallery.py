@@ -25,8 +25,9 @@ from entrypoint.results.cards import COLOURS, thumbnail
 from entrypoint.system import parallel
 
 MOST_PHOTOS = 2000
-# The page stays under 20 MB: thumbnails, boxes, and 2 MB for everything else. In characters of the page.
-THUMBNAILS, BOXES = 11_500_000, 6_000_000
+# The page stays under 20 MB. In characters of the page: photos with their boxes, and how many of them boxes may be. The
+# rest is for everything else.
+ROOM, BOXES = 17_500_000, 9_000_000
 # Longer side in pixels and quality of WebP, the best first.
 SHAPES = ((480, 80), (400, 75), (320, 70), (256, 60), (208, 55), (160, 50), (128, 45), (96, 40), (64, 30))
 SAMPLE = 24  # photos with which the shape is chosen
@@ -47,6 +48,16 @@ class Entry:
     # Index of the label, score, index in KINDS, index of the true box that it is or is about, or -1; box.
     found: tuple[tuple[float, ...], ...]
 
+    @property
+    def row(self) -> list[Any]:
+        """The photo in the page's data, without its thumbnail."""
+        return [self.key, self.width, self.height, self.true, self.found]
+
+    @property
+    def length(self) -> int:
+        """The characters that the photo takes in the page, without its thumbnail."""
+        return len(json.dumps(self.row, separators=(",", ":")))
+
 
 def entries(matches: Matches, found: Sequence[Detections], threshold: float) -> list[Entry]:
     """Returns the photos with the most errors first, at most 2,000, and at most as many as the page has room for.
@@ -63,7 +74,7 @@ def entries(matches: Matches, found: Sequence[Detections], threshold: float) -> 
     chosen, room = [], BOXES
     for index in order[:MOST_PHOTOS]:
         each = entry(matches, found[index], index)
-        room -= len(json.dumps([each.key, each.true, each.found], separators=(",", ":")))
+        room -= each.length
         if room < 0:
             break
         chosen.append(each)
@@ -99,28 +110,34 @@ def whole(corners: Any) -> tuple[int, ...]:
     return tuple(round(UNIT * value) for value in (xmin, ymin, xmax - xmin, ymax - ymin))
 
 
-def choose_shape(sample: Sequence[bytes], photos: int) -> tuple[int, int]:
+def room_for_thumbnails(chosen: Sequence[Entry]) -> int:
+    """Returns how many characters of the page are left for the thumbnails of these photos."""
+    return ROOM - sum(each.length for each in chosen)
+
+
+def choose_shape(sample: Sequence[bytes], photos: int, room: int) -> tuple[int, int]:
     """Returns the largest side and the quality with which so many thumbnails fit into the page.
 
     Args:
         sample: some of the photos.
         photos: how many thumbnails there will be.
+        room: the characters of the page that they may take.
     """
     for side, quality in SHAPES:
         lengths = [len(shrunk(photo, side, quality)) for photo in sample]
         # The margin is for photos that are less simple than the sample.
-        if 1.1 * photos * sum(lengths) <= THUMBNAILS * len(lengths):
+        if 1.1 * photos * sum(lengths) <= room * len(lengths):
             return side, quality
     return SHAPES[-1]
 
 
-def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], workers: int) -> dict[str, str]:
-    """Returns data URLs by key. Photos after the limit of the page get an empty one."""
+def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], room: int, workers: int) -> dict[str, str]:
+    """Returns data URLs by key. Photos for which the page has no more room get an empty one."""
 
     def make(photo: tuple[str, bytes]) -> tuple[str, str]:
         return photo[0], shrunk(photo[1], *shape)
 
-    made, room = {}, THUMBNAILS
+    made = {}
     for key, source in parallel.map_in_order(make, photos, workers):
         room -= len(source)
         made[key] = source if room >= 0 else ""
@@ -140,9 +157,7 @@ def to_json(dataset: Dataset, chosen: Sequence[Entry], sources: dict[str, str], 
         "threshold": round(threshold, DIGITS),
         "labels": dataset.labels,
         "colours": [COLOURS[index % len(COLOURS)] for index in range(len(dataset.labels))],
-        "photos": [
-            [each.key, each.width, each.height, each.true, each.found, sources.get(each.key, "")] for each in chosen
-        ],
+        "photos": [[*each.row, sources.get(each.key, "")] for each in chosen],
     }
     text = json.dumps(document, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -165,12 +165,14 @@ function startPhotos(data) {
       card.isFresh = false
       const counts = count(card.judged, chosen)
       const isShown = passes(card.photo, card.judged, kind.value, chosen)
-      card.figure.hidden = !isShown
+      if (card.figure.hidden === isShown) card.figure.hidden = !isShown
       if (isShown) shown += 1
       for (const name of Object.keys(total)) total[name] += counts[name]
-      const text = inWords(counts)
-      card.caption.textContent = `${card.photo.key}: ${text}`
-      card.svg.setAttribute('aria-label', `${card.photo.key}: ${text}`)
+      const text = `${card.photo.key}: ${inWords(counts)}`
+      if (card.caption.textContent !== text) {
+        card.caption.textContent = text
+        card.svg.setAttribute('aria-label', text)
+      }
     }
     for (const figure of near) if (!figure.hidden) fill(byFigure.get(figure), data)
     output.textContent = threshold.toFixed(2)

@@ -109,8 +109,9 @@ def render_photos(
     step = max(1, len(every) // gallery.SAMPLE)
     wanted = {*drawn, *(key for key, _ in worst), *(each.key for each in suspects), *every[::step]}
     photos = dict(examples.photos_in(shards, wanted))
-    shape = gallery.choose_shape([photos[key] for key in every[::step] if key in photos], len(every))
-    sources = gallery.thumbnails(examples.photos_in(shards, set(every)), shape, work.settings.workers)
+    room = gallery.room_for_thumbnails(chosen)
+    shape = gallery.choose_shape([photos[key] for key in every[::step] if key in photos], len(every), room)
+    sources = gallery.thumbnails(examples.photos_in(shards, set(every)), shape, room, work.settings.workers)
     photos |= fetch_photos({key for key, _ in worst} - photos.keys(), work)
     by_key = {each.key: each for each in found}
     return {
