@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.schemas import schemas
+from entrypoint.results.export import formats
 from entrypoint.settings import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,15 @@ def parts() -> dict[tuple[str, str], str]:
     return {
         ("settings.md", "settings"): table.markdown_table(),
         ("design.md", "tree"): "```\n" + "\n".join(tree()) + "\n```",
+        ("results.md", "programs"): "\n\n".join(programs()),
     }
+
+
+def programs() -> Iterator[str]:
+    """Yields the program of each export format that has one."""
+    for each in map(formats.format_of, formats.NAMES):
+        if each.snippet:
+            yield f"`{each.folder}/`:\n\n```python\n{each.snippet}```"
 
 
 def tree() -> Iterator[str]:

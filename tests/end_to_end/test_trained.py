@@ -23,6 +23,10 @@ import pytest
 from PIL import Image
 
 from entrypoint.data import images
+from entrypoint.results.export import formats
+from entrypoint.results.metrics_document import MetricsDocument
+from entrypoint.results.report_tables import for_model
+from entrypoint.system import documents
 from tests.conftest import ROOT, environment, run_job
 
 STEPS = 300
@@ -393,6 +397,31 @@ def check_core_ml(path: Path, labels: list[str]) -> None:
     made = {each.name: list(each.type.multiArrayType.shape) for each in detector.description.output}
     assert made == {"raw_confidence": [3204, len(labels)], "raw_coordinates": [3204, 4]}
     assert list(suppression.nonMaximumSuppression.stringClassLabels.vector) == labels
+
+
+PROGRAMS = [name for name in formats.NAMES if formats.format_of(name).snippet]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_of_a_format_runs_as_it_stands_and_finds_the_shapes(trained: Demo, tmp_path: Path, name: str) -> None:
+    """The report and the model card show it like this. RESULT_DIR has the formats of the test before."""
+    analysis = documents.read(MetricsDocument, trained.folder / "work" / "metrics.json").analysis
+    for path in trained.results.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    pixels, boxes = max(validation_photos(trained), key=lambda photo: len(photo[1]))
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=95)
+    (tmp_path / "program.py").write_text(for_model(formats.format_of(name).snippet, analysis) or "")
+    command = [sys.executable, "-I", "program.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    height, width, _ = pixels.shape
+    found = []
+    for line in result.stdout.splitlines():
+        label, _, left, top, right, bottom = line.split()
+        corners = np.array([float(top), float(left), float(bottom), float(right)])
+        found.append((label, corners / [height, width, height, width]))
+    hits = [any(label == str(box["label"]) and iou(corners, box) > 0.5 for label, corners in found) for box in boxes]
+    assert 2 * sum(hits) >= len(boxes)
 
 
 def test_export_that_is_not_the_model_is_not_published_and_the_rest_is(trained: Demo) -> None:
