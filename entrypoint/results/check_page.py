@@ -9,7 +9,7 @@ from typing import Any
 from entrypoint.data import losses, quality
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.quality import Seen
-from entrypoint.results.cards import colour_of, photo_card, read_photos, rectangle, template
+from entrypoint.results.cards import photo_card, read_photos, rectangle, series_of, template
 from entrypoint.results.check_report import CheckReport
 from entrypoint.settings.schema import Settings
 
@@ -43,7 +43,7 @@ def render(checked: Checked) -> str:
     return template("check.html.j2").render(
         place=str(checked.settings.data_dir),
         report=report,
-        colours={label: colour_of(label, checked.dataset) for label in report.labels},
+        colours={label: series_of(label, checked.dataset) for label in report.labels},
         findings=finding_rows(report.found),
         quality=quality.describe_sizes(report.quality) + quality.describe_problems(report.quality),
         photos=cards,

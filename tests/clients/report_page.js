@@ -1,6 +1,7 @@
 /**
- * Opens report.html in headless Chromium and prints what it does, as one document of JSON:
- * `node report_page.js CHROMIUM PAGE SCORES [FOLDER]`. SCORES are thresholds, divided by commas; FOLDER gets screenshots.
+ * Opens a page in headless Chromium and prints what it does, as one document of JSON:
+ * `node report_page.js CHROMIUM PAGE SCORES [FOLDER]`. SCORES are thresholds for the controls of report.html, divided by
+ * commas; without them a page is only looked at. FOLDER gets screenshots.
  */
 const { readFileSync } = require('fs')
 const { pathToFileURL } = require('url')
@@ -106,7 +107,8 @@ async function main(program, path, scores, folder) {
     for (const width of WIDTHS) {
       for (const scheme of ['light', 'dark']) looks.push(await inspect(browser, address, width, scheme, folder))
     }
-    console.log(JSON.stringify({ looks, used: await use(browser, address, scores.split(',').map(Number)) }))
+    const used = scores ? await use(browser, address, scores.split(',').map(Number)) : null
+    console.log(JSON.stringify({ looks, used }))
   } finally {
     await browser.close()
   }

@@ -1,18 +1,21 @@
-"""report.html in a browser: what its controls do, and whether everybody can use it. The client needs no network."""
+"""report.html and check.html in a browser: what the controls do, and whether everybody can use the pages."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from entrypoint import check
 from entrypoint.data import annotations as annotations_step
 from entrypoint.results import metrics_document, report
 from entrypoint.results.analysis import matching
 from entrypoint.results.analysis.matching import Matches
+from entrypoint.settings.command_line import Command
 from entrypoint.system import documents
 from entrypoint.training.stored import DetectionsDocument
 from entrypoint.workspace import Workspace
@@ -37,10 +40,22 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def seen(job: Workspace) -> dict[str, Any]:
     """What the page does in Chromium."""
+    return open_page(job.report, ",".join(map(str, SCORES)))
+
+
+@pytest.fixture(scope="module")
+def checked(job: Workspace) -> dict[str, Any]:
+    """The page of `check` in Chromium."""
+    check.find(Command("check", job.settings))
+    return open_page(Path(str(job.results)) / "check.html", "")
+
+
+def open_page(page: Path, scores: str) -> dict[str, Any]:
+    """What a page does in Chromium."""
     chromium = shutil.which("chromium")
     assert chromium, "install Debian's chromium"
     env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
-    command = ["node", CLIENTS / "report_page.js", chromium, job.report, ",".join(map(str, SCORES))]
+    command = ["node", str(CLIENTS / "report_page.js"), chromium, str(page), scores]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     found: dict[str, Any] = json.loads(result.stdout)
@@ -54,15 +69,22 @@ def matches(job: Workspace) -> tuple[list[str], Matches]:
     return [each.key for each in found], matching.match(annotations_step.load(job), found)
 
 
-def test_page_has_no_fault_that_axe_knows_at_any_width_in_light_and_dark(seen: dict[str, Any]) -> None:
-    assert [(each["width"], each["colorScheme"]) for each in seen["looks"]] == [
+@pytest.mark.parametrize("page", ["seen", "checked"])
+def test_page_has_no_fault_that_axe_knows_at_any_width_in_light_and_dark(
+    request: pytest.FixtureRequest, page: str
+) -> None:
+    looks = request.getfixturevalue(page)["looks"]
+    assert [(each["width"], each["colorScheme"]) for each in looks] == [
         (width, scheme) for width in (390, 820, 1280) for scheme in ("light", "dark")
     ]
-    assert not [problem for each in seen["looks"] for problem in each["violations"]]
+    assert not [problem for each in looks for problem in each["violations"]]
 
 
-def test_page_reports_no_error_asks_for_nothing_and_is_as_wide_as_the_window(seen: dict[str, Any]) -> None:
-    for each in seen["looks"]:
+@pytest.mark.parametrize("page", ["seen", "checked"])
+def test_page_reports_no_error_asks_for_nothing_and_is_as_wide_as_the_window(
+    request: pytest.FixtureRequest, page: str
+) -> None:
+    for each in request.getfixturevalue(page)["looks"]:
         assert (each["complaints"], each["requests"], each["tooWide"]) == ([], [], False)
 
 
