@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from entrypoint.engines.engine import LOSS
@@ -93,13 +93,13 @@ def draw_map(metrics: Metrics) -> str:
     return draw("mAP by IoU threshold", plot)
 
 
-def draw_precision(curves: Sequence[Sequence[CurvePoint]]) -> str:
-    """Returns precision by recall as SVG, a line for each label; the second seven labels have dashed lines."""
-    if not any(curves):
+def draw_precision(curves: Mapping[int, Sequence[CurvePoint]]) -> str:
+    """Returns precision by recall as SVG, a line for each label by its number; from the eighth on, lines are dashed."""
+    if not curves:
         return ""
 
     def plot(axes: Any) -> None:
-        for index, points in enumerate(curves):
+        for index, points in curves.items():
             recalls, precisions = [each.recall for each in points], [each.precision for each in points]
             style = "-" if index < SERIES else "--"
             axes.plot(recalls, precisions, color=series(index), linewidth=1.6, linestyle=style)

@@ -47,7 +47,7 @@ def run(work: Workspace) -> str:
         unlabelled=dataset.unlabelled,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **render_curves(work, metrics),
+        **render_curves(work, dataset, metrics),
         **render_photos(work, dataset, recorded, metrics.analysis),
         **describe_making(work),
     )
@@ -61,13 +61,13 @@ def outputs(work: Workspace) -> list[Path]:
     return [work.report, work.model_card]
 
 
-def render_curves(work: Workspace, metrics: MetricsDocument) -> dict[str, Any]:
+def render_curves(work: Workspace, dataset: Dataset, metrics: MetricsDocument) -> dict[str, Any]:
     """Returns the charts, and the labels in the one of precision and recall."""
     history = checkpoints.load(train.last_checkpoint(work)).history
     best, analysis = metrics.evaluations.best, metrics.analysis
     step = best.step if best else None
-    shown = tables.curve_labels(analysis) if analysis else []
-    curves = [analysis.per_label[label].curve for label in shown] if analysis else []
+    shown = tables.curve_labels(dataset, analysis) if analysis else {}
+    curves = {number: analysis.per_label[label].curve for label, number in shown.items()} if analysis else {}
     return {
         "last_loss": history[-1][LOSS] if history else None,
         "curves": {

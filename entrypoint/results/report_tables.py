@@ -84,10 +84,15 @@ def label_rows(dataset: Dataset, manifest: RecordsManifest, metrics: MetricsDocu
     ]
 
 
-def curve_labels(analysis: Analysis) -> list[str]:
-    """Returns the labels with a precision-recall curve: at most 14, those with the lowest AP, the lowest first."""
-    known = [label for label, each in analysis.per_label.items() if each.curve]
-    return sorted(known, key=lambda label: analysis.per_label[label].ap or 0.0)[:MOST_CURVES]
+def curve_labels(dataset: Dataset, analysis: Analysis) -> dict[str, int]:
+    """Returns the labels with a precision-recall curve, at most 14, those with the lowest AP first.
+
+    The number of each decides the look of its line: its own colour, unless there are more labels than lines.
+    """
+    known = [label for label in dataset.labels if analysis.per_label[label].curve]
+    chosen = sorted(known, key=lambda label: analysis.per_label[label].ap or 0.0)[:MOST_CURVES]
+    order = dataset.labels if len(dataset.labels) <= MOST_CURVES else chosen
+    return {label: order.index(label) for label in chosen}
 
 
 def error_rows(analysis: Analysis) -> list[ErrorRow]:

@@ -17,7 +17,7 @@ from entrypoint import workspace
 from entrypoint.data import annotations as annotations_step
 from entrypoint.data import label_map, tf_record
 from entrypoint.results import gallery, metrics_document, report, report_tables
-from entrypoint.results.analysis import matching
+from entrypoint.results.analysis import analyse, matching
 from entrypoint.results.analysis.document import ErrorCounts
 from entrypoint.results.export import formats
 from entrypoint.results.gallery import Entry
@@ -122,6 +122,23 @@ def test_page_shows_boxes_and_curves(page: str) -> None:
             "currentColor",
             *(f"var(--series-{index})" for index in range(7)),
         }
+
+
+def test_label_has_one_colour_in_table_and_chart(page: str) -> None:
+    found = re.findall(r'style="background: (var\(--series-\d\))"></span>dog<', page)
+    assert len(found) == 2
+    assert len(set(found)) == 1
+
+
+def test_many_labels_have_lines_of_different_looks() -> None:
+    labels = [f"label {index}" for index in range(20)]
+    true, seen = (
+        [(label, analysed.square(0)) for label in labels],
+        [(label, 0.5, analysed.square(0)) for label in labels],
+    )
+    dataset, found = analysed.validation((true, seen), labels=labels)
+    shown = report_tables.curve_labels(dataset, analyse(dataset, found))
+    assert sorted(shown.values()) == list(range(14))
 
 
 def test_ids_are_unique(page: str) -> None:
