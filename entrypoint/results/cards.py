@@ -55,6 +55,19 @@ def read_photos(keys: set[str], settings: Settings) -> dict[str, bytes]:
     return {key: encoded for key, encoded in found if encoded is not None}
 
 
+def is_readable(encoded: bytes) -> bool:
+    """Returns whether Pillow decodes a photo. Records from elsewhere can hold photos that TensorFlow alone decodes."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as photo:
+            photo.load()
+    except MemoryError:
+        raise
+    except Exception:
+        # Pillow's decoders can raise almost any exception for a damaged file.
+        return False
+    return True
+
+
 def photo_card(image: LabelledImage, dataset: Dataset, encoded: bytes) -> dict[str, Any]:
     """Returns a photo with its annotated boxes, in its own pixels."""
     with Image.open(io.BytesIO(encoded)) as photo:

@@ -21,7 +21,7 @@ from entrypoint.results.analysis import matching
 from entrypoint.results.analysis.curves import LOWEST_SCORE
 from entrypoint.results.analysis.document import Suspect
 from entrypoint.results.analysis.matching import Matches
-from entrypoint.results.cards import COLOURS, thumbnail
+from entrypoint.results.cards import COLOURS, is_readable, thumbnail
 from entrypoint.system import parallel
 
 MOST_PHOTOS = 2000
@@ -132,7 +132,7 @@ def choose_shape(sample: Sequence[bytes], photos: int, room: int) -> tuple[int, 
 
 
 def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], room: int, workers: int) -> dict[str, str]:
-    """Returns data URLs by key. Photos for which the page has no more room get an empty one."""
+    """Returns data URLs by key. Photos that cannot be decoded, or for which the page has no room, get an empty one."""
 
     def make(photo: tuple[str, bytes]) -> tuple[str, str]:
         return photo[0], shrunk(photo[1], *shape)
@@ -145,7 +145,9 @@ def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], room
 
 
 def shrunk(encoded: bytes, side: int, quality: int) -> str:
-    """Returns a photo as a small WebP in a data URL."""
+    """Returns a photo as a small WebP in a data URL, or an empty text if it cannot be decoded."""
+    if not is_readable(encoded):
+        return ""
     with Image.open(io.BytesIO(encoded)) as photo:
         photo.draft("RGB", (side, side))
         return thumbnail(photo, side, quality, "WEBP")

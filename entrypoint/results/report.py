@@ -16,7 +16,7 @@ from entrypoint.results import charts, evaluate, gallery, manifest, metrics_docu
 from entrypoint.results import report_tables as tables
 from entrypoint.results.analysis import Analysis, matching
 from entrypoint.results.analysis.analysis import WITHOUT_RECOMMENDATION
-from entrypoint.results.cards import photo_card, read_photos, rectangle, template
+from entrypoint.results.cards import is_readable, photo_card, read_photos, rectangle, template
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
@@ -113,6 +113,8 @@ def render_photos(
     shape = gallery.choose_shape([photos[key] for key in every[::step] if key in photos], len(every), room)
     sources = gallery.thumbnails(examples.photos_in(shards, set(every)), shape, room, work.settings.workers)
     photos |= fetch_photos({key for key, _ in worst} - photos.keys(), work)
+    # The model is trained by then, and must not be lost because of a photo in records from elsewhere.
+    photos = {key: encoded for key, encoded in photos.items() if is_readable(encoded)}
     by_key = {each.key: each for each in found}
     return {
         "data": gallery.to_json(dataset, chosen, sources, threshold) if chosen else "",

@@ -259,6 +259,24 @@ def test_photos_beyond_the_room_of_the_page_are_left_out_and_counted(
     job.report.write_text(before)
 
 
+def test_photo_that_cannot_be_decoded_has_no_picture_and_is_no_error(tmp_path: Path) -> None:
+    reported.draw_photos(tmp_path, ["a.jpg"], 320)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    photos = [("whole", whole), ("cut off", whole[: len(whole) // 2]), ("none", b"text")]
+    made = gallery.thumbnails(photos, (96, 50), 10**6, workers=2)
+    assert {key: bool(source) for key, source in made.items()} == {"whole": True, "cut off": False, "none": False}
+
+
+def test_thumbnails_become_smaller_the_more_there_are(tmp_path: Path) -> None:
+    reported.draw_photos(tmp_path, ["a.jpg"], 640)
+    photo = (tmp_path / "a.jpg").read_bytes()
+    shapes = [gallery.choose_shape([photo], count, gallery.ROOM) for count in (10, 500, 2000, 10**6)]
+    assert shapes[0] == gallery.SHAPES[0]
+    assert shapes[-1] == gallery.SHAPES[-1]
+    assert shapes == sorted(shapes, reverse=True)
+    assert len(set(shapes)) == 4
+
+
 def test_front_matter_of_the_card_is_what_the_hub_reads(job: Workspace) -> None:
     import yaml
 
