@@ -21,7 +21,7 @@ from entrypoint.results.analysis import matching
 from entrypoint.results.analysis.curves import LOWEST_SCORE
 from entrypoint.results.analysis.document import Suspect
 from entrypoint.results.analysis.matching import Matches
-from entrypoint.results.cards import COLOURS, is_readable, thumbnail
+from entrypoint.results.cards import COLOURS, thumbnail
 from entrypoint.system import parallel
 
 MOST_PHOTOS = 2000
@@ -146,11 +146,16 @@ def thumbnails(photos: Iterable[tuple[str, bytes]], shape: tuple[int, int], room
 
 def shrunk(encoded: bytes, side: int, quality: int) -> str:
     """Returns a photo as a small WebP in a data URL, or an empty text if it cannot be decoded."""
-    if not is_readable(encoded):
+    try:
+        with Image.open(io.BytesIO(encoded)) as photo:
+            # A JPEG is decoded at a half, a quarter or an eighth of its size if that is enough.
+            photo.draft("RGB", (side, side))
+            return thumbnail(photo, side, quality, "WEBP")
+    except MemoryError:
+        raise
+    except Exception:
+        # Pillow's decoders can raise almost any exception for a damaged file.
         return ""
-    with Image.open(io.BytesIO(encoded)) as photo:
-        photo.draft("RGB", (side, side))
-        return thumbnail(photo, side, quality, "WEBP")
 
 
 def to_json(dataset: Dataset, chosen: Sequence[Entry], sources: dict[str, str], threshold: float) -> str:

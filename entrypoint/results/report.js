@@ -150,7 +150,7 @@ function startPhotos(data) {
         if (isIntersecting) fill(byFigure.get(target), data)
       }
     },
-    { rootMargin: '800px' }
+    { rootMargin: '400px' }
   )
   data.labels.forEach((name, index) => label.add(new Option(name, index)))
   photos.replaceChildren(...cards.map((card) => card.figure))
