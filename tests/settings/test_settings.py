@@ -74,7 +74,7 @@ def test_stray_word_is_refused_as_such() -> None:
         ("NUM_STEPS", "many", "valid integer"),
         ("LEARNING_RATE", "-1", "greater than 0"),
         ("VALIDATION_FRACTION", "1", "less than or equal to 0.9"),
-        ("EXPORTS", "tflite,coreml", "saved_model, tflite"),
+        ("EXPORTS", "tflite,caffe", "saved_model, tflite"),
         ("CHECKPOINT_SHA256", "abc", "pattern"),
     ],
 )
