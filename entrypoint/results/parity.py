@@ -54,9 +54,12 @@ class Bounds:
 # partner, even of a float32 format.
 FLOAT32 = Bounds(map=0.002, score=0.01, unmatched=0.02)
 FLOAT16 = Bounds(map=0.005, score=0.01, unmatched=0.05)
+# TFLite's operation removes duplicates before boxes are cut to the photo, and the model after that. So it can keep
+# other boxes at the edges of photos, although all scores are equal.
+TFLITE = Bounds(map=0.01, score=0.01, unmatched=0.05)
 # Integers move every score. Whether the loss of mAP is too much is for the user to say, unless the model is useless.
 INTEGERS = Bounds(map=0.1, score=None, unmatched=None)
-HALVED = ("tflite", "onnx", "openvino")
+HALVED = ("onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -261,9 +264,9 @@ def ious(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.flo
 
 def bounds_of(name: str, quantize: Quantize) -> Bounds:
     """Returns the bounds of a format. QUANTIZE changes some of the formats alone."""
-    if quantize == "float16" and name in HALVED:
-        return FLOAT16
-    return INTEGERS if quantize in ("dynamic", "int8") and name == "tflite" else FLOAT32
+    if name == "tflite":
+        return INTEGERS if quantize in ("dynamic", "int8") else TFLITE
+    return FLOAT16 if quantize == "float16" and name in HALVED else FLOAT32
 
 
 def judge(before: float | None, after: float | None, difference: Difference, bounds: Bounds = FLOAT32) -> str:

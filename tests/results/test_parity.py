@@ -8,6 +8,7 @@ import pytest
 from entrypoint.engines.engine import Detections
 from entrypoint.results import parity
 from entrypoint.results.parity import Difference, Parity, ParityDocument
+from entrypoint.settings.choices import Quantize
 from entrypoint.system import documents
 from entrypoint.system.errors import JobError
 from entrypoint.workspace import Workspace
@@ -112,3 +113,18 @@ def test_failed_exports_end_the_job_by_their_names(tmp_path: Path) -> None:
 def test_photos_are_taken_evenly_out_of_all() -> None:
     assert parity.choose(list(range(10)), 4) == [0, 2, 5, 7]
     assert parity.choose([1, 2], 64) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "quantize", "greatest"),
+    [
+        ("saved_model", "int8", 0.002),
+        ("onnx", "none", 0.002),
+        ("openvino", "float16", 0.005),
+        ("tflite", "float16", 0.01),
+        ("tflite", "int8", 0.1),
+        ("onnx", "dynamic", 0.002),
+    ],
+)
+def test_bounds_are_those_of_what_the_setting_does_to_a_format(name: str, quantize: Quantize, greatest: float) -> None:
+    assert parity.bounds_of(name, quantize).map == greatest

@@ -111,8 +111,8 @@ def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
     def detect(photo: ClientPhoto) -> Found:
         outputs = run(input=normalised(photo, normalization))
         count = int(outputs["num_detections"][0])
-        # Boxes are fractions of the input, of which the photo may be a part.
-        boxes = outputs["detection_boxes"][0][:count] / np.tile(photo.share, 2).astype(np.float32)
+        # Boxes are fractions of the input, of which the photo may be a part, and can reach out of it.
+        boxes = np.clip(outputs["detection_boxes"][0][:count] / np.tile(photo.share, 2).astype(np.float32), 0, 1)
         return boxes, outputs["detection_classes"][0][:count].astype(int) + 1, outputs["detection_scores"][0][:count]
 
     return detect
