@@ -371,7 +371,9 @@ def test_predictions_have_the_metrics_of_the_report_in_pycocotools(trained: Demo
     assert evaluation.stats[0] == pytest.approx(trained.json("metrics.json")["summary"]["mAP"], abs=1e-4)
 
 
-def test_every_format_finds_what_the_model_finds(trained: Demo) -> None:
+def test_every_format_finds_what_the_model_finds(trained: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    # coremltools imports Keras by way of TensorFlow.
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
     result = run_job(str(STEPS), f"--exports={EVERY_FORMAT}", **trained.settings)
     assert result.returncode == 0, result.stdout
     assert "train: done already" in result.stdout

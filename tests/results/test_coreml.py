@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from entrypoint.engines.engine import Normalization
 from entrypoint.results.export import coreml
@@ -26,7 +27,11 @@ def test_boxes_are_those_of_upstream_s_coder() -> None:
     np.testing.assert_allclose(coreml.to_coordinates(encodings, anchors), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_layer_that_removes_duplicates_has_the_labels_and_reads_the_outputs_of_the_detector() -> None:
+def test_layer_that_removes_duplicates_has_the_labels_and_reads_the_outputs_of_the_detector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # coremltools imports Keras by way of TensorFlow.
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
     import coremltools
 
     facts = Facts(("cat", "dog"), ((0.5, 0.5, 0.1, 0.1),) * 7, Normalization((127.5,), (127.5,)))
