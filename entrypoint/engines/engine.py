@@ -13,6 +13,9 @@ from entrypoint.system.errors import UserError
 
 LOSS = "Loss/total_loss"
 MAX_DETECTIONS = 10  # on a phone, as in upstream's own converter
+# Clients divide encoded centres and sides by these numbers. Most published configs use the same numbers. The box coder
+# is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
+SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from entrypoint.engines.engine import Normalization
+from entrypoint.engines.engine import SCALES, Normalization
 from entrypoint.results.export import coreml
 from entrypoint.results.export.coreml import Facts
 
@@ -18,7 +18,7 @@ def test_boxes_are_those_of_upstream_s_coder() -> None:
     centres = rng.uniform(0.2, 0.8, (50, 2)).astype(np.float32)
     sides = rng.uniform(0.05, 0.4, (50, 2)).astype(np.float32)
     corners = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
-    coder = faster_rcnn_box_coder.FasterRcnnBoxCoder(scale_factors=list(coreml.SCALES))
+    coder = faster_rcnn_box_coder.FasterRcnnBoxCoder(scale_factors=list(SCALES))
     ymin, xmin, ymax, xmax = (
         coder.decode(tf.constant(encodings), box_list.BoxList(tf.constant(corners))).get().numpy().T
     )

@@ -7,9 +7,7 @@ from typing import Any
 import tensorflow as tf
 from object_detection.builders import post_processing_builder
 
-# Clients divide encoded centres and sides by these numbers. Most published configs use the same numbers. The box coder
-# is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
-SCALES = (10.0, 10.0, 5.0, 5.0)
+from entrypoint.engines.engine import SCALES
 
 
 def raw_outputs(config: Any, predictions: Any) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from entrypoint.data import annotations
 from entrypoint.engines import loading
-from entrypoint.engines.engine import Normalization
+from entrypoint.engines.engine import SCALES, Normalization
 from entrypoint.results.export import converter, tflite
-from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.results.export.export_format import ExportFormat, fixed_ssds_alone
 from entrypoint.system import documents
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -23,7 +23,6 @@ FILE = "model.mlmodel"
 # The outputs of Apple's layer, which Vision reads as detected objects: confidence [boxes, labels], and coordinates
 # [boxes, 4], which are x and y of the centre, width and height as fractions of the image.
 CONFIDENCE, COORDINATES = "confidence", "coordinates"
-SCALES = (10.0, 10.0, 5.0, 5.0)  # of the encodings, see engines/shared/anchors.py
 VERSION = 5  # of the format: iOS 14
 THRESHOLDS = ("iouThreshold", "confidenceThreshold")  # inputs, by which a client can give others than these
 IOU_THRESHOLD, CONFIDENCE_THRESHOLD = 0.6, 0.25
@@ -87,18 +86,12 @@ def to_detector(source: str, facts: Facts) -> Any:
 
     @tf.function(input_signature=[tf.TensorSpec(spec.shape, tf.float32, name="image")], autograph=False)
     def decode(image: Any) -> dict[str, Any]:
-        found = raw(input=image)
+        # The image type of Core ML has one scale, but a model can have a standard deviation for each channel.
+        found = raw(input=(image - facts.normalization.mean) / facts.normalization.std)
         coordinates = to_coordinates(found["box_encodings"][0], facts.anchors)
         return {CONFIDENCE: found["class_predictions"][0][:, 1:], COORDINATES: coordinates}
 
-    mean, std = facts.normalization.mean, facts.normalization.std
-    image = coremltools.ImageType(
-        name="image",
-        shape=tuple(spec.shape),
-        scale=1 / std[0],
-        bias=[-value / std[0] for value in (mean * 3)[:3]],
-        color_layout=coremltools.colorlayout.RGB,
-    )
+    image = coremltools.ImageType(name="image", shape=tuple(spec.shape), color_layout=coremltools.colorlayout.RGB)
     functions = [decode.get_concrete_function()]
     result = coremltools.convert(functions, source="tensorflow", convert_to="neuralnetwork", inputs=[image])
     return result.get_spec()
@@ -160,13 +153,7 @@ def describe(feature: Any, name: str, width: int, boxes: int | None = None) -> N
         array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
 
 
-def refusal(config: Any) -> str | None:
-    """Returns why a model cannot be exported to Core ML, or None."""
-    words = tflite.refusal(config)
-    return words.replace("TensorFlow Lite", "Core ML") if words else None
-
-
-FORMAT = ExportFormat("coreml", "model_ios", (FILE,), write, refusal, packages=("coremltools",))
+FORMAT = ExportFormat("coreml", "model_ios", (FILE,), write, fixed_ssds_alone("Core ML"), packages=("coremltools",))
 
 if __name__ == "__main__":
     convert(*sys.argv[1:])

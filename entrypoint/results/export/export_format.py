@@ -10,9 +10,28 @@ from typing import Any
 
 from entrypoint.engines.engine import ClientPhoto
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import pipeline_config
 
 # Boxes float32 [n, 4] (ymin, xmin, ymax, xmax as fractions of the photo), classes (ids of the label map) and scores.
 Found = tuple[Any, Any, Any]
+
+
+Refusal = Callable[[Any], str | None]  # why a model of this config cannot be exported, or None
+
+
+def every_model(config: Any) -> None:
+    """Refuses no model. `config` is not looked at."""
+
+
+def fixed_ssds_alone(name: str) -> Refusal:
+    """Returns what refuses models that a format without removal of duplicates, or with its own, cannot hold."""
+
+    def refusal(config: Any) -> str | None:
+        if pipeline_config.input_size(config):
+            return None
+        return f"SSD models alone, of an input that is one size, are exported to {name}"
+
+    return refusal
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,7 @@ class ExportFormat:
     folder: str  # in RESULT_DIR
     files: tuple[str, ...]  # in the folder, beside labels.json
     write: Callable[[Workspace, Path], None]  # writes the files into an empty folder
-    refusal: Callable[[Any], str | None]  # why a model of this config cannot be exported, or None
+    refusal: Refusal
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
     most: int | None = None  # how many detections of a photo it returns; None if as many as the model
