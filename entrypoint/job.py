@@ -197,7 +197,7 @@ def run_and_mark(step: Step, digest: str, work: Workspace) -> None:
             last_job.retract(work)
     output = module_of(step).run(work)
     if hasattr(module_of(step), "outputs"):
-        files.flush_all(path for path in module_of(step).outputs(work) if path.exists())
+        files.flush_all(module_of(step).outputs(work))
     mark = Mark(digest, output, round(began, 3), round(max(0.0, time.time() - began), 3))
     workspace.write_mark(step.name, mark, work)
     logger.info("%s: %.1f s", step.name, mark.seconds)

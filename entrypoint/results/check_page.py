@@ -12,6 +12,7 @@ from entrypoint.data.quality import Seen
 from entrypoint.results.cards import photo_card, read_photos, rectangle, series_of, template
 from entrypoint.results.check_report import CheckReport
 from entrypoint.settings.schema import Settings
+from entrypoint.system import sampling
 
 PHOTOS = 60  # on the sheet
 DOUBTFUL = 30  # of these, the photos with a finding come first
@@ -82,8 +83,7 @@ def choose(checked: Checked) -> list[tuple[LabelledImage, str]]:
             chosen.setdefault(image.key, "")
             shown.update(box.label for box in image.boxes)
     rest = [key for key in usable if key not in chosen]
-    count = min(PHOTOS - len(chosen), len(rest))
-    chosen |= {rest[index * len(rest) // count]: "" for index in range(count)}
+    chosen |= dict.fromkeys(sampling.evenly(rest, PHOTOS - len(chosen)), "")
     return [(usable[key], why) for key, why in chosen.items()]
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from entrypoint import workspace
 from entrypoint.data import annotations, records
+from entrypoint.data.annotations import Dataset
 from entrypoint.engines import loading
 from entrypoint.engines.engine import Detections
 from entrypoint.results.analysis import Analysis, analyse
@@ -31,19 +32,20 @@ def run(work: Workspace) -> str:
     known = evaluation.known(step, train.identify(work), work, is_averaged=is_averaged)
     if known:
         logger.info("step %d was evaluated during the training", step)
-    metrics, detections = (known.metrics, known.detections) if known else measure(chosen, step, work)
+    dataset = annotations.load(work)
+    metrics, detections = (known.metrics, known.detections) if known else measure(chosen, step, dataset, work)
     kept: Literal["best", "last"] = "last" if chosen == last else "best"
     metrics = dataclasses.replace(metrics, kept=kept, evaluations=checkpoints.load(last).evaluations)
     found = [each.to_detections() for each in detections.photos]
-    analysis = analyse(annotations.load(work), found) if found else None
+    analysis = analyse(dataset, found) if found else None
     documents.write(work.metrics, MetricsDocument.of(metrics, analysis))
     documents.write(work.detections, detections)
-    write_predictions(found, work)
+    write_predictions(found, dataset, work)
     log_metrics(metrics, analysis)
     return files.file_sha256(work.metrics)
 
 
-def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, DetectionsDocument]:
+def measure(checkpoint: Path, step: int, dataset: Dataset, work: Workspace) -> tuple[Metrics, DetectionsDocument]:
     """Returns the metrics and the detections of a checkpoint."""
     validation = records.load(work).validation
     found: list[Detections] = []
@@ -51,18 +53,18 @@ def measure(checkpoint: Path, step: int, work: Workspace) -> tuple[Metrics, Dete
         engine, config = loading.load(work)
         detections = engine.evaluate(config, checkpoint, validation.paths(work.records))
         found = list(display.progress(detections, validation.photos, "evaluation"))
-    return coco.measure(annotations.load(work), found, step), DetectionsDocument.of(found)
+    return coco.measure(dataset, found, step), DetectionsDocument.of(found)
 
 
-def write_predictions(found: list[Detections], work: Workspace) -> None:
+def write_predictions(found: list[Detections], dataset: Dataset, work: Workspace) -> None:
     """Writes the validation photos with their boxes, and the detections, in COCO's format, as other tools read them.
 
     The formats are "Object Detection" of cocodataset.org/#format-data and of cocodataset.org/#format-results.
     """
     results = [one for index, each in enumerate(found, start=1) for one in coco.to_coco(index, each)]
     with files.new_folder(work.predictions) as folder:
-        files.write_json(folder / "photos.json", coco.ground_truth(annotations.load(work), found))
-        files.write_json(folder / "detections.json", results)
+        files.write_large_json(folder / "photos.json", coco.ground_truth(dataset, found))
+        files.write_large_json(folder / "detections.json", results)
 
 
 def outputs(work: Workspace) -> list[Path]:

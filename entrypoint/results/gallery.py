@@ -23,6 +23,7 @@ from entrypoint.results.analysis.document import Suspect
 from entrypoint.results.analysis.matching import Matches
 from entrypoint.results.cards import COLOURS, thumbnail
 from entrypoint.system import parallel
+from entrypoint.training.stored import DIGITS
 
 MOST_PHOTOS = 2000
 # The page stays under 20 MB. In characters of the page: photos with their boxes, and how many of them boxes may be. The
@@ -32,7 +33,6 @@ ROOM, BOXES = 17_500_000, 9_000_000
 SHAPES = ((480, 80), (400, 75), (320, 70), (256, 60), (208, 55), (160, 50), (128, 45), (96, 40), (64, 30))
 SAMPLE = 24  # photos with which the shape is chosen
 UNIT = 10_000  # boxes are whole numbers of ten-thousandths of the photo's width and height
-DIGITS = 6  # of scores, as in detections.json
 MARGIN = 0.75  # around a suspected place, as a share of its longer side
 CROP = 220  # pixels, the longer side of a suspected place's picture
 

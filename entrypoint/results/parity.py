@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,12 @@ from entrypoint.results import evaluate
 from entrypoint.results.export import export, formats, running
 from entrypoint.results.export.export_format import ExportFormat
 from entrypoint.settings.choices import Quantize
-from entrypoint.system import documents, files
+from entrypoint.system import documents, files, sampling
 from entrypoint.system.errors import JobError
 from entrypoint.training import coco, plan
 from entrypoint.workspace import Workspace
 
 logger = logging.getLogger("job")
-
-Item = TypeVar("Item")
 
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
@@ -104,7 +102,7 @@ def run(work: Workspace) -> str:
     """Runs every export and compares it; returns a digest of what was found."""
     exported = export.load(work)
     found = {name: Parity("failed", words) for name, words in exported.failed.items()}
-    reference = choose(evaluate.load_detections(work), PHOTOS)
+    reference = sampling.evenly(evaluate.load_detections(work), PHOTOS)
     written = [formats.format_of(name) for name in exported.written]
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         photos = Path(scratch) / "photos"
@@ -112,8 +110,9 @@ def run(work: Workspace) -> str:
         if reference and any(each.open for each in written):
             write_photos([each.key for each in reference], photos, work)
         detections = [each.to_detections() for each in reference]
+        dataset = annotations.load(work)
         for each in written:
-            found[each.name] = compare(each, detections, photos, work)
+            found[each.name] = compare(each, detections, dataset, photos, work)
             log(each.name, found[each.name])
     documents.write(work.parity, ParityDocument(found))
     return files.file_sha256(work.parity)
@@ -133,17 +132,14 @@ def refuse_failed(work: Workspace) -> None:
     """Raises JobError if an export failed or differs from the model."""
     failed = {name: each for name, each in load(work).items() if each.is_failure}
     if failed:
+        # The next start of the job makes and compares them once more.
+        for step in ("export", "parity"):
+            workspace.remove_mark(step, work)
         reasons = "; ".join(f"{name}: {each.words}" for name, each in failed.items())
         raise JobError(
             f"EXPORTS={','.join(failed)}: not published: {reasons}. The trained model, the other exports and the "
             "report are in RESULT_DIR. Start the job again to try these formats once more, or leave them out of EXPORTS"
         )
-
-
-def choose(items: Sequence[Item], most: int) -> list[Item]:
-    """Returns at most so many items, evenly spaced."""
-    count = min(most, len(items))
-    return [items[index * len(items) // count] for index in range(count)]
 
 
 def write_photos(keys: Sequence[str], folder: Path, work: Workspace) -> None:
@@ -155,7 +151,9 @@ def write_photos(keys: Sequence[str], folder: Path, work: Workspace) -> None:
         running.write_photo(photo, folder / f"{index:04d}.npz")
 
 
-def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, work: Workspace) -> Parity:
+def compare(
+    each: ExportFormat, reference: Sequence[Detections], dataset: Dataset, photos: Path, work: Workspace
+) -> Parity:
     """Returns what an export finds on photos, compared with what the model found on them."""
     folder = work.root / each.folder
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -168,7 +166,6 @@ def compare(each: ExportFormat, reference: Sequence[Detections], photos: Path, w
     except JobError as error:
         return Parity("failed", str(error), bytes=size)
     found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
-    dataset = annotations.load(work)
     before, after = map_of(dataset, [first(one, each.most) for one in reference]), map_of(dataset, found)
     difference = differ(reference, found)
     words = judge(before, after, difference, bounds_of(each.name, work.settings.quantize))

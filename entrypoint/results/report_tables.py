@@ -21,15 +21,6 @@ from entrypoint.training import last_job
 from entrypoint.training.metrics import LabelMetrics, Metrics
 from entrypoint.workspace import Workspace
 
-# The kinds of errors in the order of the page, each with its name for people.
-ERRORS = {
-    "missed": "missed boxes",
-    "ghost": "detections without an object",
-    "wrong_label": "wrong labels",
-    "poor_box": "boxes that fit poorly",
-    "both": "boxes that fit poorly and have a wrong label",
-    "duplicate": "duplicates",
-}
 MOST_CURVES = 14  # labels in the chart of precision and recall: seven colours, plain and dashed
 DIFFERENT = 0.005  # of mAP; less is called equal
 LONGEST_NAME = 80  # of a model in an earlier job's manifest
@@ -100,7 +91,7 @@ def error_rows(analysis: Analysis) -> list[ErrorRow]:
     gains = analysis.errors.gains
     rows = [
         ErrorRow(words, getattr(analysis.errors.counts, kind), getattr(gains, kind) if gains else None)
-        for kind, words in ERRORS.items()
+        for kind, (words, _) in advice.NAMES.items()
     ]
     return sorted(rows, key=lambda row: -(row.gain or 0.0))
 

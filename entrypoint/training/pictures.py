@@ -12,6 +12,7 @@ from entrypoint.data import examples
 from entrypoint.data.annotations import Dataset
 from entrypoint.data.boxes import Box
 from entrypoint.engines.engine import Detections
+from entrypoint.system import sampling
 from entrypoint.training.stored import SHOWN_SCORE
 
 PHOTOS = 4
@@ -36,8 +37,7 @@ class Pictures:
     def draw(self, found: Sequence[Detections]) -> list[bytes]:
         """Returns JPEGs: boxes that were drawn in white, and detections with label and score."""
         if not self.keys:
-            count = min(PHOTOS, len(found))
-            self.keys = [found[index * len(found) // count].key for index in range(count)]
+            self.keys = [each.key for each in sampling.evenly(found, PHOTOS)]
         by_key = {each.key: each for each in found}
         true = {image.key: image.boxes for image in self.dataset.images}
         return [self._draw(self.photos[key], true.get(key, ()), by_key[key]) for key in self.keys]

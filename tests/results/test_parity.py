@@ -110,11 +110,6 @@ def test_failed_exports_end_the_job_by_their_names(tmp_path: Path) -> None:
         parity.refuse_failed(work)
 
 
-def test_photos_are_taken_evenly_out_of_all() -> None:
-    assert parity.choose(list(range(10)), 4) == [0, 2, 5, 7]
-    assert parity.choose([1, 2], 64) == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("name", "quantize", "greatest"),
     [

@@ -152,7 +152,7 @@ def test_weights_are_cut_into_shards_that_join_to_the_whole(tmp_path: Path) -> N
     "model", ["center_net { }", "faster_rcnn { }", "ssd { image_resizer { identity_resizer { } } }"]
 )
 def test_model_that_is_no_ssd_of_one_input_size_is_refused(model: str) -> None:
-    assert "SSD models alone" in str(tfjs.refusal(pipeline_config.parse(f"model {{ {model} }}")))
+    assert "SSD models alone" in str(tfjs.FORMAT.refusal(pipeline_config.parse(f"model {{ {model} }}")))
 
 
 def test_operation_that_clients_do_not_know_is_named() -> None:

@@ -58,13 +58,9 @@ def write(each: ExportFormat, labels: list[str], work: Workspace) -> str:
 
 
 def outputs(work: Workspace) -> list[Path]:
-    """Returns the files that the step leaves in WORK_DIR, those of failed formats among them."""
-    return [work.exported, *(path for each in formats.load(work) for path in files_of(each, work))]
-
-
-def files_of(each: ExportFormat, work: Workspace) -> list[Path]:
-    """Returns the files of a format in WORK_DIR."""
-    return [work.root / each.folder / name for name in (*each.files, LABELS)]
+    """Returns the files that the step leaves in WORK_DIR."""
+    written = map(formats.format_of, load(work).written)
+    return [work.exported, *(work.root / each.folder / name for each in written for name in (*each.files, LABELS))]
 
 
 def load(work: Workspace) -> ExportedDocument:

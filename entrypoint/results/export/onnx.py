@@ -14,7 +14,7 @@ import numpy as np
 
 from entrypoint.engines.engine import ClientPhoto
 from entrypoint.results.export import converter, saved_model
-from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.results.export.export_format import ExportFormat, Found, every_model
 from entrypoint.workspace import Workspace
 
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it from 1.14 on.
@@ -103,16 +103,12 @@ def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
     return detect
 
 
-def refusal(config: Any) -> None:
-    """Returns None: no model of the zoo is known that cannot be converted."""
-
-
 FORMAT = ExportFormat(
     "onnx",
     "model_onnx",
     (FILE,),
     write,
-    refusal,
+    every_model,
     open_model,
     packages=("tf2onnx", "onnx", "onnxruntime"),
     snippet=SNIPPET,

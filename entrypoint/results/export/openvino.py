@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from entrypoint.engines.engine import ClientPhoto
 from entrypoint.results.export import converter, saved_model
-from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.results.export.export_format import ExportFormat, Found, every_model
 from entrypoint.workspace import Workspace
 
 FILE = "model.xml"
@@ -74,16 +73,12 @@ def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
     return detect
 
 
-def refusal(config: Any) -> None:
-    """Returns None: no model of the zoo is known that cannot be converted."""
-
-
 FORMAT = ExportFormat(
     "openvino",
     "model_openvino",
     (FILE, "model.bin"),
     write,
-    refusal,
+    every_model,
     open_model,
     packages=("openvino",),
     snippet=SNIPPET,

@@ -10,7 +10,7 @@ from typing import Any
 
 from entrypoint.engines import loading
 from entrypoint.engines.engine import ClientPhoto
-from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.results.export.export_format import ExportFormat, Found, every_model
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
 
@@ -76,10 +76,6 @@ def found_in(outputs: Mapping[str, Any]) -> Found:
     return boxes, classes.astype(int), outputs["detection_scores"][0][is_found]
 
 
-def refusal(config: Any) -> None:
-    """Returns None: every model can be exported as a SavedModel."""
-
-
 FORMAT = ExportFormat(
-    "saved_model", FOLDER, (FILE,), write, refusal, open_model, is_of_tensorflow=True, snippet=SNIPPET
+    "saved_model", FOLDER, (FILE,), write, every_model, open_model, is_of_tensorflow=True, snippet=SNIPPET
 )

@@ -2,14 +2,12 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from entrypoint.engines import loading
 from entrypoint.results.export import tfjs_converter
-from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.results.export.export_format import ExportFormat, fixed_ssds_alone
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
-from entrypoint.zoo import pipeline_config
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -28,11 +26,4 @@ def write(work: Workspace, folder: Path) -> None:
         tfjs_converter.run(source, folder)
 
 
-def refusal(config: Any) -> str | None:
-    """Returns why a model cannot be exported to TensorFlow.js, or None."""
-    if pipeline_config.input_size(config):
-        return None
-    return "SSD models alone, of an input that is one size, are exported to TensorFlow.js"
-
-
-FORMAT = ExportFormat("tfjs", "model_web", ("model.json",), write, refusal)
+FORMAT = ExportFormat("tfjs", "model_web", ("model.json",), write, fixed_ssds_alone("TensorFlow.js"))

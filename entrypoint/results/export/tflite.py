@@ -14,7 +14,7 @@ from entrypoint.data import annotations, examples, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto, Normalization
 from entrypoint.results.export import tflite_converter, tflite_metadata
-from entrypoint.results.export.export_format import ExportFormat, Found
+from entrypoint.results.export.export_format import ExportFormat, Found, fixed_ssds_alone
 from entrypoint.system import documents, files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -128,19 +128,12 @@ def of_fixed_size(config: Any) -> Any:
     return fixed
 
 
-def refusal(config: Any) -> str | None:
-    """Returns why a model cannot be exported to TFLite, or None."""
-    if pipeline_config.input_size(config):
-        return None
-    return "SSD models alone, of an input that is one size, are exported to TensorFlow Lite"
-
-
 FORMAT = ExportFormat(
     "tflite",
     "model_android",
     ("model.tflite", "model_raw.tflite", "anchors.json", "normalization.json"),
     write,
-    refusal,
+    fixed_ssds_alone("TensorFlow Lite"),
     open_model,
     most=MAX_DETECTIONS,
     snippet=SNIPPET,
