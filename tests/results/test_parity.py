@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from entrypoint import workspace
 from entrypoint.engines.engine import Detections
 from entrypoint.results import parity
 from entrypoint.results.parity import Difference, Parity, ParityDocument
 from entrypoint.settings.choices import Quantize
 from entrypoint.system import documents
 from entrypoint.system.errors import JobError
-from entrypoint.workspace import Workspace
+from entrypoint.workspace import Mark, Workspace
 from tests.conftest import make_settings
 
 FIRST, SECOND = (0.1, 0.1, 0.3, 0.3), (0.5, 0.5, 0.9, 0.9)
@@ -104,10 +105,15 @@ def test_failed_exports_end_the_job_by_their_names(tmp_path: Path) -> None:
     parity.refuse_failed(work)
     bad = {"saved_model": Parity("equal"), "onnx": Parity("failed", "tf2onnx ended with -6: abort")}
     documents.write(work.parity, ParityDocument(bad))
+    for step in ("evaluate", "export", "parity"):
+        workspace.write_mark(step, Mark("", "", 0.0, 0.0), work)
     with pytest.raises(
         JobError, match=r"EXPORTS=onnx: not published: onnx: tf2onnx ended with -6: abort\. The trained"
     ):
         parity.refuse_failed(work)
+    # The next start makes and compares the exports once more.
+    marks = {step: workspace.read_mark(step, work) is not None for step in ("evaluate", "export", "parity")}
+    assert marks == {"evaluate": True, "export": False, "parity": False}
 
 
 @pytest.mark.parametrize(
