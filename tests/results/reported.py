@@ -96,7 +96,7 @@ def write_results(work: Workspace, found: list[Detections]) -> None:
     metrics = MetricsDocument.of(coco.measure(dataset, exact, step=300), analyse(dataset, exact) if found else None)
     documents.write(work.metrics, dataclasses.replace(metrics, evaluations=evaluations))
     documents.write(work.detections, stored)
-    difference = Difference(3, 0, 0.00012, 0.0, 0.0, 0.0)
+    difference = Difference(3, 0, 0.00012, 0.0, 0.0, 0.0, expected=3, returned=3)
     equal = Parity("equal", "", 4_300_000, 7, 0.5, 0.5, difference, 12.5)
     exports = {"saved_model": equal, "tflite": equal, "openvino": equal, "onnx": Parity("failed", EVIL)}
     documents.write(work.parity, ParityDocument(exports))
