@@ -104,7 +104,7 @@ def test_stopped_cluster_resumes_where_it_was(cluster: Cluster) -> None:
     first = logs[0]
     processes = cluster.start("30", EVALUATE_EVERY=10)
     logs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
     # The second machine has no checkpoint at hand: it gets everything from the chief.
     assert f"resumed at step {stopped}" in logs[0]
     assert f"step = {stopped + 1}\n" in logs[1]

@@ -206,7 +206,7 @@ def test_kubeflow_s_cluster_of_two_containers(image: str, opened: Path, bucket: 
         command = [DOCKER, "run", "--rm", *options, *SMOKE, f"--volume={bucket}:/data", image, *container["args"]]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     logs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
     losses = [re.findall(r"tensorflow:loss = .*", log) for log in logs]
     assert losses[0] == losses[1] != []
     assert (logs[0].count("CACLI-TRAINING-SUCCESS"), logs[1].count("CACLI-TRAINING-SUCCESS")) == (1, 0)
