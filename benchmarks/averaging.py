@@ -14,7 +14,7 @@ from entrypoint import job
 from entrypoint.data import annotations, records
 from entrypoint.engines import loading
 from entrypoint.settings import command_line, environment
-from entrypoint.training import coco
+from entrypoint.training import coco, length
 from entrypoint.workspace import Workspace
 
 BATCH, ANEW = 8, 60
@@ -46,7 +46,7 @@ def measure(work: Workspace) -> None:
     trainer: Any = engine.build(config, work.settings, 0, None, averages=True)
     statistics = [each for name, each in models.named_variables(trainer.model) if "moving_" in name]
     averages = [each.numpy() for each in statistics]
-    steps = work.settings.num_steps
+    steps = length.scheduled(work)
     for step in range(1, steps + 1):
         trainer.train(1)
         share = averaging.rate(step).numpy()

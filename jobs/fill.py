@@ -42,7 +42,7 @@ def defaults() -> dict[str, str]:
     """Returns the values of the optional names. The job's name contains the time of submission."""
     moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     model = "ssd_mobilenet_v2_fpnlite_320x320"
-    return {"JOB_NAME": f"detector-{moment}", "NUM_STEPS": "1000", "MODEL": model, "PARTS": "16"}
+    return {"JOB_NAME": f"detector-{moment}", "NUM_STEPS": "auto", "MODEL": model, "PARTS": "16"}
 
 
 def fill(manifest: str, values: Mapping[str, str]) -> str:

@@ -57,7 +57,7 @@ def load(arguments: Sequence[str]) -> Command:
         raise UserError(f"{flag} is not a setting of this job.{suggestion(flag.lstrip('-'))}")
     flags = given(known)
     name: str | None = known.command
-    if name is not None and name.lstrip("-").isdigit():
+    if name == "auto" or (name is not None and name.lstrip("-").isdigit()):
         if "num_steps" in flags:
             raise UserError(f"NUM_STEPS is given twice: {name} and --num_steps {flags['num_steps']}")
         name, flags = None, {**flags, "num_steps": name}
@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=None,
     )
     parser.add_argument(
-        "command", nargs="?", help=f"number of training steps, name of a step, or {', '.join(COMMANDS)}"
+        "command", nargs="?", help=f"number of training steps or auto, name of a step, or {', '.join(COMMANDS)}"
     )
     for name, field in Settings.model_fields.items():
         words = f"{field.description}".replace("%", "%%")

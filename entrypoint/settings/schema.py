@@ -115,12 +115,10 @@ class Settings(BaseSettings):
         "scratch, for CI and the demo. Default: `ssd_mobilenet_v2_fpnlite_320x320`, or with `CHECKPOINT=none` and no "
         "`PIPELINE_CONFIG` `scratch`, which learns from random weights",
     )
-    num_steps: int = Field(
-        1000,
-        ge=1,
-        le=MOST_STEPS,
-        description="exact number of training steps; it can also be the first word after `start.sh`. With "
-        "`MAX_MINUTES`, the largest number of steps if it is set",
+    num_steps: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_STEPS)] = Field(
+        "auto",
+        description="exact number of training steps; it can also be the first word after `start.sh`. `auto` takes as "
+        "many as the training photos need. With `MAX_MINUTES`, a number is the most, and `auto` is no limit",
     )
     max_minutes: float | None = Field(
         None,
@@ -252,12 +250,6 @@ class Settings(BaseSettings):
         description="number of photos that are read at a time; it is large because reading from a bucket is mostly "
         "waiting. Photos are decoded one per core",
     )
-
-    @property
-    def most_steps(self) -> int:
-        """The last step if time does not matter. MAX_MINUTES alone, without NUM_STEPS, does not limit the steps."""
-        is_open = self.max_minutes is not None and "num_steps" not in self.model_fields_set
-        return MOST_STEPS if is_open else self.num_steps
 
     @field_validator("exports", mode="before")
     @classmethod

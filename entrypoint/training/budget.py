@@ -90,11 +90,15 @@ def seconds_for(steps: int, costs: Costs, settings: Settings) -> float:
 class Budget:
     """The time of a job with MAX_MINUTES, and what is known about its costs."""
 
-    def __init__(self, settings: Settings, began: float, used: float) -> None:
-        """`began` is when the clock of this run started, `used` the seconds that earlier runs used."""
+    def __init__(self, settings: Settings, began: float, used: float, most: int) -> None:
+        """`began` is when the clock of this run started, `used` the seconds that earlier runs used.
+
+        `most` is the last step if time does not matter.
+        """
         self.settings = settings
         self.began = began
         self.before = used
+        self.most = most
         self.preparation = 0.0  # seconds to build and to compile the model
         self.training = 0.0  # seconds of the steps that were timed
         self.steps = 0
@@ -143,7 +147,7 @@ class Budget:
                 f"{self.used:.0f} s have passed, and evaluation, exports and report take about {costs.after:.0f} s. "
                 f"Set MAX_MINUTES={math.ceil(needed / 60)} or more, or choose a smaller MODEL"
             )
-        last = min(step + steps, self.settings.most_steps)
+        last = min(step + steps, self.most)
         logger.info(
             "MAX_MINUTES=%g: %.1f minutes are left, about %.1f of them for evaluation, exports and report after the "
             "training; with %.2g s for a step, the training ends at step %d",

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from entrypoint.engines.engine import Trainer
-from entrypoint.settings.schema import Settings
 from entrypoint.system import bucket, copying, documents, files
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
-from entrypoint.training import events, start_checkpoint
+from entrypoint.training import events, length, start_checkpoint
 from entrypoint.training.budget import Fit
 from entrypoint.training.metrics import Evaluations
 from entrypoint.workspace import Workspace
@@ -75,9 +74,9 @@ class Saved:
     seconds: float = 0.0
     has_ended: bool = False
 
-    def last_step(self, settings: Settings) -> int:
-        """Returns the last step of the training as far as it is decided."""
-        return self.fit.last if self.fit else settings.most_steps
+    def last_step(self, most: int) -> int:
+        """Returns the last step of the training as far as it is decided; `most` is it if time does not matter."""
+        return self.fit.last if self.fit else most
 
 
 def write(trainer: Trainer, history: list[dict[str, float]], work: Workspace) -> Saved:
@@ -330,7 +329,7 @@ def refuse_foreign(work: Workspace) -> None:
         for name, path in found.items():
             part = PART.fullmatch(name)
             is_ours = part and (f"{part[1]}.json" in found or f"{part[1]}.claim" in found)
-            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= work.settings.most_steps:
+            if part and not is_ours and 0 < step_of(path.with_name(f"{part[1]}.json")) <= length.most(work):
                 raise UserError(
                     f"{path} was not made by this job, and a checkpoint of this job could have the same name: move it "
                     "elsewhere, or name another RESULT_DIR or CHECKPOINT_DIR"

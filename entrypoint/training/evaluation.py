@@ -25,7 +25,7 @@ from entrypoint.settings import services
 from entrypoint.settings.schema import Settings
 from entrypoint.system import copying, display, documents, files, signals
 from entrypoint.system.errors import UserError
-from entrypoint.training import coco
+from entrypoint.training import coco, length
 from entrypoint.training.metrics import Evaluated, Evaluations, Metrics
 from entrypoint.training.pictures import Pictures
 from entrypoint.training.stored import DetectionsDocument
@@ -104,13 +104,13 @@ def known(step: int, job: str, work: Workspace, *, is_averaged: bool = False) ->
     return found if is_same else None
 
 
-def averages(work: Workspace) -> bool:
-    """Returns whether the training averages its weights, which it does only if it can compare them.
+def averages(work: Workspace, most: int) -> bool:
+    """Returns whether a training of `most` steps averages its weights, which it does only if it can compare them.
 
     A cluster does not: one machine alone cannot write the checkpoint of the averaged weights.
     """
     settings = work.settings
-    is_evaluated = interval(settings.most_steps, Evaluations(), settings) > 0 and has_photos(work)
+    is_evaluated = interval(most, Evaluations(), settings) > 0 and has_photos(work)
     return settings.ema == "auto" and settings.tf_config is None and is_evaluated
 
 
@@ -124,7 +124,7 @@ class Evaluator:
         self.seconds: float | None = None  # that an evaluation takes, without compiling the model
         self.evaluations = evaluations
         self.weights: Path | None = None  # the averaged weights, if they were the better ones of the last evaluation
-        self.averages = averages(work)
+        self.averages = averages(work, length.most(work))
         self.drawn: list[bytes] = []  # photos with the boxes of the last evaluation, as JPEGs
         self.job = job
         self.work = work

@@ -6,7 +6,7 @@ from typing import Any
 
 from entrypoint import workspace
 from entrypoint.system import files
-from entrypoint.training import schedule
+from entrypoint.training import length, schedule
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
@@ -44,7 +44,7 @@ def words(work: Workspace, batch_size: int, learning_rate: float, config: Any) -
     settings = work.settings
     found = {
         "MODEL": settings.model,
-        LENGTH: settings.num_steps if settings.most_steps == settings.num_steps else "as many as fit",
+        LENGTH: "as many as fit" if length.is_open(settings) else config.train_config.num_steps,
         "MAX_MINUTES": settings.max_minutes,
         BATCH: f"{batch_size}{FOUND if settings.batch_size == 'auto' else ''}",
         "LEARNING_RATE": f"{learning_rate:.6g}",

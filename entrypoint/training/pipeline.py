@@ -12,11 +12,11 @@ from typing import Any
 from entrypoint.data import records, shards
 from entrypoint.engines import loading
 from entrypoint.engines.engine import refuse_cluster
-from entrypoint.settings.schema import Settings
+from entrypoint.settings.schema import MOST_STEPS, Settings
 from entrypoint.system import documents, files
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import anchors, augmentation, batch_size, identity, schedule, start_checkpoint
+from entrypoint.training import anchors, augmentation, batch_size, identity, length, schedule, start_checkpoint
 from entrypoint.training.changes import Changes, shown
 from entrypoint.training.plan import Plan
 from entrypoint.training.start_checkpoint import Start
@@ -78,7 +78,7 @@ def run(work: Workspace) -> str:
         changes=tuple(changes.rows),
     )
     documents.write(work.plan, plan)
-    log_epochs(plan, records.load(work).train.photos)
+    log_epochs(plan, records.load(work).train.photos, work.settings)
     return identity.of_config(config)
 
 
@@ -146,7 +146,9 @@ def refuse_early(settings: Settings) -> None:
     pipeline_config.refuse_empty_input(config, path)
     anchors.refuse_early(settings, config)
     given = None if settings.batch_size == "auto" else settings.batch_size
-    schedule.inject(config.train_config, settings, given, None, Changes())
+    # How many photos there are is not known yet, and makes no difference to what is refused.
+    steps = MOST_STEPS if settings.num_steps == "auto" else settings.num_steps
+    schedule.inject(config.train_config, settings, lambda _: steps, given, None, Changes())
     loading.engine_of(generation).rehearse(config)
 
 
@@ -268,9 +270,14 @@ def start_type(prefix: str) -> str:
 
 def inject_schedule(config: Any, archive: str | None, work: Workspace, changes: Changes) -> None:
     """Writes number of steps, batch size and learning rate, and what a batch needs; see `schedule.inject`."""
+    photos = records.load(work).train.photos
+    has_start = start_checkpoint.load(work) is not None
+
+    def steps_for(batch: int) -> int:
+        return length.decide(work.settings, photos, batch, has_start=has_start)
 
     def fit_config(fitted: Any, size: int | None, rows: Changes) -> None:
-        schedule.inject(fitted.train_config, work.settings, size, archive, rows)
+        schedule.inject(fitted.train_config, work.settings, steps_for, size, archive, rows)
         inject_padding(fitted, rows)
 
     given = work.settings.batch_size
@@ -313,11 +320,15 @@ def inject_precision(config: Any, changes: Changes) -> None:
     changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
 
 
-def log_epochs(plan: Plan, photos: int) -> None:
+def log_epochs(plan: Plan, photos: int, settings: Settings) -> None:
     """Logs how often the training shows each photo."""
+    if length.is_open(settings):
+        logger.info("as many steps of %d photos as MAX_MINUTES=%g allows", plan.batch_size, settings.max_minutes)
+        return
     epochs = plan.num_steps * plan.batch_size / max(1, photos)
     logger.info(
-        "%d steps of %d photos show each of the %d training photos %.1f times",
+        "%s%d steps of %d photos show each of the %d training photos %.1f times",
+        "NUM_STEPS=auto: " if settings.num_steps == "auto" else "",
         plan.num_steps,
         plan.batch_size,
         photos,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from entrypoint.system.bucket import Place
 from entrypoint.system.errors import UserError
-from entrypoint.training import checkpoints, identity, plan
+from entrypoint.training import checkpoints, identity, length, plan
 from entrypoint.training.checkpoints import Manifest, Saved
 from entrypoint.training.identity import CONFIG, LENGTH
 from entrypoint.workspace import Workspace
@@ -71,7 +71,7 @@ def lengthen(saved: Saved, other: Manifest, job: str, now: dict[str, str], work:
         saved.step,
         other.settings[LENGTH],
         saved.source,
-        work.settings.num_steps,
+        length.scheduled(work),
     )
     for each in filter(None, (kept, saved)):
         checkpoints.write_manifest(each, job, now)

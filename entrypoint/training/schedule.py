@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from entrypoint.settings.schema import Settings
@@ -16,11 +17,18 @@ LARGEST_BATCH = 32
 MOST_PHOTOS = 65_536  # of a batch, as for BATCH_SIZE
 
 
-def inject(train: Any, settings: Settings, batch_size: int | None, archive: str | None, changes: Changes) -> None:
+def inject(
+    train: Any,
+    settings: Settings,
+    steps_for: Callable[[int], int],
+    batch_size: int | None,
+    archive: str | None,
+    changes: Changes,
+) -> None:
     """Writes number of steps, batch size and learning rate into a train_config, and fits the schedule to them.
 
-    Without `batch_size`, the batch is the config's. `archive` is the name of the archive that a published config came
-    in, or None for any other config.
+    `steps_for` returns the number of steps for a batch size. Without `batch_size`, the batch is the config's. `archive`
+    is the name of the archive that a published config came in, or None for any other config.
 
     A batch size other than the config's scales the learning rate: linearly for SGD with momentum (Goyal et al. 2017,
     arXiv:1706.02677), by the square root for Adam and RMSProp (Malladi et al. 2022, arXiv:2205.10287).
@@ -46,11 +54,12 @@ def inject(train: Any, settings: Settings, batch_size: int | None, archive: str 
     factor = ratio if kind == "momentum_optimizer" else math.sqrt(ratio)
     if settings.learning_rate:
         factor = settings.learning_rate / peak
+    steps = steps_for(batch)
     changes.set(train, "train_config", "batch_size", batch)
     path = f"train_config.optimizer.{kind}.learning_rate.{schedule}"
-    stretch(rate, schedule, path, train.num_steps, settings.num_steps, changes)
+    stretch(rate, schedule, path, train.num_steps, steps, changes)
     scale(rate, schedule, path, factor, changes)
-    changes.set(train, "train_config", "num_steps", settings.num_steps)
+    changes.set(train, "train_config", "num_steps", steps)
 
 
 def published_batch(train: Any, archive: str) -> int:

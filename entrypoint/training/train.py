@@ -20,7 +20,7 @@ from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, evaluation, plan, profiling, resuming, start_checkpoint
+from entrypoint.training import checkpoints, evaluation, length, plan, profiling, resuming, start_checkpoint
 from entrypoint.training.budget import Budget, Costs, Fit
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
@@ -77,7 +77,7 @@ def run(work: Workspace) -> str:
     documents.write(work.trained, trained)
     prefixes = {last_checkpoint(work), chosen_checkpoint(work)} if work.is_chief else {last_checkpoint(work)}
     weights = [checkpoints.load(prefix).files for prefix in sorted(prefixes)]
-    return files.digest([identity, saved.last_step(work.settings), documents.to_plain(trained), weights])
+    return files.digest([identity, saved.last_step(length.most(work)), documents.to_plain(trained), weights])
 
 
 def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
@@ -86,7 +86,7 @@ def is_last(saved: checkpoints.Saved, work: Workspace) -> bool:
     In a cluster the chief must have or have published the checkpoint.
     """
     settings, found = work.settings, saved.evaluations
-    last = saved.last_step(settings)
+    last = saved.last_step(length.most(work))
     has_ended = saved.step == last or evaluation.ends_early(found, settings)
     is_waiting = evaluation.is_due(saved.step, last, found, settings) and evaluation.has_photos(work)
     return has_ended and not is_waiting and (work.is_chief or saved.source != work.checkpoints)
@@ -121,7 +121,7 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> ch
         shutil.rmtree(work.evaluated, ignore_errors=True)
     engine, config = loading.load(work)
     began = time.monotonic()
-    step, averages = (saved.step if saved else 0), evaluation.averages(work)
+    step, averages = (saved.step if saved else 0), evaluation.averages(work, length.most(work))
     trainer = engine.build(config, work.settings, step, repeats(work), averages=averages)
     preparation = time.monotonic() - began
     state = resume(trainer, saved, work)
@@ -132,7 +132,7 @@ def train(saved: checkpoints.Saved | None, identity: str, work: Workspace) -> ch
         state = training.to_end()
     finally:
         events.close()
-    if training.is_stopped and state.step < state.last_step(work.settings):
+    if training.is_stopped and state.step < state.last_step(length.most(work)):
         raise Stopped("another machine of the cluster was stopped")
     return state
 
@@ -157,7 +157,7 @@ def identify(work: Workspace) -> str:
     before = [workspace.output_of(name, work) for name in ("tf_record", "checkpoint", "pipeline")]
     settings = work.settings
     # With MAX_MINUTES the learning rate depends on the time. Without it, NUM_STEPS is part of `pipeline`.
-    limits = [settings.max_minutes, settings.most_steps] if settings.max_minutes else []
+    limits = [settings.max_minutes, length.most(work)] if settings.max_minutes else []
     # `none` is left out, so that a training of an older release goes on.
     frozen = [settings.freeze] if settings.freeze != "none" else []
     return files.digest([settings.seed, settings.precision, settings.oversample, *before, *limits, *frozen])
@@ -227,9 +227,11 @@ class Training:
         self.state = state
         self.history = state.history
         self.fit = state.fit
-        self.evaluator = Evaluator(trainer, state.evaluations, state.last_step(work.settings), identity, work)
+        self.evaluator = Evaluator(trainer, state.evaluations, state.last_step(length.most(work)), identity, work)
         # A restart costs time that is not counted.
-        self.budget = Budget(work.settings, time.monotonic() if state.step else work.began, state.seconds)
+        self.budget = Budget(
+            work.settings, time.monotonic() if state.step else work.began, state.seconds, length.most(work)
+        )
         self.budget.preparation = preparation
         self.identity = identity
         self.settings = settings
@@ -239,6 +241,7 @@ class Training:
         self.saved_at = time.monotonic()
         planned = plan.load(work)
         self.peak = planned.learning_rate
+        self.scheduled = planned.num_steps
         self.batch = planned.batch_size
         self.progress = Progress(state.step, planned.batch_size)
         self.is_warned = False  # that the loss explodes
@@ -294,7 +297,7 @@ class Training:
             self.follow(fit)
         elif self.fit and not fit.last:
             # The chief began with another checkpoint than this machine.
-            self.fit, self.evaluator.last = None, self.work.settings.most_steps
+            self.fit, self.evaluator.last = None, length.most(self.work)
             self.trainer.follow(0, 0, 1.0)
         return steps, bool(saves)
 
@@ -348,7 +351,7 @@ class Training:
         if self.is_to_be_fitted():
             self.follow(self.budget.fit(self.trainer.step, self.costs()))
         elif self.fit and self.work.is_chief and self.budget.is_timed() and self.trainer.step < self.fit.last:
-            fit = self.budget.refit(self.trainer.step, self.fit, self.costs(), self.work.settings.num_steps)
+            fit = self.budget.refit(self.trainer.step, self.fit, self.costs(), self.scheduled)
             if fit != self.fit:
                 self.follow(fit)
 
@@ -356,15 +359,14 @@ class Training:
         """Ends the training at another step, and stretches the schedule of the learning rate to it."""
         self.fit = fit
         self.evaluator.last = fit.last
-        self.trainer.follow(fit.first, fit.position, fit.pace(self.work.settings.num_steps))
+        self.trainer.follow(fit.first, fit.position, fit.pace(self.scheduled))
 
     def tell(self, points: list[dict[str, float]]) -> None:
         """Logs the last of some steps, writes TensorBoard's scalars, and adds the steps to the history."""
         self.events.write(points)
-        # Until the last step is decided on, NUM_STEPS stands for it in the history.
-        settings = self.work.settings
-        last = self.fit.last if self.fit else settings.num_steps
-        shown = last if self.fit or settings.max_minutes is None else None
+        # Until the last step is decided on, the schedule's stands for it in the history.
+        last = self.fit.last if self.fit else self.scheduled
+        shown = last if self.fit or self.work.settings.max_minutes is None else None
         self.progress.tell(points[-1], shown, self.pace.seconds_per_step, self.evaluator.evaluations)
         self.history = thin(self.history + points, last)
         if not self.is_warned and (words := describe_explosion(self.history, self.peak)):

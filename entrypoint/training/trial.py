@@ -13,10 +13,10 @@ from pathlib import Path
 from entrypoint.data import records
 from entrypoint.engines import loading, machine
 from entrypoint.settings import environment
-from entrypoint.settings.schema import Settings
+from entrypoint.settings.schema import MOST_STEPS, Settings
 from entrypoint.system import documents, memory
 from entrypoint.system.errors import JobError, explain
-from entrypoint.training import evaluation
+from entrypoint.training import evaluation, length
 from entrypoint.training.batch_size import TOO_LARGE, Trial
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
@@ -34,7 +34,8 @@ def run(config: Path, settings: Settings) -> Trial:
     read = pipeline_config.read(config)
     engine = loading.engine_of(pipeline_config.generation_of(read, config))
     work = Workspace(settings)
-    trainer = engine.build(read, settings, 0, None, averages=evaluation.averages(work))
+    most = MOST_STEPS if length.is_open(settings) else read.train_config.num_steps
+    trainer = engine.build(read, settings, 0, None, averages=evaluation.averages(work, most))
     for _ in range(STEPS):
         began = time.monotonic()
         trainer.train(1)

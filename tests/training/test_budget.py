@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from entrypoint.settings.schema import Settings
+from entrypoint.settings.schema import MOST_STEPS, Settings
 from entrypoint.system import signals
 from entrypoint.system.errors import Stopped, UserError
 from entrypoint.training import budget, checkpoints
@@ -55,15 +55,15 @@ def test_learning_rate_does_not_jump_when_the_training_is_shortened() -> None:
 
 def test_num_steps_of_the_user_is_the_most(tmp_path: Path) -> None:
     costs = Costs(0.01, 0.0, 0.0, 0.0)
-    free = Budget(settings(tmp_path), 0.0, 0.0)
+    free = Budget(settings(tmp_path), 0.0, 0.0, MOST_STEPS)
     free.began = time.monotonic()
     assert 55_000 < free.fit(20, costs).last <= 60_020
-    bound = Budget(settings(tmp_path, num_steps=300), free.began, 0.0)
+    bound = Budget(settings(tmp_path, num_steps=300), free.began, 0.0, 300)
     assert bound.fit(20, costs) == Fit(300)
 
 
 def test_time_without_room_for_a_training_is_named(tmp_path: Path) -> None:
-    spent = Budget(settings(tmp_path), time.monotonic(), used=590.0)
+    spent = Budget(settings(tmp_path), time.monotonic(), used=590.0, most=MOST_STEPS)
     words = r"MAX_MINUTES=10 leaves time for 0 steps of 2 s: 590 s have passed, .* about 60 s\. Set MAX_MINUTES=15 or"
     with pytest.raises(UserError, match=words):
         spent.fit(5, Costs(2.0, 10.0, 1.0, 60.0))
@@ -71,7 +71,7 @@ def test_time_without_room_for_a_training_is_named(tmp_path: Path) -> None:
 
 def test_time_that_is_over_is_named_too(tmp_path: Path) -> None:
     """Also when enough steps for a training have passed."""
-    late = Budget(settings(tmp_path), time.monotonic(), used=580.0)
+    late = Budget(settings(tmp_path), time.monotonic(), used=580.0, most=MOST_STEPS)
     with pytest.raises(UserError, match="leaves time for 0 steps"):
         late.fit(31, Costs(0.3, 1.0, 1.0, 60.0))
 
@@ -90,10 +90,10 @@ def test_training_is_shortened_only_if_it_is_clearly_too_slow(tmp_path: Path, cl
     fit = Fit(last=1000)
     costs = Costs(1.0, 0.0, 0.0, 0.0)
     own = settings(tmp_path, evaluate_every=0)
-    assert Budget(own, now, used=90.0).refit(500, fit, costs, 1000) is fit
-    shorter = Budget(own, now, used=200.0).refit(500, fit, costs, 1000)
+    assert Budget(own, now, used=90.0, most=MOST_STEPS).refit(500, fit, costs, 1000) is fit
+    shorter = Budget(own, now, used=200.0, most=MOST_STEPS).refit(500, fit, costs, 1000)
     assert shorter == Fit(last=900, first=500, position=500)
-    assert Budget(own, now, used=700.0).refit(500, fit, costs, 1000).last == 500
+    assert Budget(own, now, used=700.0, most=MOST_STEPS).refit(500, fit, costs, 1000).last == 500
 
 
 class SlowTrainer(EvaluatedTrainer):

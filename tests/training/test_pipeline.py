@@ -234,10 +234,23 @@ def test_every_change_is_logged_and_kept_for_the_report(tmp_path: Path, caplog: 
     assert ("train_config.num_steps", "25000", "1000") in rows
 
 
-def test_log_says_how_often_a_photo_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"num_steps": 1000}, "1000 steps of 8 photos show each of the 300 training photos 26.7 times"),
+        ({}, "NUM_STEPS=auto: 1000 steps of 8 photos show each of the 300 training photos 26.7 times"),
+        ({"max_minutes": 5.0}, "as many steps of 8 photos as MAX_MINUTES=5 allows"),
+        ({"max_minutes": 5.0, "num_steps": 1000}, "1000 steps of 8 photos show each of the 300 training photos 26.7"),
+    ],
+)
+def test_log_says_how_often_a_photo_is_shown(
+    values: dict[str, Any], words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned = plan.Plan("x.config", "tf2", 1000, 8, 0.001, ())
     with caplog.at_level("INFO"):
-        pipeline.log_epochs(plan.Plan("x.config", "tf2", 1000, 8, 0.001, ()), photos=300)
-    assert "1000 steps of 8 photos show each of the 300 training photos 26.7 times" in caplog.text
+        pipeline.log_epochs(planned, 300, make_settings(tmp_path, **values))
+    assert words in caplog.text
+    assert ("NUM_STEPS=auto" in caplog.text) == (not values)
 
 
 @pytest.mark.parametrize("model", ["smoke", "ssd_mobilenet_v2_fpnlite_320x320"])

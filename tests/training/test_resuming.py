@@ -17,13 +17,13 @@ from entrypoint.training.plan import Plan
 from entrypoint.workspace import Mark, Workspace, write_mark
 from entrypoint.zoo import pipeline_config
 from tests.conftest import ROOT
-from tests.training.test_train import EvaluatedTrainer, Told, evaluated_work
+from tests.training.test_train import EvaluatedTrainer, Told, evaluated_work, steps_of
 
 
 def prepared(folder: Path, *, photos: str = "photos", rate: float = 0.1, **settings: Any) -> Workspace:
     """What the steps before the training leave."""
     work = evaluated_work(folder, **{"model": "smoke", "evaluate_every": 10, **settings})
-    steps = work.settings.num_steps
+    steps = steps_of(work)
     config = pipeline_config.read(ROOT / "pipelines" / "smoke.config")
     config.train_config.num_steps = steps
     config.train_config.optimizer.adam_optimizer.learning_rate.cosine_decay_learning_rate.total_steps = steps
