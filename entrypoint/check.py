@@ -23,7 +23,7 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system import copying, display, documents, lease, parallel, streams
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
-from entrypoint.training import pipeline
+from entrypoint.training import length, pipeline
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import input_size
 
@@ -93,6 +93,7 @@ def find(command: Command) -> CheckReport:
         found=dataset.findings.kinds | seen.kinds(),
         quality=quality.assess(parts, dataset.labels, seen, size),
         stops=reasons_to_stop(dataset, counts["train"].photos, seen, settings),
+        length=length.foresee(settings, counts["train"].photos),
     )
     page = write_page(Checked(settings, dataset, seen, report), command.page)
     return dataclasses.replace(report, page=page)
@@ -203,6 +204,7 @@ def as_text(report: CheckReport) -> str:
         *("{severity}: {kind}: {count} ({where})".format_map(row) for row in check_page.finding_rows(report.found)),
         *quality.describe_sizes(report.quality),
         *quality.describe_problems(report.quality),
+        *([report.length] if report.length else []),
         *([f"photos with their boxes: {report.page}"] if report.page else []),
         "the job would stop" if report.stops else "the job can start",
     ]

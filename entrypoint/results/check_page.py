@@ -46,7 +46,11 @@ def render(checked: Checked) -> str:
         report=report,
         colours={label: series_of(label, checked.dataset) for label in report.labels},
         findings=finding_rows(report.found),
-        quality=quality.describe_sizes(report.quality) + quality.describe_problems(report.quality),
+        quality=[
+            *quality.describe_sizes(report.quality),
+            *quality.describe_problems(report.quality),
+            *([report.length] if report.length else []),
+        ],
         photos=cards,
     )
 

@@ -44,6 +44,7 @@ class CheckReport:
     found: dict[str, list[str]]  # finding -> the photos, files or labels that it is about
     quality: DataQuality
     stops: list[str]  # why the job would stop; empty if it can start
+    length: str | None = None  # how often the training would show each photo, in words, if this is known
     page: str | None = None  # where check.html lies
     version: Version = 1
 

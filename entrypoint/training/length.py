@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from entrypoint.settings.schema import MOST_STEPS, Settings
 from entrypoint.training import plan
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import catalogue
 
 # How often NUM_STEPS=auto shows each photo, and the fewest steps that it takes, from a checkpoint and from random
 # weights: a head learns within a few hundred steps, whatever the photos. docs/recipes.md has the measurements.
@@ -14,12 +16,17 @@ EPOCHS, EPOCHS_FROM_RANDOM = 16, 60
 FEWEST, FEWEST_FROM_RANDOM = 600, 2000
 # The longest training that NUM_STEPS=auto begins: the number of steps in the zoo's configs for fine-tuning is 25,000.
 MOST = 25_000
+# The batch size in the text of a pipeline.config, if no other message of train_config stands before it.
+BATCH = re.compile(r"\btrain_config\s*(?::\s*)?\{[^{}]*?\bbatch_size\s*:\s*(\d+)")
 
 
 def decide(settings: Settings, photos: int, batch: int, *, has_start: bool) -> int:
     """Returns the number of steps of the schedule for training photos in batches."""
-    if settings.num_steps != "auto":
-        return settings.num_steps
+    return advise(photos, batch, has_start=has_start) if settings.num_steps == "auto" else settings.num_steps
+
+
+def advise(photos: int, batch: int, *, has_start: bool) -> int:
+    """Returns the number of steps of NUM_STEPS=auto for training photos in batches."""
     epochs, fewest = (EPOCHS, FEWEST) if has_start else (EPOCHS_FROM_RANDOM, FEWEST_FROM_RANDOM)
     # To hundreds, so that a photo more or less does not make another training.
     steps = 100 * math.ceil(epochs * photos / batch / 100)
@@ -40,3 +47,30 @@ def is_open(settings: Settings) -> bool:
 def most(work: Workspace) -> int:
     """Returns the last step if time does not matter."""
     return MOST_STEPS if is_open(work.settings) else scheduled(work)
+
+
+def describe(steps: int, batch: int, photos: int, *, has_start: bool) -> str:
+    """Returns how often a training shows each photo, and whether that is less than NUM_STEPS=auto would show it."""
+    epochs = steps * batch / max(1, photos)
+    advised = advise(photos, batch, has_start=has_start)
+    words = f"{steps} steps of {batch} photos show each of the {photos} training photos {epochs:.1f} times"
+    if steps < advised:
+        words += f"; NUM_STEPS=auto takes {advised} steps, and the model may still gain until then"
+    return words
+
+
+def foresee(settings: Settings, photos: int) -> str | None:
+    """Returns `describe` for a job that has not begun; None if time limits it or its batch size is not known yet.
+
+    The configs of the zoo's archives and BATCH_SIZE=auto decide on the batch size later.
+    """
+    batch = settings.batch_size if settings.batch_size != "auto" else None
+    path = settings.pipeline_config or catalogue.find(settings.model).pipeline
+    if settings.batch_size is None and path is not None:
+        found = BATCH.search(re.sub(r"#[^\n]*", "", path.read_text(encoding="utf-8-sig")))
+        batch = int(found[1]) if found else None
+    if is_open(settings) or not batch:
+        return None
+    checkpoint = catalogue.find(settings.model).archive if settings.checkpoint == "zoo" else settings.checkpoint
+    has_start = checkpoint not in ("", "none")
+    return describe(decide(settings, photos, batch, has_start=has_start), batch, photos, has_start=has_start)

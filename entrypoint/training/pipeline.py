@@ -78,7 +78,7 @@ def run(work: Workspace) -> str:
         changes=tuple(changes.rows),
     )
     documents.write(work.plan, plan)
-    log_epochs(plan, records.load(work).train.photos, work.settings)
+    log_epochs(plan, records.load(work).train.photos, work.settings, has_start=start is not None)
     return identity.of_config(config)
 
 
@@ -320,20 +320,13 @@ def inject_precision(config: Any, changes: Changes) -> None:
     changes.set(config.eval_config, "eval_config", "use_moving_averages", False)
 
 
-def log_epochs(plan: Plan, photos: int, settings: Settings) -> None:
+def log_epochs(plan: Plan, photos: int, settings: Settings, *, has_start: bool) -> None:
     """Logs how often the training shows each photo."""
     if length.is_open(settings):
         logger.info("as many steps of %d photos as MAX_MINUTES=%g allows", plan.batch_size, settings.max_minutes)
         return
-    epochs = plan.num_steps * plan.batch_size / max(1, photos)
-    logger.info(
-        "%s%d steps of %d photos show each of the %d training photos %.1f times",
-        "NUM_STEPS=auto: " if settings.num_steps == "auto" else "",
-        plan.num_steps,
-        plan.batch_size,
-        photos,
-        epochs,
-    )
+    begin = "NUM_STEPS=auto: " if settings.num_steps == "auto" else ""
+    logger.info("%s%s", begin, length.describe(plan.num_steps, plan.batch_size, photos, has_start=has_start))
 
 
 def log_changes(path: Path, changes: Changes) -> None:

@@ -55,3 +55,48 @@ def test_time_alone_does_not_limit_the_steps(values: dict[str, Any], scheduled: 
 def test_number_of_steps_is_not_known_before_the_step_that_decides_on_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pipeline"):
         length.scheduled(Workspace(make_settings(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (1000, "1000 steps of 8 photos show each of the 400 training photos 20.0 times"),
+        (
+            100,
+            "100 steps of 8 photos show each of the 400 training photos 2.0 times; NUM_STEPS=auto takes 800 steps, and "
+            "the model may still gain until then",
+        ),
+    ],
+)
+def test_short_training_is_told_what_it_may_miss(steps: int, words: str) -> None:
+    assert length.describe(steps, 8, 400, has_start=True) == words
+
+
+OWN = """# batch_size: 1
+train_input_reader { label_map_path: "a" } train_config: { batch_size: 5 num_steps: 3 }"""
+NESTED = "train_config { optimizer { } batch_size: 5 } eval_config { batch_size: 1 }"
+
+
+@pytest.mark.parametrize(
+    ("values", "begin"),
+    [
+        ({}, "600 steps of 32 photos show"),
+        ({"model": "smoke"}, "2000 steps of 16 photos show"),  # the zoo has no checkpoint of it
+        ({"model": "smoke", "batch_size": 4, "num_steps": 2000}, "2000 steps of 4 photos show"),
+        ({"model": "smoke", "checkpoint": "/some/where"}, "600 steps of 16 photos show"),
+        ({"checkpoint": "none"}, "2000 steps of 8 photos show"),  # MODEL=scratch
+        ({"model": "smoke", "batch_size": "auto"}, None),
+        ({"model": "smoke", "max_minutes": 5.0}, None),
+        ({"model": "ssd_inception_v2_coco"}, None),  # its config is in its archive
+        ({"model": "ssd_inception_v2_coco", "batch_size": 8}, "600 steps of 8 photos show"),
+        ({"pipeline_config": OWN}, "600 steps of 5 photos show"),
+        ({"pipeline_config": NESTED}, None),
+    ],
+)
+def test_length_of_a_training_is_foreseen(values: dict[str, Any], begin: str | None, tmp_path: Path) -> None:
+    if "pipeline_config" in values:
+        path = tmp_path / "own.config"
+        path.write_text(values["pipeline_config"])
+        values = {**values, "pipeline_config": path}
+    found = length.foresee(make_settings(tmp_path, **values), 50)
+    assert found is None if begin is None else found is not None and found.startswith(begin)

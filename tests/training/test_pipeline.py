@@ -248,7 +248,7 @@ def test_log_says_how_often_a_photo_is_shown(
 ) -> None:
     planned = plan.Plan("x.config", "tf2", 1000, 8, 0.001, ())
     with caplog.at_level("INFO"):
-        pipeline.log_epochs(planned, 300, make_settings(tmp_path, **values))
+        pipeline.log_epochs(planned, 300, make_settings(tmp_path, **values), has_start=True)
     assert words in caplog.text
     assert ("NUM_STEPS=auto" in caplog.text) == (not values)
 
