@@ -1,15 +1,16 @@
 """`make benchmark-accuracy` on a small case: its runs, what it keeps of them, and its table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy
+from benchmarks import accuracy, subset
 from benchmarks.accuracy import Result, Run
+from entrypoint.data import annotations
+from entrypoint.data.split import split
 from tests import demo
+from tests.conftest import make_settings
 
 RUN = Run("smoke", "as-it-is", "/buckets/bccd", 0, "none", 600, 8, None, None)
 
@@ -76,3 +77,31 @@ def test_every_recipe_can_be_merged_into_the_pipelines_that_it_is_for() -> None:
 def test_unknown_recipe_is_named() -> None:
     with pytest.raises(SystemExit, match=r"nonsense is no recipe of recipes\.yaml: as-it-is"):
         accuracy.recipe_of("nonsense")
+
+
+def test_subset_has_fewer_photos_to_train_on_and_the_same_for_validation(tmp_path: Path) -> None:
+    demo.draw_bucket(tmp_path / "bucket", photos=40)
+    whole = make_settings(tmp_path, data_dir=tmp_path / "bucket")
+    dataset, _ = annotations.read_with_origin(whole, whole.result_dir)
+    parts = split(dataset.images, whole.validation_fraction, whole.seed)
+    assert subset.make(tmp_path / "bucket", 10, tmp_path / "out") == {
+        "train": 10,
+        "validation": len(parts["validation"]),
+    }
+    # The job keeps the split, and finds the boxes where they were.
+    few = make_settings(tmp_path, data_dir=tmp_path / "out")
+    read, _ = annotations.read_with_origin(few, few.result_dir)
+    found = {
+        name: {Path(each.key).name: each.boxes for each in part}
+        for name, part in split(read.images, few.validation_fraction, few.seed).items()
+    }
+    assert len(found["train"]) == 10
+    assert found["train"].keys() <= {each.key for each in parts["train"]}
+    assert found["validation"].keys() == {each.key for each in parts["validation"]}
+    for image in parts["validation"]:
+        boxes = found["validation"][image.key]
+        assert [box.label for box in boxes] == [box.label for box in image.boxes]
+        for box, other in zip(boxes, image.boxes, strict=True):
+            assert box.to_coco(1, 1) == pytest.approx(other.to_coco(1, 1), abs=1e-6)
+    with pytest.raises(ValueError, match="fewer than 99"):
+        subset.make(tmp_path / "bucket", 99, tmp_path / "more")

@@ -1,0 +1,73 @@
+"""A bucket with fewer photos to train on, and the same for validation: `python -m benchmarks.subset BUCKET PHOTOS OUT`.
+
+The split is that of the job. It is written as folders `train` and `valid` with annotations in COCO's format, which the
+job keeps, so that trainings on few and on many photos are evaluated on the same photos.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from entrypoint.data import annotations
+from entrypoint.data.annotations import LabelledImage
+from entrypoint.data.split import split
+from entrypoint.settings.schema import Settings
+
+FOLDERS = {"train": "train", "validation": "valid"}
+
+
+def make(bucket: Path, photos: int, out: Path) -> dict[str, int]:
+    """Writes the bucket with copies of the photos; returns how many photos each split has.
+
+    Raises:
+        ValueError: the bucket has fewer photos to train on.
+    """
+    values: dict[str, Any] = {"data_dir": bucket}
+    settings = Settings(**values)
+    dataset, _ = annotations.read_with_origin(settings, settings.result_dir)
+    parts = split(dataset.images, settings.validation_fraction, settings.seed)
+    if len(parts["train"]) < photos:
+        raise ValueError(f"{bucket} has {len(parts['train'])} photos to train on, fewer than {photos}")
+    chosen = {"train": parts["train"][:photos], "validation": parts["validation"]}
+    for name, images in chosen.items():
+        write(images, dataset.labels, bucket, out / FOLDERS[name])
+    return {name: len(images) for name, images in chosen.items()}
+
+
+def write(images: Sequence[LabelledImage], labels: Sequence[str], bucket: Path, folder: Path) -> None:
+    """Writes a folder of photos with `_annotations.coco.json`."""
+    folder.mkdir(parents=True)
+    ids = {label: index for index, label in enumerate(labels, start=1)}
+    rows, boxes = [], []
+    for index, image in enumerate(images):
+        name = image.key.replace("/", "-")
+        shutil.copy(bucket / image.key, folder / name)
+        with Image.open(bucket / image.key) as photo:
+            width, height = ImageOps.exif_transpose(photo).size
+        rows.append({"id": index, "file_name": name, "width": width, "height": height})
+        boxes += [
+            {"image_id": index, "category_id": ids[box.label], "bbox": box.to_coco(width, height)}
+            for box in image.boxes
+        ]
+    document = {
+        "images": rows,
+        "annotations": [{**box, "id": number} for number, box in enumerate(boxes)],
+        "categories": [{"id": number, "name": label} for label, number in ids.items()],
+    }
+    (folder / "_annotations.coco.json").write_text(json.dumps(document))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the bucket that the command line names."""
+    bucket, photos, out = arguments
+    print(make(Path(bucket), int(photos), Path(out)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
