@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
-  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy benchmark-averaging \
+  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy benchmark-averaging benchmark-yardstick \
   benchmark-training benchmark-gpu lint format \
   sdists lock audit size image \
   training-zip clean
@@ -121,6 +121,10 @@ benchmark-conversion: install-dev
 # BUCKETS='path path' RECIPES='names in benchmarks/recipes.yaml'; what is done stays done, in accuracy/. ACCURACY adds flags.
 benchmark-accuracy: install-dev
 	.venv/bin/python -m benchmarks.accuracy $(BUCKETS) --recipes $(RECIPES) $(ACCURACY)
+# The job and YOLO11n from random weights for the same minutes. YOLO_PYTHON is the interpreter of an environment with
+# ultralytics, which is no part of this project: `pip install ultralytics`.
+benchmark-yardstick: install-dev
+	.venv/bin/python -m benchmarks.yardstick '$(BUCKET)' --python '$(YOLO_PYTHON)'
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
 benchmark-training: install-dev

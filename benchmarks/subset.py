@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from entrypoint.data import annotations
-from entrypoint.data.annotations import LabelledImage
+from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
 
@@ -27,16 +27,21 @@ def make(bucket: Path, photos: int, out: Path) -> dict[str, int]:
     Raises:
         ValueError: the bucket has fewer photos to train on.
     """
-    values: dict[str, Any] = {"data_dir": bucket}
-    settings = Settings(**values)
-    dataset, _ = annotations.read_with_origin(settings, settings.result_dir)
-    parts = split(dataset.images, settings.validation_fraction, settings.seed)
+    dataset, parts = parts_of(bucket)
     if len(parts["train"]) < photos:
         raise ValueError(f"{bucket} has {len(parts['train'])} photos to train on, fewer than {photos}")
     chosen = {"train": parts["train"][:photos], "validation": parts["validation"]}
     for name, images in chosen.items():
         write(images, dataset.labels, bucket, out / FOLDERS[name])
     return {name: len(images) for name, images in chosen.items()}
+
+
+def parts_of(bucket: Path) -> tuple[Dataset, dict[str, list[LabelledImage]]]:
+    """Returns the data set of a bucket, and its photos for training and for validation, as the job splits them."""
+    values: dict[str, Any] = {"data_dir": bucket}
+    settings = Settings(**values)
+    dataset, _ = annotations.read_with_origin(settings, settings.result_dir)
+    return dataset, split(dataset.images, settings.validation_fraction, settings.seed)
 
 
 def write(images: Sequence[LabelledImage], labels: Sequence[str], bucket: Path, folder: Path) -> None:

@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import gpu, loops, workers
+from benchmarks import gpu, loops, subset, workers, yardstick
+from tests import demo
 
 FAST = {"step": 0.1, "input": 0.02}
 
@@ -68,3 +71,25 @@ def test_workers_are_compared_with_the_job_s_step(capsys: pytest.CaptureFixture[
         "| the job's step",
     ]
     assert all(re.fullmatch(r"\| .* \| [\d.]+ \|", line) for line in lines[4:])
+
+
+def test_detections_of_yolo_are_measured_as_those_of_the_job(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    demo.draw_bucket(bucket, photos=20)
+    dataset, parts = subset.parts_of(bucket)
+    yardstick.write(parts, dataset.labels, bucket, tmp_path / "yolo")
+    # The boxes that YOLO is trained on, as if it had found them.
+    found: dict[str, list[Any]] = {}
+    for photo in (tmp_path / "yolo" / "images" / "validation").iterdir():
+        with Image.open(photo) as opened:
+            sides = [opened.width, opened.height] * 2
+        lines = (tmp_path / "yolo" / "labels" / "validation" / f"{photo.stem}.txt").read_text().splitlines()
+        rows = [[float(word) for word in line.split()] for line in lines]
+        found[photo.name] = []
+        for label, x, y, w, h in rows:
+            corners = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * sides
+            found[photo.name].append([int(label), 0.9, *corners])
+    measured = yardstick.metrics_of(found, dataset, parts["validation"], bucket)
+    assert measured == {"mAP": pytest.approx(1.0), "mAP@0.5": pytest.approx(1.0)}
+    nothing = yardstick.metrics_of({name: [] for name in found}, dataset, parts["validation"], bucket)
+    assert nothing == {"mAP": 0.0, "mAP@0.5": 0.0}
