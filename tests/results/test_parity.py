@@ -114,15 +114,27 @@ def test_another_box_among_duplicates_does_not_change_the_compared_map(one_disc:
     near, far = (0.1, 0.1, 0.3, 0.21), (0.1, 0.1, 0.3, 0.19)
     model, export = found((near, 1, 0.5), (SECOND, 1, 0.4)), found((far, 1, 0.5), (SECOND, 1, 0.4))
     assert parity.map_of(one_disc, [model]) != parity.map_of(one_disc, [export])
-    one, other = parity.shared([model], [export])
+    one, other = parity.shared([model], [export], 1e-4)
     assert [len(each.scores) for each in (*one, *other)] == [1, 1]
     assert parity.map_of(one_disc, one) == parity.map_of(one_disc, other) == 0
     assert parity.differ([model], [export]).unmatched == 2
 
 
+@pytest.mark.parametrize(("difference", "is_equal"), [(1e-5, True), (1e-2, False)])
+def test_order_of_nearly_equal_scores_does_not_change_the_compared_map(
+    one_disc: Dataset, difference: float, is_equal: bool
+) -> None:
+    model = found((FIRST, 1, 0.5), (SECOND, 1, 0.5 - difference / 2))
+    export = found((SECOND, 1, 0.5 + difference / 2), (FIRST, 1, 0.5))
+    assert parity.map_of(one_disc, [model]) == pytest.approx(1.0)
+    assert parity.map_of(one_disc, [export]) == pytest.approx(0.5)
+    one, other = parity.shared([model], [export], 1e-4)
+    assert (parity.map_of(one_disc, one) == parity.map_of(one_disc, other)) == is_equal
+
+
 def test_boxes_that_are_a_little_off_change_the_compared_map(one_disc: Dataset) -> None:
     off = (0.1, 0.1, 0.3, 0.315)  # IoU 0.93: the same box, and not found at the highest threshold of IoU
-    one, other = parity.shared([found((FIRST, 1, 0.5))], [found((off, 1, 0.5))])
+    one, other = parity.shared([found((FIRST, 1, 0.5))], [found((off, 1, 0.5))], 1e-4)
     before, after = parity.map_of(one_disc, one), parity.map_of(one_disc, other)
     assert before == pytest.approx(1.0)
     assert after == pytest.approx(0.9)
