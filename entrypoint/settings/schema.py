@@ -225,9 +225,10 @@ class Settings(BaseSettings):
     )
     quantize: Quantize = Field(
         "none",
-        description="smaller exports: `float16` stores the weights of tflite, onnx and openvino in half the bytes; "
-        "`dynamic` and `int8` are for tflite, in a quarter of the bytes: `dynamic` quantizes the weights, and `int8` "
-        "computes in integers too, with ranges measured on training photos. The report has what each export loses",
+        description="smaller exports: `float16` stores the weights of tflite, onnx, openvino and tfjs in half the "
+        "bytes; `dynamic` and `int8` are for tflite, in a quarter of the bytes: `dynamic` quantizes the weights, and "
+        "`int8` computes in integers too, with ranges measured on training photos. The report has what each export "
+        "loses",
     )
     max_skipped: float = Field(
         0.1,

@@ -527,6 +527,37 @@ def test_client_in_a_browser_finds_the_shapes_on_canvases(site: Site, page: str,
     assert site.share_found("browser.js", shutil.which("chromium"), f"{site.address}/{page}", *photos) > share
 
 
+def test_float16_weights_find_in_node_what_the_saved_model_finds(site: Site, trained: Demo, tmp_path: Path) -> None:
+    """Each box that the SavedModel keeps is one of the boxes before NMS, with its score.
+
+    It comes after the clients that cannot read such weights.
+    """
+    import tensorflow as tf
+
+    whole = (trained.results / "model_web" / "group1-shard1of1.bin").stat().st_size
+    pixels, _ = site.photos[0]
+    (tmp_path / "photo.rgb").write_bytes(pixels.tobytes())
+    result = run_job(str(STEPS), "--exports=saved_model,tfjs", "--quantize=float16", **trained.settings)
+    assert result.returncode == 0, result.stdout
+    assert (trained.results / "model_web" / "group1-shard1of1.bin").stat().st_size < 0.6 * whole
+    env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
+    command = ["node", str(CLIENTS / "tfjs_outputs.js"), f"{site.address}/model_web", str(tmp_path / "photo.rgb")]
+    size = [str(side) for side in pixels.shape[:2]]
+    node = subprocess.run([*command, *size], env=env, capture_output=True, text=True, check=False)
+    assert node.returncode == 0, node.stderr[-3000:]
+    scores, boxes = (np.array(json.loads(line)) for line in node.stdout.splitlines() if line.startswith("["))
+    scores, boxes = scores.reshape(-1, len(trained.json("model_web/labels.json"))), boxes.reshape(-1, 4)
+    found = tf.saved_model.load(str(trained.results / "model"))(tf.constant(pixels[np.newaxis]))
+    kept = np.flatnonzero(found["detection_scores"][0].numpy() > 0.3)
+    assert kept.size
+    for index in kept:
+        names = ("detection_boxes", "detection_classes", "detection_scores")
+        corners, number, score = (found[name][0][index].numpy() for name in names)
+        far = np.abs(np.clip(boxes, 0, 1) - corners).max(axis=1)
+        near = scores[far < 0.01, int(number) - 1]
+        assert np.abs(near - score).min() < 0.01
+
+
 MIXED = """
 import sys
 from pathlib import Path

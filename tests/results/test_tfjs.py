@@ -58,6 +58,8 @@ np.savez(folder / "wanted.npz", scores=scores, boxes=boxes * np.tile(padding, 2)
 engine.export_web_source(config, prefix, folder / "source")
 (folder / "web").mkdir()
 tfjs_converter.run(folder / "source", folder / "web")
+(folder / "float16").mkdir()
+tfjs_converter.run(folder / "source", folder / "float16", "float16")
 """
 PADDED = "keep_aspect_ratio_resizer { min_dimension: 160 max_dimension: 160 pad_to_max_dimension: true }"
 
@@ -70,8 +72,11 @@ def read_back(folder: Path) -> tuple[Any, dict[str, Any]]:
     graph = json_format.ParseDict(document["modelTopology"], graph_pb2.GraphDef())
     nodes = {node.name: node for node in graph.node}
     for weight in group["weights"]:
-        size = int(np.prod(weight["shape"], dtype=int)) * np.dtype(DTYPES[weight["dtype"]]).itemsize
-        nodes[weight["name"]].attr["value"].tensor.tensor_content = content[start : start + size]
+        dtype = np.dtype(DTYPES[weight["dtype"]])
+        stored = np.dtype(weight["quantization"]["dtype"]) if "quantization" in weight else dtype
+        size = int(np.prod(weight["shape"], dtype=int)) * stored.itemsize
+        values = np.frombuffer(content[start : start + size], stored).astype(dtype)
+        nodes[weight["name"]].attr["value"].tensor.tensor_content = values.tobytes()
         start += size
     assert start == len(content)
     return graph, document
@@ -126,6 +131,21 @@ def test_graph_in_the_files_finds_what_the_model_finds_before_nms(
     assert [node.name for node in graph.node][-2:] == list(document["signature"]["outputs"]) == ["scores", "boxes"]
     assert {"Switch", "Merge"} <= {node.op for node in graph.node}
     assert sum(node.op == "Placeholder" for node in graph.node) == 1
+    check_float16(tmp_path, found, photo)
+
+
+def check_float16(folder: Path, found: dict[str, Any], photo: Any) -> None:
+    """Asserts that kernels in half the bytes change scores and boxes by no more than their digits do."""
+    graph, document = read_back(folder / "float16")
+    halved = run(graph, photo)
+    assert halved["scores"] == pytest.approx(found["scores"], abs=0.01)
+    assert halved["boxes"] == pytest.approx(found["boxes"], abs=0.01)
+    (group,) = document["weightsManifest"]
+    entries = [each["quantization"] for each in group["weights"] if "quantization" in each]
+    assert entries
+    assert all(each == {"dtype": "float16", "original_dtype": "float32"} for each in entries)
+    whole, half = (sum(path.stat().st_size for path in (folder / name).glob("*.bin")) for name in ("web", "float16"))
+    assert 0.5 < half / whole < 0.6
 
 
 def test_weights_are_cut_into_shards_that_join_to_the_whole(tmp_path: Path) -> None:
@@ -146,6 +166,25 @@ def test_weights_are_cut_into_shards_that_join_to_the_whole(tmp_path: Path) -> N
         ("flag", [], "bool"),
         ("sizes", [2], "int32"),
     ]
+
+
+def test_kernels_alone_are_halved_and_only_if_float16_holds_them(tmp_path: Path) -> None:
+    kernel = np.linspace(-1, 1, 3 * 3 * 8 * 16, dtype=np.float32).reshape(3, 3, 8, 16)
+    weights = {
+        "kernel": kernel,
+        "too large": kernel * np.float32(1e5),
+        "small kernel": kernel[:1, :1],
+        "anchors": np.linspace(0, 1, 4000, dtype=np.float32).reshape(1000, 4),
+        "sizes": np.ones((4, 4, 4, 4), np.int32),
+    }
+    tfjs_files.write(tmp_path, tfjs_files.WebGraph({"node": []}, {}, {}, weights), "float16")
+    (group,) = json.loads((tmp_path / "model.json").read_text())["weightsManifest"]
+    assert [each["name"] for each in group["weights"] if "quantization" in each] == ["kernel"]
+    assert {each["name"]: each["dtype"] for each in group["weights"]} == {
+        name: str(value.dtype) for name, value in weights.items()
+    }
+    stored = weights | {"kernel": kernel.astype(np.float16)}
+    assert (tmp_path / "group1-shard1of1.bin").read_bytes() == b"".join(each.tobytes() for each in stored.values())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def write(work: Workspace, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         source = Path(scratch) / "source"
         engine.export_web_source(config, train.chosen_checkpoint(work), source)
-        tfjs_converter.run(source, folder)
+        tfjs_converter.run(source, folder, work.settings.quantize)
 
 
 FORMAT = ExportFormat("tfjs", "model_web", ("model.json",), write, fixed_ssds_alone("TensorFlow.js"))

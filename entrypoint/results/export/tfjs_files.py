@@ -7,7 +7,7 @@ The source of the format is the code that reads it: `io.ModelJSON` and `decodeWe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ import entrypoint
 FILE = "model.json"
 SHARD_BYTES = 4 << 20  # browsers cache files of this size
 DTYPES = ("float32", "int32", "bool")  # that TensorFlow.js 1.0.0 knows
+# What the entry of a weight says if its bytes are those of float16. Clients compute in float32.
+FLOAT16 = {"quantization": {"dtype": "float16", "original_dtype": "float32"}}
+LARGE = 256  # weights; smaller kernels are not worth a loss of precision
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,36 @@ class WebGraph:
     weights: dict[str, np.ndarray[Any, Any]]  # the constants' values by node
 
 
-def write(folder: Path, graph: WebGraph) -> None:
-    """Writes model.json and group1-shard1of1.bin and so on into a folder."""
-    content = b"".join(as_bytes(value) for value in graph.weights.values())
+def write(folder: Path, graph: WebGraph, quantize: str = "none") -> None:
+    """Writes model.json and group1-shard1of1.bin and so on into a folder.
+
+    With `float16`, the kernels of convolutions take half the bytes.
+    """
+    halved = frozenset(name for name, value in graph.weights.items() if quantize == "float16" and is_halved(value))
+    stored = [value.astype(np.float16) if name in halved else value for name, value in graph.weights.items()]
+    content = b"".join(map(as_bytes, stored))
     shards = list(parts(content))
     names = [f"group1-shard{number}of{len(shards)}.bin" for number in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         (folder / name).write_bytes(shard)
     # The order of the outputs is the order in which a client gets them.
-    (folder / FILE).write_text(json.dumps(document(graph, names), separators=(",", ":")))
+    (folder / FILE).write_text(json.dumps(document(graph, names, halved), separators=(",", ":")))
 
 
-def document(graph: WebGraph, paths: Sequence[str]) -> dict[str, Any]:
-    """Returns the content of model.json."""
+def is_halved(value: np.ndarray[Any, Any]) -> bool:
+    """Returns whether a constant is a large kernel, and so has nearly all bytes of a model, whose values fit float16.
+
+    Anchors and batch norm keep their digits: boxes and the scales of whole channels depend on them.
+    """
+    is_large_kernel = value.dtype == np.float32 and value.ndim == 4 and value.size >= LARGE
+    return is_large_kernel and bool(np.abs(value).max() <= np.finfo(np.float16).max)
+
+
+def document(graph: WebGraph, paths: Sequence[str], halved: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the content of model.json. `halved` are the weights that are stored as float16."""
     weights = [
-        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)} for name, value in graph.weights.items()
+        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype), **(FLOAT16 if name in halved else {})}
+        for name, value in graph.weights.items()
     ]
     return {
         "format": "graph-model",
