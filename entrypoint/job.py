@@ -57,7 +57,7 @@ PLAN = (
         "export",
         "results.export.export",
         reads=("keep", "quantize"),
-        after=("train", "label_map", "exports"),
+        after=("train", "evaluate", "label_map", "exports"),
         chief=True,
     ),
     Step("parity", "results.parity", after=("evaluate", "export"), chief=True),

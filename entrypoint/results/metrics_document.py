@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from entrypoint import workspace
-from entrypoint.results.analysis.document import Analysis
+from entrypoint.results.analysis.document import Analysis, OperatingPoint
 from entrypoint.system import documents
 from entrypoint.training.metrics import Metrics
 from entrypoint.workspace import Workspace
@@ -21,6 +21,11 @@ class MetricsDocument(Metrics):
 
     analysis: Analysis | None = None
     schema_version: Version = 1
+
+    @property
+    def recommended(self) -> OperatingPoint | None:
+        """The score of the best F1, all labels together. None if nothing was measured or no detection is right."""
+        return self.analysis.recommended if self.analysis else None
 
     @classmethod
     def of(cls, metrics: Metrics, analysis: Analysis | None) -> MetricsDocument:

@@ -35,7 +35,7 @@ def write(work: Workspace, dataset: Dataset, recorded: RecordsManifest, metrics:
         start=start_checkpoint.load(work) if work.start.exists() else None,
         metrics=metrics,
         interval=analysis.bootstrap.map if analysis and analysis.bootstrap else None,
-        point=analysis.recommended if analysis else None,
+        point=metrics.recommended,
         records=recorded,
         rows=tables.label_rows(dataset, recorded, metrics),
         plan=plan.load(work),

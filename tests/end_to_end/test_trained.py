@@ -93,9 +93,11 @@ def test_every_file_of_the_contract_is_there(trained: Demo) -> None:
         "job.json",
         "model/saved_model.pb",
         "model/labels.json",
+        "model/threshold.json",
         "model_android/model.tflite",
         "model_android/model_raw.tflite",
         "model_android/labels.json",
+        "model_android/threshold.json",
         "model_android/anchors.json",
         f"checkpoint/ckpt-{STEPS}.index",
         "checkpoint/checkpoint",
@@ -383,10 +385,14 @@ def test_every_format_finds_what_the_model_finds(trained: Demo, monkeypatch: pyt
     for name in ("model_onnx/model.onnx", "model_openvino/model.xml", "model_openvino/model.bin"):
         assert (trained.results / name).stat().st_size > 1000
     assert trained.json("model_onnx/labels.json") == trained.json("model/labels.json")
-    check_core_ml(trained.results / "model_ios" / "model.mlmodel", trained.json("model_ios/labels.json"))
+    recommended = trained.json("metrics.json")["analysis"]["recommended"]
+    for folder in formats.folders():
+        assert trained.json(f"{folder}/threshold.json") == recommended
+    labels = trained.json("model_ios/labels.json")
+    check_core_ml(trained.results / "model_ios" / "model.mlmodel", labels, recommended["threshold"])
 
 
-def check_core_ml(path: Path, labels: list[str]) -> None:
+def check_core_ml(path: Path, labels: list[str], threshold: float) -> None:
     """Asserts what Vision needs of a detector. Its predictions run on Apple's systems alone."""
     import coremltools
 
@@ -399,6 +405,7 @@ def check_core_ml(path: Path, labels: list[str]) -> None:
     made = {each.name: list(each.type.multiArrayType.shape) for each in detector.description.output}
     assert made == {"raw_confidence": [3204, len(labels)], "raw_coordinates": [3204, 4]}
     assert list(suppression.nonMaximumSuppression.stringClassLabels.vector) == labels
+    assert suppression.nonMaximumSuppression.confidenceThreshold == pytest.approx(threshold)
 
 
 PROGRAMS = [name for name in formats.NAMES if formats.format_of(name).snippet]

@@ -34,7 +34,7 @@ def test_layer_that_removes_duplicates_has_the_labels_and_reads_the_outputs_of_t
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
     import coremltools
 
-    facts = Facts(("cat", "dog"), ((0.5, 0.5, 0.1, 0.1),) * 7, Normalization((127.5,), (127.5,)))
+    facts = Facts(("cat", "dog"), ((0.5, 0.5, 0.1, 0.1),) * 7, Normalization((127.5,), (127.5,)), threshold=0.375)
     detector = coremltools.proto.Model_pb2.Model()
     for name, width in ((coreml.CONFIDENCE, 2), (coreml.COORDINATES, 4)):
         coreml.describe(detector.description.output.add(), f"raw_{name}", width, 7)
@@ -44,4 +44,5 @@ def test_layer_that_removes_duplicates_has_the_labels_and_reads_the_outputs_of_t
     assert {layer.confidenceInputFeatureName, layer.coordinatesInputFeatureName} <= set(inputs)
     assert [each.name for each in model.description.output] == ["confidence", "coordinates"]
     assert list(layer.stringClassLabels.vector) == ["cat", "dog"]
+    assert layer.confidenceThreshold == 0.375
     assert set(coreml.THRESHOLDS) <= {each.name for each in model.description.input if each.type.isOptional}

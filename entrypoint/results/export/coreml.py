@@ -13,6 +13,7 @@ from typing import Any
 from entrypoint.data import annotations
 from entrypoint.engines import loading
 from entrypoint.engines.engine import SCALES, Normalization
+from entrypoint.results import metrics_document
 from entrypoint.results.export import converter, tflite
 from entrypoint.results.export.export_format import ExportFormat, fixed_ssds_alone
 from entrypoint.system import documents
@@ -25,7 +26,7 @@ FILE = "model.mlmodel"
 CONFIDENCE, COORDINATES = "confidence", "coordinates"
 VERSION = 5  # of the format: iOS 14
 THRESHOLDS = ("iouThreshold", "confidenceThreshold")  # inputs, by which a client can give others than these
-IOU_THRESHOLD, CONFIDENCE_THRESHOLD = 0.6, 0.25
+IOU_THRESHOLD, CONFIDENCE_THRESHOLD = 0.6, 0.25  # the second one if no score is recommended
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Facts:
     labels: tuple[str, ...]
     anchors: tuple[tuple[float, float, float, float], ...]  # y and x of the centre, height, width
     normalization: Normalization
+    threshold: float = CONFIDENCE_THRESHOLD  # the lowest score of an object, unless a client gives another one
 
 
 def write(work: Workspace, folder: Path) -> None:
@@ -44,11 +46,13 @@ def write(work: Workspace, folder: Path) -> None:
         JobError: the converter failed.
     """
     engine, config = loading.load(work)
+    point = metrics_document.load(work).recommended
+    threshold = point.threshold if point else CONFIDENCE_THRESHOLD
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         source, facts = Path(scratch) / "source", Path(scratch) / "facts.json"
         found = engine.export_tflite_source(tflite.of_fixed_size(config), train.chosen_checkpoint(work), source)
         anchors = tuple((y, x, height, width) for y, x, height, width in found.anchors)
-        documents.write(facts, Facts(tuple(annotations.load(work).labels), anchors, found.normalization))
+        documents.write(facts, Facts(tuple(annotations.load(work).labels), anchors, found.normalization, threshold))
         converter.run("entrypoint.results.export.coreml", "coremltools", source, folder / FILE, facts)
 
 
@@ -125,7 +129,7 @@ def suppression(facts: Facts, detector: Any) -> Any:
         describe(model.description.output.add(), name, width)
         setattr(layer, f"{name}InputFeatureName", f"raw_{name}")
         setattr(layer, f"{name}OutputFeatureName", name)
-    layer.iouThreshold, layer.confidenceThreshold = IOU_THRESHOLD, CONFIDENCE_THRESHOLD
+    layer.iouThreshold, layer.confidenceThreshold = IOU_THRESHOLD, facts.threshold
     layer.iouThresholdInputFeatureName, layer.confidenceThresholdInputFeatureName = THRESHOLDS
     layer.pickTop.perClass = True
     layer.stringClassLabels.vector.extend(facts.labels)

@@ -39,8 +39,8 @@ class ExportFormat:
     """A format in which the trained model is exported; its module has it as FORMAT."""
 
     name: str  # in EXPORTS
-    folder: str  # in RESULT_DIR
-    files: tuple[str, ...]  # in the folder, beside labels.json
+    folder: str  # in WORK_DIR and in RESULT_DIR
+    files: tuple[str, ...]  # in the folder, beside labels.json and threshold.json
     write: Callable[[Workspace, Path], None]  # writes the files into an empty folder
     refusal: Refusal
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
