@@ -26,6 +26,7 @@ def refuse_links(work: Workspace) -> None:
             work.predictions.name,
             work.published_checkpoints.name,
             *formats.folders(),
+            *(formats.format_of(name).place(work.settings) for name in work.settings.exports),
         )
         copying.refuse_links(work.results / name for name in names)
 
@@ -56,7 +57,7 @@ def run(work: Workspace) -> str:
         # An export that is not the model is worse than none.
         if exports[each.name].is_failure:
             continue
-        published += copying.copy_tree(work.root / each.folder, work.results / each.folder)
+        published += copying.copy_tree(work.root / each.folder, work.results / each.place(work.settings))
     events.publish(work)
     names = sorted(path.relative_to(work.results).as_posix() for path in published)
     for path in replaced_files(work):

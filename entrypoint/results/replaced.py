@@ -30,9 +30,20 @@ def replaced_files(work: Workspace) -> list[Place]:
         return []
     root = work.results.resolve()
     pattern = re.compile(rf"{FILES}|(?:{'|'.join(formats.folders())})/[^\x00]+")
-    paths = [work.results / name for name in names if isinstance(name, str) and pattern.fullmatch(name)]
+    ours = [name for name in names if isinstance(name, str) and pattern.fullmatch(name)]
+    paths = [work.results / name for name in ours if not is_of_other_version(name, work)]
     with bucket.named_errors(root):
         return [path for path in paths if is_file_below(path, root)]
+
+
+def is_of_other_version(name: str, work: Workspace) -> bool:
+    """Returns whether a file belongs to a SERVING_VERSION that is not the one of this job.
+
+    Such versions stay: TensorFlow Serving can load them beside the new one, or instead of it.
+    """
+    folders = "|".join(each.folder for each in map(formats.format_of, formats.NAMES) if each.is_versioned)
+    found = re.match(rf"(?:{folders})/([1-9][0-9]*)/", name)
+    return found is not None and found[1] != str(work.settings.serving_version)
 
 
 def is_file_below(path: Place, root: Place) -> bool:

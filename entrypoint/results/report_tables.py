@@ -15,6 +15,7 @@ from entrypoint.results.analysis import Analysis
 from entrypoint.results.analysis.document import OperatingPoint
 from entrypoint.results.cards import series_of
 from entrypoint.results.export import formats
+from entrypoint.results.export.export_format import ExportFormat
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.results.parity import Parity
 from entrypoint.training import last_job
@@ -101,13 +102,17 @@ def export_rows(work: Workspace, analysis: Analysis | None) -> list[ExportRow]:
     rows = []
     for name, found in parity.load(work).items():
         each = formats.format_of(name)
-        rows.append(ExportRow(name, each.folder, found, for_model(each.snippet, analysis)))
+        place = each.place(work.settings)
+        rows.append(ExportRow(name, place, found, for_model(each, place, analysis)))
     return rows
 
 
-def for_model(snippet: str | None, analysis: Analysis | None) -> str | None:
-    """Returns a format's program with the recommended score."""
-    if snippet is None or analysis is None or analysis.recommended is None:
+def for_model(each: ExportFormat, place: str, analysis: Analysis | None) -> str | None:
+    """Returns a format's program for its folder in RESULT_DIR, with the recommended score."""
+    if each.snippet is None:
+        return None
+    snippet = each.snippet.replace(f'FOLDER = "{each.folder}"\n', f'FOLDER = "{place}"\n')
+    if analysis is None or analysis.recommended is None:
         return snippet
     return snippet.replace("THRESHOLD = 0.5\n", f"THRESHOLD = {analysis.recommended.threshold:.2g}\n")
 

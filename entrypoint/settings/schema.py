@@ -223,6 +223,15 @@ class Settings(BaseSettings):
         min_length=1,
         description="formats to export the trained model to, separated by commas",
     )
+    # TensorFlow Serving reads the name of the folder as an int64.
+    serving_version: int | None = Field(
+        None,
+        ge=1,
+        lt=2**63,
+        description="version of the model for TensorFlow Serving: the SavedModel is written into "
+        "`RESULT_DIR/model/SERVING_VERSION`, and `RESULT_DIR/model` is the base path that TensorFlow Serving loads; "
+        "the versions of earlier jobs stay. Default: the SavedModel is in `RESULT_DIR/model` itself",
+    )
     quantize: Quantize = Field(
         "none",
         description="smaller exports: `float16` stores the weights of tflite, onnx, openvino and tfjs in half the "
@@ -294,6 +303,17 @@ class Settings(BaseSettings):
             other = place.resolve() if place and not bucket.is_remote(place) else None
             if other and (work.is_relative_to(other) or other.is_relative_to(work)):
                 raise ValueError(f"WORK_DIR={self.work_dir} and {name.upper()}={place} lie in one another")
+        return self
+
+    @model_validator(mode="after")
+    def refuse_version_of_nothing(self) -> Settings:
+        """Raises ValueError if SERVING_VERSION is set and no SavedModel is written."""
+        if self.serving_version is not None and "saved_model" not in self.exports:
+            exports = ",".join(self.exports)
+            raise ValueError(
+                f"SERVING_VERSION={self.serving_version} is the version of a SavedModel, and EXPORTS={exports} writes "
+                f"none: set EXPORTS=saved_model,{exports}, or leave SERVING_VERSION out"
+            )
         return self
 
     @classmethod

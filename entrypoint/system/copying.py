@@ -46,8 +46,11 @@ def stop_writing(owner: str) -> None:
 
 
 def copy_tree(source: Path, target: Place) -> list[Place]:
-    """Copies every file of a folder and returns the files that it wrote."""
-    found = sorted(path for path in source.rglob("*") if path.is_file())
+    """Copies every file of a folder and returns the files that it wrote.
+
+    The files of inner folders come first. A server that waits for saved_model.pb finds the variables beside it then.
+    """
+    found = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: (-len(path.parts), path))
     return [copy_file(file, target / file.relative_to(source)) for file in found]
 
 

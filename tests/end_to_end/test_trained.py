@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -414,12 +415,13 @@ PROGRAMS = [name for name in formats.NAMES if formats.format_of(name).snippet]
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program_of_a_format_runs_as_it_stands_and_finds_the_shapes(trained: Demo, tmp_path: Path, name: str) -> None:
     """The report and the model card show it like this. RESULT_DIR has the formats of the test before."""
+    each = formats.format_of(name)
     analysis = documents.read(MetricsDocument, trained.folder / "work" / "metrics.json").analysis
     for path in trained.results.iterdir():
         (tmp_path / path.name).symlink_to(path)
     pixels, boxes = max(validation_photos(trained), key=lambda photo: len(photo[1]))
     Image.fromarray(pixels).save(tmp_path / "photo.jpg", quality=95)
-    (tmp_path / "program.py").write_text(for_model(formats.format_of(name).snippet, analysis) or "")
+    (tmp_path / "program.py").write_text(for_model(each, each.folder, analysis) or "")
     command = [sys.executable, "-I", "program.py"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -464,6 +466,30 @@ def test_export_that_is_not_asked_for_any_more_is_gone_from_the_results(trained:
     assert "train: done already" in result.stdout
     assert [path.name for path in (trained.results / "model_android").iterdir()] == ["notes.txt"]
     assert trained.json("job.json")["settings"]["exports"] == ["saved_model"]
+
+
+def test_version_for_tensorflow_serving_stands_beside_the_earlier_ones(trained: Demo) -> None:
+    """TensorFlow Serving loads the folders of `model/` that are named by a number, and nothing else there."""
+    import tensorflow as tf
+
+    model = trained.results / "model"
+    earlier: dict[str, bytes] = {}
+    for version in ("1", "2"):
+        result = run_job(str(STEPS), "--exports=saved_model", f"--serving-version={version}", **trained.settings)
+        assert result.returncode == 0, result.stdout
+        assert "train: done already" in result.stdout
+        files = [path for path in model.rglob("*") if path.is_file()]
+        assert sorted({path.relative_to(model).parts[0] for path in files}) == ["1", "2"][: int(version)]
+        assert sorted(tf.saved_model.load(str(model / version)).signatures) == ["encoded", "serving_default"]
+        assert trained.json(f"model/{version}/labels.json")
+        for page in ("model_card.md", "report.html"):
+            text = html.unescape((trained.results / page).read_text())
+            assert f'FOLDER = "model/{version}"' in text
+        assert {name: (trained.results / name).read_bytes() for name in earlier} == earlier
+        listed = [name for name in trained.json("job.json")["files"] if name.startswith("model/")]
+        assert f"model/{version}/variables/variables.index" in listed
+        assert all(name.startswith(f"model/{version}/") for name in listed)
+        earlier = {name: (trained.results / name).read_bytes() for name in listed}
 
 
 @pytest.fixture(scope="module")

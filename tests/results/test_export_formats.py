@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from entrypoint.results.export import formats, tflite
+from entrypoint.results.report_tables import for_model
 from entrypoint.system.errors import UserError
 from entrypoint.zoo import pipeline_config
 from tests.conftest import make_settings
@@ -25,6 +26,15 @@ def test_every_format_is_declared_under_its_own_name_with_a_folder_of_its_own() 
     assert [each.name for each in found] == list(formats.NAMES)
     assert len({each.folder for each in found}) == len(found)
     assert all(each.files for each in found)
+
+
+def test_version_for_tensorflow_serving_is_a_folder_of_the_saved_model_alone(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, serving_version=3)
+    places = [formats.format_of(name).place(settings) for name in formats.NAMES]
+    assert places == ["model/3", *formats.folders()[1:]]
+    program = for_model(formats.format_of("saved_model"), "model/3", None) or ""
+    assert 'FOLDER = "model/3"\n' in program
+    assert '"model"' not in program
 
 
 @pytest.mark.parametrize("resizer", [FIXED, PADDED])

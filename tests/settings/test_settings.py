@@ -75,6 +75,8 @@ def test_stray_word_is_refused_as_such() -> None:
         ("LEARNING_RATE", "-1", "greater than 0"),
         ("VALIDATION_FRACTION", "1", "less than or equal to 0.9"),
         ("EXPORTS", "tflite,caffe", "saved_model, tflite"),
+        ("SERVING_VERSION", "0", "greater than or equal to 1"),
+        ("SERVING_VERSION", "v1", "valid integer"),
         ("CHECKPOINT_SHA256", "abc", "pattern"),
     ],
 )
@@ -178,6 +180,12 @@ def test_json_and_only_are_refused_where_they_mean_nothing() -> None:
 def test_value_that_would_mean_nothing_is_refused_by_name(words: list[str]) -> None:
     with pytest.raises(UserError, match=f"{words[0].lstrip('-').upper().replace('-', '_')}="):
         command_line.load(words)
+
+
+def test_version_for_tensorflow_serving_needs_a_saved_model() -> None:
+    with pytest.raises(UserError, match=r"SERVING_VERSION=3 .* EXPORTS=tflite .* set EXPORTS=saved_model,tflite"):
+        command_line.load(["--serving-version", "3", "--exports", "tflite"])
+    assert command_line.load(["--serving-version", "3"]).settings.serving_version == 3
 
 
 @pytest.mark.parametrize(

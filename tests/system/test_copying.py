@@ -19,7 +19,9 @@ def test_tree_is_copied_beside_what_the_user_has_there(tmp_path: Path) -> None:
     for name in ("source/a", "source/deep/b", "target/photo.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    copying.copy_tree(tmp_path / "source", tmp_path / "target")
+    written = copying.copy_tree(tmp_path / "source", tmp_path / "target")
+    # A server that waits for a file of the outer folder finds the inner ones.
+    assert written == [tmp_path / "target" / name for name in ("deep/b", "a")]
     found = {
         path.relative_to(tmp_path / "target").as_posix() for path in (tmp_path / "target").rglob("*") if path.is_file()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.engines.engine import ClientPhoto
+from entrypoint.settings.schema import Settings
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
 
@@ -48,9 +49,16 @@ class ExportFormat:
     most: int | None = None  # how many detections of a photo it returns; None if as many as the model
     is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
     # A program that prints what the exported model finds on photo.jpg, for RESULT_DIR as the current folder. The report
-    # puts the recommended score in the place of its THRESHOLD.
+    # puts the recommended score in the place of its THRESHOLD, and the folder in the place of a FOLDER.
     snippet: str | None = None
+    is_versioned: bool = False  # RESULT_DIR has a folder for each SERVING_VERSION in its folder
     packages: tuple[str, ...] = ()  # what it imports that is not in the job's own list of packages
+
+    def place(self, settings: Settings) -> str:
+        """Returns the folder in RESULT_DIR into which a job with these settings publishes the files."""
+        if self.is_versioned and settings.serving_version is not None:
+            return f"{self.folder}/{settings.serving_version}"
+        return self.folder
 
     @property
     def missing(self) -> list[str]:

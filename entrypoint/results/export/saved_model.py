@@ -24,11 +24,12 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 THRESHOLD = 0.5
-with open("model/labels.json", encoding="utf-8") as file:
+FOLDER = "model"
+with open(f"{FOLDER}/labels.json", encoding="utf-8") as file:
     labels = json.load(file)
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
 
-model = tf.saved_model.load("model")
+model = tf.saved_model.load(FOLDER)
 found = model(np.asarray(photo)[None])
 names = ("detection_boxes", "detection_classes", "detection_scores")
 boxes, numbers, scores = (found[name][0].numpy() for name in names)
@@ -77,5 +78,13 @@ def found_in(outputs: Mapping[str, Any]) -> Found:
 
 
 FORMAT = ExportFormat(
-    "saved_model", FOLDER, (FILE,), write, every_model, open_model, is_of_tensorflow=True, snippet=SNIPPET
+    "saved_model",
+    FOLDER,
+    (FILE,),
+    write,
+    every_model,
+    open_model,
+    is_of_tensorflow=True,
+    snippet=SNIPPET,
+    is_versioned=True,
 )
