@@ -168,6 +168,11 @@ class Workspace:
         return self.root / "model_card.md"
 
     @property
+    def history(self) -> Path:
+        """The last runs in RESULT_DIR, this one among them. The file has the same name there."""
+        return self.root / "history.json"
+
+    @property
     def replaced(self) -> Path:
         """The files in RESULT_DIR that belong to the finished job that this job replaces."""
         return self.root / "replaced.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 from entrypoint.engines.engine import LOSS
 from entrypoint.results.analysis.document import Calibration, CurvePoint
+from entrypoint.results.report_runs import RunRow
 from entrypoint.training.metrics import Metrics
 
 MOST_POINTS = 1000  # of a line; more cannot be seen, and would make the page large
@@ -72,6 +73,32 @@ def draw_evaluations(metrics: Metrics) -> str:
         axes.legend(frameon=False)
 
     return draw("mAP by step", plot)
+
+
+def draw_runs(runs: Sequence[RunRow]) -> str:
+    """Returns mAP by run as SVG, or nothing for fewer than two runs. A line joins those that can be compared."""
+    measured = sorted((row for row in runs if row.run.map is not None), key=lambda row: row.number)
+    if len(measured) < 2:
+        return ""
+
+    def plot(axes: Any) -> None:
+        for is_comparable, style, label in (
+            (True, {"linestyle": "-", "marker": "o"}, "the same validation photos"),
+            (False, {"linestyle": "", "marker": "x"}, "other validation photos"),
+        ):
+            points = [(row.number, row.run.map) for row in measured if row.is_comparable == is_comparable]
+            if points:
+                color = series(ORANGE if is_comparable else SKY)
+                axes.plot(*zip(*points, strict=True), color=color, linewidth=1.8, label=label, **style)
+        now = [(row.number, row.run.map) for row in measured if row.is_now]
+        for number, value in now:
+            axes.plot(number, value, color=INK, marker="o", markersize=11, fillstyle="none", linestyle="")
+            axes.annotate("this run", (number, value), (0, 9), textcoords="offset points", ha="right", fontsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="run", ylabel="mAP", ylim=(0, 1.02))
+        axes.legend(frameon=False)
+
+    return draw("mAP by run", plot)
 
 
 def mark_best(axes: Any, step: int | None) -> None:

@@ -19,7 +19,7 @@ from entrypoint.workspace import Workspace
 def refuse_links(work: Workspace) -> None:
     """Raises UserError, before any work, if a link has the name of a file or folder that the job writes."""
     if not bucket.is_remote(work.results):
-        paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.model_card)
+        paths = (work.label_map, work.pipeline, work.metrics, work.table, work.report, work.model_card, work.history)
         names = (
             *(path.name for path in paths),
             work.manifest.name,
@@ -43,6 +43,7 @@ def run(work: Workspace) -> str:
         work.metrics: "evaluate",
         work.report: "report",
         work.model_card: "report",
+        work.history: "report",
     }
     for path, step in steps.items():
         workspace.existing(path, step)

@@ -12,11 +12,12 @@ from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.results import charts, evaluate, gallery, manifest, metrics_document, model_card
+from entrypoint.results import charts, evaluate, gallery, history, manifest, metrics_document, model_card, report_runs
 from entrypoint.results import report_tables as tables
 from entrypoint.results.analysis import Analysis, matching
 from entrypoint.results.analysis.analysis import WITHOUT_RECOMMENDATION
 from entrypoint.results.cards import is_readable, photo_card, read_photos, rectangle, template
+from entrypoint.results.history import History
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.system import documents, files, version
 from entrypoint.training import checkpoints, plan, train
@@ -28,8 +29,9 @@ SCRIPT = Path(__file__).with_suffix(".js")
 
 
 def run(work: Workspace) -> str:
-    """Writes report.html and model_card.md; returns the digest of both."""
+    """Writes report.html, model_card.md and the history of the runs; returns a digest of them."""
     dataset, metrics, recorded = annotations.load(work), metrics_document.load(work), records.load(work)
+    runs = history.write(work, dataset, recorded, metrics)
     script = SCRIPT.read_text(encoding="utf-8")
     page = template("report.html.j2").render(
         model=work.settings.model,
@@ -37,7 +39,8 @@ def run(work: Workspace) -> str:
         analysis=metrics.analysis,
         summary=documents.to_plain(metrics.summary),
         records=recorded,
-        answer=tables.answer(dataset, recorded, metrics, work),
+        answer=tables.answer(dataset, recorded, metrics, runs, work),
+        **render_runs(runs),
         labels=tables.label_rows(dataset, recorded, metrics),
         errors=tables.error_rows(metrics.analysis) if metrics.analysis else [],
         kept=tables.about_kept(metrics),
@@ -58,22 +61,33 @@ def run(work: Workspace) -> str:
 
 def outputs(work: Workspace) -> list[Path]:
     """Returns the files that the step leaves in WORK_DIR."""
-    return [work.report, work.model_card]
+    return [work.report, work.model_card, work.history]
+
+
+def render_runs(runs: History) -> dict[str, Any]:
+    """Returns the runs in RESULT_DIR: their table, their chart, and a sentence about the best one."""
+    rows = report_runs.rows(runs)
+    return {
+        "runs": rows,
+        "most_runs": history.MOST_RUNS,
+        "best_run": report_runs.about_best(runs),
+        "runs_curve": charts.draw_runs(rows),
+    }
 
 
 def render_curves(work: Workspace, dataset: Dataset, metrics: MetricsDocument) -> dict[str, Any]:
     """Returns the charts, and the labels in the one of precision and recall."""
-    history = checkpoints.load(train.last_checkpoint(work)).history
+    points = checkpoints.load(train.last_checkpoint(work)).history
     best, analysis = metrics.evaluations.best, metrics.analysis
     step = best.step if best else None
     shown = tables.curve_labels(dataset, analysis) if analysis else {}
     curves = {number: analysis.per_label[label].curve for label, number in shown.items()} if analysis else {}
     return {
-        "last_loss": history[-1][LOSS] if history else None,
+        "last_loss": points[-1][LOSS] if points else None,
         "curves": {
-            "Loss": charts.draw_loss(history, step),
+            "Loss": charts.draw_loss(points, step),
             "mAP during the training": charts.draw_evaluations(metrics),
-            "Learning rate": charts.draw_learning_rate(history, step),
+            "Learning rate": charts.draw_learning_rate(points, step),
             "mAP by IoU threshold": charts.draw_map(metrics),
             "Calibration": charts.draw_calibration(analysis.calibration) if analysis else "",
         },

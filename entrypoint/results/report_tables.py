@@ -16,6 +16,7 @@ from entrypoint.results.analysis.document import OperatingPoint
 from entrypoint.results.cards import series_of
 from entrypoint.results.export import formats
 from entrypoint.results.export.export_format import ExportFormat
+from entrypoint.results.history import History
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.results.parity import Parity
 from entrypoint.training import last_job
@@ -123,7 +124,9 @@ def finding_rows(dataset: Dataset, manifest: RecordsManifest) -> list[tuple[str,
     return [(kind, len(where), quality.listed(where)) for kind, where in kinds.items()]
 
 
-def answer(dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument, work: Workspace) -> list[str]:
+def answer(
+    dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument, history: History, work: Workspace
+) -> list[str]:
     """Returns sentences about how good the model is, compared with what, and what to do next.
 
     There are none if nothing was measured.
@@ -131,7 +134,7 @@ def answer(dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument
     if not metrics.analysis:
         return []
     quality_of_model, *rest = advice.sentences(metrics.analysis, dataset, recorded.train.boxes_per_label)
-    compared = [compare_with_first(metrics), compare_with_earlier(metrics, work)]
+    compared = [compare_with_first(metrics), compare_with_earlier(metrics, history, work)]
     return [quality_of_model, *filter(None, compared), *rest]
 
 
@@ -145,12 +148,26 @@ def compare_with_first(metrics: Metrics) -> str:
     return f"At the first evaluation of the training, at step {first.step:,}, mAP was {first.map:.2f}: {difference}."
 
 
-def compare_with_earlier(metrics: Metrics, work: Workspace) -> str:
+def compare_with_earlier(metrics: Metrics, history: History, work: Workspace) -> str:
     """Returns a sentence about the job whose results were in RESULT_DIR before, or nothing if there was none."""
     now = metrics.summary.map
+    measured = [run for run in history.earlier if run.map is not None]
+    if now is None or not history.earlier:
+        return "" if now is None else compare_with_manifest(now, work)
+    if not measured:
+        return ""
+    last = measured[-1]
+    had = f"The earlier job in RESULT_DIR, of MODEL={last.model}, had mAP {last.map or 0.0:.2f} on"
+    if last.validation != history.now.validation:
+        return f"{had} other validation photos or boxes, so it cannot be compared with this model."
+    return f"{had} the same validation photos: {difference_in_words(now, last.map or 0.0)}."
+
+
+def compare_with_manifest(now: float, work: Workspace) -> str:
+    """Returns a sentence about the job of the manifest in RESULT_DIR. Releases up to 1.0 left no history."""
     for document in (last_job.load(work), last_job.load_replaced(work)):
         before = of_manifest(document, "metrics", "mAP")
-        if is_ours(document, work) or now is None or not is_metric(before):
+        if is_ours(document, work) or not is_metric(before):
             continue
         photos = "the same data" if is_same_data(document, work) else "other data, so the figures compare only roughly"
         name = str(of_manifest(document, "settings", "model"))[:LONGEST_NAME]

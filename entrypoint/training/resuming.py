@@ -20,6 +20,8 @@ from entrypoint.zoo import pipeline_config
 
 logger = logging.getLogger("job")
 
+NOT_SET = "not set"
+
 
 def find(job: str, work: Workspace) -> Saved | None:
     """Returns the checkpoint to go on from, brought to WORK_DIR; None to begin.
@@ -107,4 +109,4 @@ def differences(before: dict[str, str], now: dict[str, str]) -> dict[str, tuple[
     """Returns what differs, with both values. The pipeline.config counts only if nothing else explains it."""
     names = identity.differing(before, now)
     named = [name for name in names if name != CONFIG] or names
-    return {name: (before.get(name, "not set"), now.get(name, "not set")) for name in named}
+    return {name: (before.get(name, NOT_SET), now.get(name, NOT_SET)) for name in named}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from entrypoint import workspace
 from entrypoint.data import annotations, examples, label_map, records, tf_record
 from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.results.analysis import analyse
@@ -18,10 +19,12 @@ from entrypoint.training import checkpoints, coco, train
 from entrypoint.training.metrics import Evaluated, Evaluations
 from entrypoint.training.plan import Plan
 from entrypoint.training.stored import DetectionsDocument
-from entrypoint.workspace import Workspace
+from entrypoint.workspace import Mark, Workspace
 from tests.conftest import make_settings, write_bucket
 
 EVIL = '<script>alert("1")</script>'
+TRAINED_AT = 1_790_000_000.0  # in September 2026
+SECONDS = {"annotations": 0.4, "label_map": 0.1, "tf_record": 3.2, "checkpoint": 12.0, "train": 640.5, "evaluate": 9.1}
 NOISE = np.random.default_rng(0)
 
 
@@ -81,6 +84,8 @@ def found_on(work: Workspace, random: np.random.Generator, most: int, size: tupl
 
 def write_results(work: Workspace, found: list[Detections]) -> None:
     """Writes what training, evaluation and exports leave behind."""
+    for index, (name, seconds) in enumerate(SECONDS.items()):
+        workspace.write_mark(name, Mark("", f"{index:064x}", TRAINED_AT - 1000 + 100 * index, seconds), work)
     dataset = annotations.load(work)
     documents.write(work.plan, Plan("x.config", "tf2", 300, 16, 0.003, (("a", "1", EVIL),)))
     history: list[dict[str, int | float]] = [
@@ -89,7 +94,9 @@ def write_results(work: Workspace, found: list[Detections]) -> None:
     rows = tuple(Evaluated(step, value, value + 0.1, {}, 1.0) for step, value in ((100, 0.1), (200, 0.3), (300, 0.25)))
     evaluations = Evaluations(100, rows) if found else Evaluations()
     documents.write(work.trained, train.Trained(300, None))
-    manifest = checkpoints.Manifest(300, "job", {}, history, evaluations=evaluations)
+    names = {"ckpt-300.index": "0" * 64, "ckpt-300.data-00000-of-00001": "1" * 64}
+    words = {"MODEL": "smoke", "NUM_STEPS": "300", "BATCH_SIZE": "16", "pipeline.config": "0123456789ab"}
+    manifest = checkpoints.Manifest(300, "job", names, history, evaluations=evaluations, settings=words)
     documents.write(checkpoints.manifest_of(train.last_checkpoint(work)), manifest)
     stored = DetectionsDocument.of(found)
     exact = [each.to_detections() for each in stored.photos]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -21,6 +22,8 @@ from entrypoint.results.analysis import analyse, matching
 from entrypoint.results.analysis.document import ErrorCounts
 from entrypoint.results.export import formats
 from entrypoint.results.gallery import Entry
+from entrypoint.results.history import History
+from entrypoint.system import documents
 from entrypoint.workspace import Mark, Workspace
 from tests.conftest import BOX, make_settings, write_bucket
 from tests.results import analysed, reported
@@ -97,18 +100,48 @@ def test_page_answers_with_the_first_evaluation_as_comparison(page: str) -> None
     assert page.index("with 95 % confidence mAP is between") < first < page.index('class="tiles"')
 
 
-def test_page_compares_with_the_earlier_job_in_the_results(job: Workspace) -> None:
-    metrics = metrics_document.load(job)
+def test_page_compares_with_the_earlier_job_of_a_release_that_left_no_history(job: Workspace) -> None:
+    metrics, runs = metrics_document.load(job), documents.read(History, job.history)
     workspace.write_mark("train", Mark("", "", 5.0, 1.0), job)
     earlier = {"settings": {"model": EVIL}, "metrics": {"mAP": 0.9}, "steps": {"train": {"began": 4.0}}}
     job.results.mkdir(exist_ok=True)
     for document, words in ((earlier, f"MODEL={EVIL} on other data"), ({"metrics": {"mAP": EVIL}}, ""), ([], "")):
         job.manifest.write_text(json.dumps(document))
-        sentence = report_tables.compare_with_earlier(metrics, job)
+        sentence = report_tables.compare_with_earlier(metrics, runs, job)
         assert (words in sentence) if words else not sentence
     # An earlier run of this very job is no other job.
     job.manifest.write_text(json.dumps(earlier | {"steps": {"train": {"began": 5.0}}}))
-    assert not report_tables.compare_with_earlier(metrics, job)
+    assert not report_tables.compare_with_earlier(metrics, runs, job)
+    job.manifest.unlink()
+
+
+def test_page_compares_with_the_earlier_runs_in_the_results(job: Workspace, page: str) -> None:
+    assert 'id="runs"' not in page
+    now = documents.read(History, job.history).now
+    one = dataclasses.replace(now, weights="1" * 64, model=EVIL, version=EVIL, settings={"MODEL": EVIL}, map=0.9)
+    other = dataclasses.replace(now, weights="2" * 64, validation="0" * 64, map=0.95)
+    runs = History((other, one))
+    documents.write(Path(job.results / "history.json"), runs)
+    report.run(job)
+    found = job.report.read_text()
+    assert EVIL not in found
+    assert f"of MODEL={html.escape(EVIL, quote=False)}, had mAP 0.90 on the same validation photos" in html_quotes(
+        found
+    )
+    assert "that of 2026-09-21" in found
+    assert found.count("other validation photos or boxes: mAP cannot be compared") == 1
+    assert f'<td class="path">{html.escape(EVIL, quote=False)}</td>' in html_quotes(found)
+    assert 'aria-label="mAP by run"' in found
+    documents.write(Path(job.results / "history.json"), History((one, other)))
+    report.run(job)
+    assert "had mAP 0.95 on other validation photos or boxes, so it cannot be compared" in job.report.read_text()
+    (job.results / "history.json").unlink()
+    report.run(job)
+
+
+def html_quotes(page: str) -> str:
+    """A page in which quotes are not escaped."""
+    return page.replace("&#34;", '"')
 
 
 def test_page_shows_boxes_and_curves(page: str) -> None:
