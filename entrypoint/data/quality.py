@@ -195,14 +195,14 @@ def describe_sizes(quality: DataQuality) -> list[str]:
     said = []
     if photos := quality.photo_sizes:
         smallest, middle, largest = (f"{width} x {height}" for width, height in dataclasses.astuple(photos))
-        said.append(f"photos are {smallest} to {largest} pixels, half of them at most {middle}")
+        sizes = f"photos are {smallest} to {largest} pixels, half of them at most {middle}"
+        said.append(f"all photos are {smallest} pixels" if smallest == largest else sizes)
     if boxes := quality.box_sizes:
         size = quality.input_size
         where = f" at the model's input of {size[0]} x {size[1]}" if size else ""
         smallest, middle, largest = (f"{side:g}" for side in dataclasses.astuple(boxes))
-        said.append(
-            f"boxes are as large as squares of {smallest} to {largest} pixels{where}, half of them at most {middle}"
-        )
+        sizes = f"boxes are as large as squares of {smallest} to {largest} pixels{where}, half of them at most {middle}"
+        said.append(f"all boxes are as large as squares of {smallest} pixels{where}" if smallest == largest else sizes)
     return said
 
 

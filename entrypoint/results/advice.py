@@ -126,7 +126,7 @@ def about_errors(analysis: Analysis) -> str:
     number = getattr(analysis.errors.counts, kind)
     return (
         f"Of all kinds of errors, {name} cost most: if they were repaired, mAP@0.5 would be {gains[kind]:.2f} higher. "
-        f"Their number at scores from {shown(analysis.threshold)} on is {number:,}{pair}: {remedy}."
+        f"At a threshold of {shown(analysis.threshold)} their number is {number:,}{pair}: {remedy}."
     )
 
 
@@ -180,8 +180,8 @@ def about_threshold(analysis: Analysis) -> str:
         return "No detection is right at IoU 0.5, so no threshold can be recommended."
     return (
         f"The best F1 over all labels together is {point.f1:.2f}, at a score of about {shown(point.threshold)}: "
-        f"{percent(point.precision)} of the detections from there on are right, and {percent(point.recall)} of the "
-        "boxes are found."
+        f"{percent(point.precision)} of the detections with at least this score are right, and "
+        f"{percent(point.recall)} of the boxes are found."
     )
 
 

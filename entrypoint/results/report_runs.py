@@ -19,7 +19,8 @@ class RunRow:
     """A run in the table."""
 
     number: int  # from 1, the oldest one
-    date: str
+    date: str  # when the training ended, in UTC
+    time: str
     run: Run
     is_now: bool
     is_comparable: bool  # whether it was measured on the same validation photos as this run
@@ -36,12 +37,13 @@ def row(number: int, run: Run, now: Run) -> RunRow:
     """Returns the row of a run, compared with the run of this job."""
     is_now = run.weights == now.weights
     differs = "this run" if is_now else differences(run, now)
-    return RunRow(number, date(run), run, is_now, run.validation == now.validation, differs)
+    is_comparable = run.validation == now.validation
+    return RunRow(number, f"{ended(run):%Y-%m-%d}", f"{ended(run):%H:%M}", run, is_now, is_comparable, differs)
 
 
-def date(run: Run) -> str:
-    """Returns when the training of a run ended, to the minute, in UTC."""
-    return datetime.fromtimestamp(run.ended, timezone.utc).strftime("%Y-%m-%d %H:%M")
+def ended(run: Run) -> datetime:
+    """Returns when the training of a run ended, in UTC."""
+    return datetime.fromtimestamp(run.ended, timezone.utc)
 
 
 def differences(run: Run, now: Run) -> str:
@@ -77,7 +79,7 @@ def about_best(history: History) -> str:
     if best.weights == now.weights:
         return f"This run has the highest mAP of the {len(measured)} runs on the same validation photos."
     return (
-        f"Of the {len(measured)} runs on the same validation photos, that of {date(best)} has the highest mAP: "
-        f"MODEL={best.model}, {best.steps:,} steps, mAP {best.map:.3f}. The files in RESULT_DIR are those of the "
-        "newest run."
+        f"Of the {len(measured)} runs on the same validation photos, that of {ended(best):%Y-%m-%d %H:%M} has the "
+        f"highest mAP: MODEL={best.model}, {best.steps:,} steps, mAP {best.map:.3f}. The files in RESULT_DIR are those "
+        "of the newest run."
     )

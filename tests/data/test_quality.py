@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 from pathlib import Path
@@ -81,6 +82,13 @@ def test_boxes_under_eight_pixels_of_the_input_are_counted() -> None:
     assert facts.small_boxes == {"a": 2}
     assert facts.box_sizes == BoxSizes(smallest=1.0, median=8.0, largest=50.0)
     assert facts.photo_sizes == PhotoSizes((40, 30), (4000, 3000), (4000, 3000))
+    assert (
+        quality.describe_sizes(facts)[0] == "photos are 40 x 30 to 4000 x 3000 pixels, half of them at most 4000 x 3000"
+    )
+    alike = dataclasses.replace(facts, photo_sizes=PhotoSizes((4, 3), (4, 3), (4, 3)), box_sizes=BoxSizes(2, 2, 2))
+    said = quality.describe_sizes(alike)
+    assert said[0] == "all photos are 4 x 3 pixels"
+    assert said[1].startswith("all boxes are as large as squares of 2 pixels")
     assert "boxes under 8 pixels at the model's input of 100 x 100, which the model hardly detects: 2 (a);" in " ".join(
         quality.describe_problems(facts)
     )

@@ -27,8 +27,8 @@ def test_model_without_errors_gets_praise_alone() -> None:
     assert of(validation(*[CAT] * 3)) == [
         "mAP is 1.00, mAP@0.5 is 1.00, measured on 3 validation photos with 3 boxes; with 95 % confidence mAP is "
         "between 1.00 and 1.00.",
-        "The best F1 over all labels together is 1.00, at a score of about 0.90: 100 % of the detections from there on "
-        "are right, and 100 % of the boxes are found.",
+        "The best F1 over all labels together is 1.00, at a score of about 0.90: 100 % of the detections with at "
+        "least this score are right, and 100 % of the boxes are found.",
     ]
 
 
@@ -56,11 +56,11 @@ def test_errors_of_every_kind_give_six_sentences_at_most() -> None:
         "mAP is 0.39, mAP@0.5 is 0.39, measured on 2 validation photos with 25 boxes; with 95 % confidence mAP is "
         "between 0.17 and 1.00, since there are only 2 validation photos.",
         "dog is the worst label: 12 boxes to train on, AP 0.00; missed boxes are 1 of its 2 errors: label more of dog.",
-        "Of all kinds of errors, wrong labels cost most: if they were repaired, mAP@0.5 would be 0.27 higher. Their "
-        "number at scores from 0.50 on is 1, most often cat in the place of dog (1): look whether these labels are "
+        "Of all kinds of errors, wrong labels cost most: if they were repaired, mAP@0.5 would be 0.27 higher. At "
+        "a threshold of 0.50 their number is 1, most often cat in the place of dog (1): look whether these labels are "
         "drawn in the same way on all photos.",
-        "The best F1 over all labels together is 0.82, at a score of about 0.50: 81 % of the detections from there on "
-        "are right, and 84 % of the boxes are found.",
+        "The best F1 over all labels together is 0.82, at a score of about 0.50: 81 % of the detections with at least "
+        "this score are right, and 84 % of the boxes are found.",
         "The model contradicts the labels of validation photos: look at 1 box without object, 1 wrong label and 1 "
         "missing box that are suspected.",
     ]
