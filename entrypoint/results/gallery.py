@@ -62,7 +62,7 @@ class Entry:
 def entries(matches: Matches, found: Sequence[Detections], threshold: float) -> list[Entry]:
     """Returns the photos with the most errors first, at most 2,000, and at most as many as the page has room for.
 
-    Detections with a score of at least 0.05 are in them.
+    Detections with a score of at least `lowest_score(threshold)` are in them.
 
     Args:
         matches: of these photos.
@@ -73,12 +73,17 @@ def entries(matches: Matches, found: Sequence[Detections], threshold: float) -> 
     order = sorted(range(len(found)), key=lambda index: (-errors[index], found[index].key))
     chosen, room = [], BOXES
     for index in order[:MOST_PHOTOS]:
-        each = entry(matches, found[index], index)
+        each = entry(matches, found[index], index, lowest_score(threshold))
         room -= each.length
         if room < 0:
             break
         chosen.append(each)
     return chosen
+
+
+def lowest_score(threshold: float) -> float:
+    """Returns the lowest score in the page's data: 0.05, or the threshold with which the page begins if it is lower."""
+    return min(LOWEST_SCORE, threshold)
 
 
 def count_errors(matches: Matches, photos: int, threshold: float) -> Any:
@@ -88,15 +93,15 @@ def count_errors(matches: Matches, photos: int, threshold: float) -> Any:
     return wrong + np.bincount(matches.true.photo[matches.is_missed(threshold)], minlength=photos)
 
 
-def entry(matches: Matches, photo: Detections, index: int) -> Entry:
-    """Returns a photo with its boxes."""
+def entry(matches: Matches, photo: Detections, index: int, lowest: float) -> Entry:
+    """Returns a photo with its boxes, and with its detections from a score on."""
     found, true = matches.found, matches.true
     first, last = (int(each) for each in np.searchsorted(found.photo, (index, index + 1)))
     begin, end = (int(each) for each in np.searchsorted(true.photo, (index, index + 1)))
     about = np.where(matches.matched[0] >= 0, matches.matched[0], matches.blamed)
     rows = []
     for each in range(first, last):
-        if found.score[each] >= LOWEST_SCORE:
+        if found.score[each] >= lowest:
             target = int(about[each]) - begin if about[each] >= 0 else -1
             judged = (int(found.label[each]), round(float(found.score[each]), DIGITS), int(matches.kind[each]), target)
             rows.append((*judged, *whole(found.corners[each])))
@@ -162,6 +167,7 @@ def to_json(dataset: Dataset, chosen: Sequence[Entry], sources: dict[str, str], 
     """Returns the data of the page's script. No text in it can end the element in which it stands."""
     document = {
         "threshold": round(threshold, DIGITS),
+        "lowest": round(lowest_score(threshold), DIGITS),
         "labels": dataset.labels,
         "colours": [COLOURS[index % len(COLOURS)] for index in range(len(dataset.labels))],
         "photos": [[*each.row, sources.get(each.key, "")] for each in chosen],

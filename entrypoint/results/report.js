@@ -9,18 +9,21 @@
 // In the order of KINDS in analysis/matching.py.
 const KINDS = ['right', 'poor_box', 'wrong_label', 'duplicate', 'ghost', 'both']
 const UNIT = 10000
-// LOWEST_SCORE in analysis/curves.py: the page has no detections with less.
-const LOWEST = 0.05
 const SVG = 'http://www.w3.org/2000/svg'
-// A kind, its word in the counts, and its word on a photo.
+// A kind, its words in the counts, for one and for several, and its word on a photo.
 const WORDS = {
-  right: ['right', ''],
-  missed: ['missed', 'missed'],
-  ghost: ['without an object', 'no object'],
-  wrong_label: ['with a wrong label', 'wrong label'],
-  poor_box: ['that fit poorly', 'poor box'],
-  both: ['with both errors', 'poor box, wrong label'],
-  duplicate: ['duplicates', 'duplicate'],
+  right: ['right', 'right', ''],
+  missed: ['missed', 'missed', 'missed'],
+  ghost: ['without an object', 'without an object', 'no object'],
+  wrong_label: ['with a wrong label', 'with a wrong label', 'wrong label'],
+  poor_box: ['that fits poorly', 'that fit poorly', 'poor box'],
+  both: ['with both errors', 'with both errors', 'poor box, wrong label'],
+  duplicate: ['duplicate', 'duplicates', 'duplicate'],
+}
+
+/** Returns a score with two decimals, or with one digit if it is very low. */
+function inDigits(score) {
+  return score < 0.01 ? String(Number(score.toPrecision(1))) : score.toFixed(2)
 }
 
 /** Returns a photo with names for what the page's data has in rows. */
@@ -66,7 +69,7 @@ function passes(photo, judged, kind, label) {
 /** Returns counts in words: `35 right, 2 missed`. */
 function inWords(counts) {
   const parts = Object.keys(WORDS).filter((kind) => counts[kind] || kind === 'right' || kind === 'missed')
-  return parts.map((kind) => `${counts[kind]} ${WORDS[kind][0]}`).join(', ')
+  return parts.map((kind) => `${counts[kind]} ${WORDS[kind][counts[kind] === 1 ? 0 : 1]}`).join(', ')
 }
 
 /** Returns a new element of SVG with these attributes. */
@@ -103,8 +106,8 @@ function draw(svg, photo, judged, data) {
     if (kind === 'missed') {
       group.append(write(each.box, '#000', `${data.labels[label]}: missed`, true))
     } else {
-      const error = WORDS[kind][1]
-      const text = `${data.labels[label]} ${each.score.toFixed(2)}${error ? `: ${error}` : ''}`
+      const error = WORDS[kind][2]
+      const text = `${data.labels[label]} ${inDigits(each.score)}${error ? `: ${error}` : ''}`
       group.append(frame(each.box, data.colours[label], 1.1, {}), write(each.box, data.colours[label], text, false))
     }
   }
@@ -138,7 +141,7 @@ function startPhotos(data) {
   const [slider, output, kind, label, summary, reset] = ['score', 'score-shown', 'kind', 'label', 'counts', 'reset'].map(
     (id) => document.getElementById(id)
   )
-  let threshold = Math.max(data.threshold, LOWEST)
+  let threshold = data.threshold
   const photos = document.getElementById('photos')
   const cards = data.photos.map((each) => makeCard(toPhoto(each)))
   const byFigure = new Map(cards.map((card) => [card.figure, card]))
@@ -175,7 +178,7 @@ function startPhotos(data) {
       }
     }
     for (const figure of near) if (!figure.hidden) fill(byFigure.get(figure), data)
-    output.textContent = threshold.toFixed(2)
+    output.textContent = inDigits(threshold)
     summary.textContent = `${inWords(total)}. ${shown} of ${cards.length} photos are shown.`
     summary.dataset.counts = JSON.stringify(total)
   }
@@ -194,12 +197,13 @@ function startPhotos(data) {
   })
   for (const each of [kind, label]) each.addEventListener('change', later)
   reset.addEventListener('click', () => {
-    threshold = Math.max(data.threshold, LOWEST)
+    threshold = data.threshold
     slider.valueAsNumber = threshold
     later()
   })
   // Paper shows the first photos alone, and these must be there.
   addEventListener('beforeprint', () => cards.slice(0, 12).forEach((card) => fill(card, data)))
+  slider.min = data.lowest
   slider.valueAsNumber = threshold
   document.getElementById('controls').hidden = false
   update()

@@ -12,7 +12,17 @@ from entrypoint.data.boxes import Box
 from entrypoint.data.quality import DataQuality
 from entrypoint.data.records import RecordsManifest
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.results import charts, evaluate, gallery, history, manifest, metrics_document, model_card, report_runs
+from entrypoint.results import (
+    advice,
+    charts,
+    evaluate,
+    gallery,
+    history,
+    manifest,
+    metrics_document,
+    model_card,
+    report_runs,
+)
 from entrypoint.results import report_tables as tables
 from entrypoint.results.analysis import Analysis, matching
 from entrypoint.results.analysis.analysis import WITHOUT_RECOMMENDATION
@@ -133,6 +143,7 @@ def render_photos(
     return {
         "data": gallery.to_json(dataset, chosen, sources, threshold) if chosen else "",
         "photos": validation_cards([by_key[key] for key in drawn], dataset, photos, threshold),
+        "lowest": advice.shown(gallery.lowest_score(threshold)),
         "photos_left": len(found) - len(chosen),
         "suspects": list(gallery.places(suspects, photos)),
         "worst": worst_cards(worst, dataset, photos),

@@ -39,6 +39,23 @@ async function inspect(browser, address, width, colorScheme, folder) {
   return { width, colorScheme, complaints, requests, violations: found, tooWide }
 }
 
+/** Returns the names of the parts of the page that are wider than a sheet of A4 with margins of a centimetre. */
+async function print(browser, address, folder) {
+  const page = await browser.newPage({ viewport: { width: 718, height: 1047 } })
+  await page.goto(address)
+  await page.emulateMedia({ media: 'print' })
+  await page.evaluate(() => dispatchEvent(new Event('beforeprint')))
+  await page.waitForTimeout(300)
+  if (folder) await page.screenshot({ path: `${folder}/paper.png`, fullPage: true })
+  const tooWide = await page.evaluate(() =>
+    [document.documentElement, ...document.querySelectorAll('.panel')]
+      .filter((each) => each.scrollWidth > each.clientWidth)
+      .map((each) => each.getAttribute('aria-label') || each.textContent.trim().slice(0, 40))
+  )
+  await page.close()
+  return tooWide
+}
+
 /** Returns what threshold, filters and sorting do. */
 async function use(browser, address, scores) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 } })
@@ -59,7 +76,8 @@ async function use(browser, address, scores) {
     }, score)
     await page.waitForTimeout(200)
   }
-  const result = { first: await read(), scores: {}, kinds: {}, labels: {}, sorted: {} }
+  const lowest = Number(await page.locator('#score').getAttribute('min'))
+  const result = { lowest, first: await read(), scores: {}, kinds: {}, labels: {}, sorted: {} }
   for (const score of scores) {
     await set(score)
     result.scores[score] = await read()
@@ -108,7 +126,7 @@ async function main(program, path, scores, folder) {
       for (const scheme of ['light', 'dark']) looks.push(await inspect(browser, address, width, scheme, folder))
     }
     const used = scores ? await use(browser, address, scores.split(',').map(Number)) : null
-    console.log(JSON.stringify({ looks, used }))
+    console.log(JSON.stringify({ looks, used, tooWideForPaper: await print(browser, address, folder) }))
   } finally {
     await browser.close()
   }

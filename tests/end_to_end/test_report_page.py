@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from entrypoint.data import annotations as annotations_step
 from entrypoint.results import metrics_document, report
 from entrypoint.results.analysis import matching
 from entrypoint.results.analysis.matching import Matches
+from entrypoint.results.history import History
 from entrypoint.settings.command_line import Command
 from entrypoint.system import documents
 from entrypoint.training.stored import DetectionsDocument
@@ -23,16 +25,24 @@ from tests.conftest import ROOT, environment
 from tests.results import reported
 
 CLIENTS = ROOT / "tests" / "clients"
-SCORES = (0.3, 0.5, 0.75)
+SCORES = (0.05, 0.3, 0.5, 0.75)
 KINDS = ("missed", "ghost", "wrong_label", "poor_box", "both", "duplicate")
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A job whose page was written, without a training."""
+    """A job whose page was written, without a training, and after another run in the same place."""
     folder = tmp_path_factory.mktemp("job")
     names = [f"{index} a&b.jpg" for index in range(60)]
     work = reported.job(folder, names, [reported.EVIL, "dog", "cat"], validation_fraction=0.6)
+    report.run(work)
+    now = documents.read(History, work.history).now
+    model = "faster_rcnn_inception_resnet_v2_atrous_lowproposals_oid_v4"
+    words = now.settings | {"LEARNING_RATE": "0.000123456", "AUGMENT": "strong"}
+    earlier = dataclasses.replace(now, weights="9" * 64, model=model, steps=250_000, kept=1, settings=words)
+    elsewhere = dataclasses.replace(earlier, weights="8" * 64, validation="0" * 64)
+    Path(work.results).mkdir(exist_ok=True)
+    documents.write(Path(work.results / work.history.name), History((elsewhere, earlier)))
     report.run(work)
     return work
 
@@ -41,6 +51,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def seen(job: Workspace) -> dict[str, Any]:
     """What the page does in Chromium."""
     return open_page(job.report, ",".join(map(str, SCORES)))
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A job whose model gives low scores to what it finds."""
+    work = reported.job(tmp_path_factory.mktemp("unsure"), [f"{index}.jpg" for index in range(8)], ["cat"])
+    found = [each.to_detections() for each in documents.read(DetectionsDocument, work.detections).photos]
+    reported.write_results(work, [dataclasses.replace(each, scores=each.scores / 100) for each in found])
+    report.run(work)
+    return work
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +124,31 @@ def test_page_begins_with_the_counts_of_the_analysis(seen: dict[str, Any], job: 
         assert seen["used"]["reset"][name] == seen["used"]["first"][name]
 
 
+@pytest.mark.parametrize("page", ["seen", "checked"])
+def test_page_fits_on_paper(request: pytest.FixtureRequest, page: str) -> None:
+    assert request.getfixturevalue(page)["tooWideForPaper"] == []
+
+
+def test_slider_reaches_the_lowest_score_that_the_page_has(seen: dict[str, Any]) -> None:
+    assert seen["used"]["lowest"] == SCORES[0]
+
+
+def test_slider_reaches_a_recommended_score_that_is_very_low(unsure: Workspace) -> None:
+    analysis = metrics_document.load(unsure).analysis
+    assert analysis
+    assert analysis.threshold < 0.01
+    used = open_page(unsure.report, "0.005")["used"]
+    assert used["lowest"] == pytest.approx(analysis.threshold, abs=1e-6)
+    assert used["first"]["counts"]["right"] == analysis.errors.counts.right > 0
+    assert used["reset"]["counts"] == used["first"]["counts"]
+    assert f"Detections with a score below {analysis.threshold:.1g} are not on this page" in unsure.report.read_text()
+
+
 def test_a_higher_threshold_draws_fewer_boxes(seen: dict[str, Any]) -> None:
     boxes = [seen["used"]["scores"][str(score)]["boxes"] for score in SCORES]
-    assert boxes[0] > boxes[1] > boxes[2] > 0
+    assert boxes == sorted(boxes, reverse=True)
+    assert len(set(boxes)) == len(SCORES)
+    assert boxes[-1] > 0
 
 
 def test_filter_by_kind_shows_the_photos_with_that_error(

@@ -256,6 +256,16 @@ def test_kinds_and_places_in_the_page_suffice_to_count_at_any_threshold(seed: in
         assert counts_of(photo, threshold) == matching.count_kinds(shown, int(missed))
 
 
+@pytest.mark.parametrize(("threshold", "lowest"), [(0.5, 0.05), (0.05, 0.05), (0.02, 0.02)])
+def test_page_has_the_detections_down_to_its_first_threshold(threshold: float, lowest: float) -> None:
+    dataset, found = analysed.random_set(0)
+    photos = gallery.entries(matching.match(dataset, found), found, threshold)
+    shown = [row[1] for photo in photos for row in photo.found]
+    every = [round(float(score), 6) for each in found for score in each.scores]
+    assert sorted(shown) == sorted(score for score in every if score >= lowest)
+    assert json.loads(gallery.to_json(dataset, photos, {}, threshold))["lowest"] == lowest
+
+
 def counts_of(photo: Entry, threshold: float) -> ErrorCounts:
     """The counts at a threshold, of what the page has of a photo."""
     rows = [row for row in photo.found if row[1] >= threshold]
