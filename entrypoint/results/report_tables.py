@@ -19,12 +19,14 @@ from entrypoint.results.export.export_format import ExportFormat
 from entrypoint.results.history import History
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.results.parity import Parity
-from entrypoint.training import last_job
+from entrypoint.training import last_job, plan
 from entrypoint.training.metrics import LabelMetrics, Metrics
 from entrypoint.workspace import Workspace
 
 MOST_CURVES = 14  # labels in the chart of precision and recall: seven colours, plain and dashed
 DIFFERENT = 0.005  # of mAP; less is called equal
+# A training may be too short if mAP rises by so much in the last part of its steps.
+LATE, GAIN = 0.75, 0.01
 LONGEST_NAME = 80  # of a model in an earlier job's manifest
 
 
@@ -134,7 +136,11 @@ def answer(
     if not metrics.analysis:
         return []
     quality_of_model, *rest = advice.sentences(metrics.analysis, dataset, recorded.train.boxes_per_label)
-    compared = [compare_with_first(metrics), compare_with_earlier(metrics, history, work)]
+    compared = [
+        compare_with_first(metrics),
+        compare_with_earlier(metrics, history, work),
+        about_length(metrics, recorded.train.photos, plan.load(work).batch_size),
+    ]
     return [quality_of_model, *filter(None, compared), *rest]
 
 
@@ -146,6 +152,26 @@ def compare_with_first(metrics: Metrics) -> str:
     first = rows[0]
     difference = difference_in_words(now, first.map or 0.0)
     return f"At the first evaluation of the training, at step {first.step:,}, mAP was {first.map:.2f}: {difference}."
+
+
+def about_length(metrics: Metrics, photos: int, batch: int) -> str:
+    """Returns a sentence about how often the training has shown each photo, and whether mAP still rose at its end.
+
+    There is none without evaluations before and after the last quarter of the steps.
+    """
+    rows = [(row.step, row.map) for row in metrics.evaluations.rows if row.map is not None]
+    last = max((step for step, _ in rows), default=0)
+    before = [value for step, value in rows if step <= LATE * last]
+    if not before or not photos:
+        return ""
+    shown = f"The {last:,} steps of {batch} photos showed each of the {photos:,} training photos"
+    gain = max(value for _, value in rows) - max(before)
+    words = (
+        f"mAP still rose by {gain:.2f} in the last quarter of the steps, so a larger NUM_STEPS may give more"
+        if gain >= GAIN
+        else "In the last quarter of the steps mAP hardly rose, so a larger NUM_STEPS will hardly give more"
+    )
+    return f"{shown} {last * batch / photos:.1f} times. {words}."
 
 
 def compare_with_earlier(metrics: Metrics, history: History, work: Workspace) -> str:
