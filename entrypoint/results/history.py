@@ -117,13 +117,16 @@ def content_of(work: Workspace) -> bytes:
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be read, or is a link out of RESULT_DIR.
-        UserError: it is larger than any history.
+        UserError: it is empty, or larger than any history.
     """
     place, root = work.results / work.history.name, None if bucket.is_remote(work.results) else work.results
-    content = bucket.read_head(place, MOST_BYTES + 1, root)
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{place} has more than {MOST_BYTES:,} bytes")
-    return content
+    for attempt in bucket.retrying():
+        with attempt, bucket.named_errors(place):
+            size = place.stat().st_size
+    # S3 reports an error if a part of an empty file is asked for.
+    if not 0 < size <= MOST_BYTES:
+        raise UserError(f"{place} has {size:,} bytes, and a history has from 1 to {MOST_BYTES:,}")
+    return bucket.read_head(place, MOST_BYTES, root)
 
 
 def describe(work: Workspace, dataset: Dataset, recorded: RecordsManifest, metrics: MetricsDocument) -> Run:

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,9 +19,11 @@ from entrypoint.data import annotations as annotations_step
 from entrypoint.data import records
 from entrypoint.results import history, metrics_document, report_runs
 from entrypoint.results.history import History, Run
-from entrypoint.system import documents
+from entrypoint.system import bucket, copying, documents
 from entrypoint.training import checkpoints, train
 from entrypoint.workspace import Workspace
+from tests import stores
+from tests.conftest import make_settings
 from tests.results import reported
 
 RUN = Run(
@@ -179,6 +183,25 @@ def test_link_out_of_the_results_and_fifo_are_not_read(
     assert written(job).earlier == ()
     place.unlink()
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(("scheme", "start"), [("s3", stores.s3), ("gs", stores.gcs)])
+def test_history_is_read_from_a_bucket_without_a_mount(
+    scheme: str, start: Callable[[], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "job.json").write_text("{}")
+    with start() as variables, mock.patch.dict(os.environ, variables):
+        stores.upload(tmp_path / "files", address := f"{scheme}://bucket-of-tests/results")
+        work = Workspace(make_settings(tmp_path, result_dir=bucket.parse(address)))
+        assert history.read_published(work).runs == ()
+        assert "new history" not in caplog.text
+        copying.write_file(work.results / "history.json", json.dumps(plain(run(1), run(2))).encode())
+        assert history.read_published(work).runs == (run(1), run(2))
+        for count, content in enumerate((b"{}", b" " * (history.MOST_BYTES + 1), b""), start=1):
+            copying.write_file(work.results / "history.json", content)
+            assert history.read_published(work).runs == ()
+            assert len([each for each in caplog.records if "new history" in each.getMessage()]) == count
 
 
 def test_digest_depends_on_names_and_boxes_of_the_validation_photos_alone(job: Workspace) -> None:
