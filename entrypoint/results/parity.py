@@ -43,6 +43,9 @@ SHORTEST_CUT, CUT = MAX_DETECTIONS, 0.01
 # IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
 # were removed, and whose scores say nothing.
 SAME_BOX = 0.9
+# Two detections are also the same box if no corner differs by more, in fractions of the photo. The IoU of boxes without
+# area is 0: CenterNet finds boxes in the padding beside a photo, and they are cut to the photo's edge.
+SAME_CORNERS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -267,10 +270,10 @@ def match(
 ) -> tuple[list[tuple[int, int]], int]:
     """Returns pairs of detections that are the same box, and how many detections have no partner.
 
-    Pairs are taken in the order of their IoU, whatever the scores. `cuts` are the scores from which on a detection of
-    the other side is there, and one with less than COMPARED_SCORE needs no partner.
+    Pairs are taken in the order of their likeness, whatever the scores. `cuts` are the scores from which on a detection
+    of the other side is there, and one with less than COMPARED_SCORE needs no partner.
     """
-    overlap = ious(np.asarray(one.boxes), np.asarray(other.boxes))
+    overlap = likeness(np.asarray(one.boxes), np.asarray(other.boxes))
     overlap[np.asarray(one.classes)[:, None] != np.asarray(other.classes)[None, :]] = 0
     pairs: list[tuple[int, int]] = []
     taken_one, taken_other = set[int](), set[int]()
@@ -285,6 +288,13 @@ def match(
     alone = sum(score >= cuts[1] for index, score in enumerate(one.scores) if index not in taken_one)
     alone += sum(score >= cuts[0] for index, score in enumerate(other.scores) if index not in taken_other)
     return pairs, int(alone)
+
+
+def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns the IoU of boxes [n, 4] with boxes [m, 4] as [n, m], and almost 1 for boxes with almost equal corners."""
+    distances = np.abs(one[:, None].astype(np.float64) - other[None, :]).max(axis=2)
+    found: NDArray[np.float64] = np.maximum(ious(one, other), np.where(distances <= SAME_CORNERS, 1 - distances, 0))
+    return found
 
 
 def ious(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
