@@ -250,6 +250,17 @@ def is_at_step(line: str, least: int) -> bool:
     return found is not None and int(found[1]) >= least
 
 
+def read_line(descriptor: int) -> str:
+    """Returns the next line, or an empty text at the end.
+
+    It takes no byte behind the line: `communicate` would not return what a buffer holds already.
+    """
+    content = b""
+    while not content.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        content += byte
+    return content.decode(errors="replace")
+
+
 def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]) -> str:
     """Returns the output up to the first line for which `is_reached` is true.
 
@@ -260,7 +271,7 @@ def read_until(process: subprocess.Popen[str], is_reached: Callable[[str], bool]
     limit = threading.Timer(600, process.kill)
     limit.start()
     try:
-        for line in process.stdout:
+        while line := read_line(process.stdout.fileno()):
             lines.append(line)
             if is_reached(line):
                 return "".join(lines)

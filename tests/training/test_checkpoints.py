@@ -142,7 +142,8 @@ def test_half_published_checkpoint_is_removed(work: Workspace) -> None:
 
 
 @pytest.mark.parametrize("name", ["ckpt-7.index", "ckpt-1000.data-00000-of-00001"])
-def test_file_that_a_checkpoint_would_be_written_over_is_refused_by_name(work: Workspace, name: str) -> None:
+def test_file_that_a_checkpoint_would_be_written_over_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    work = Workspace(make_settings(tmp_path, num_steps=1000))
     folder = work.results / "checkpoint"
     folder.mkdir(parents=True)
     (folder / "ckpt-0.index").write_text("no step of the job has this number")

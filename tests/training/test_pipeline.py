@@ -302,7 +302,7 @@ def test_config_that_cannot_be_trained_is_a_named_error_with_its_line(tmp_path: 
 
 
 def test_byte_order_mark_of_a_config_is_no_error(tmp_path: Path) -> None:
-    assert run(tmp_path, "\ufeff" + user_config()).train_config.num_steps == 1000
+    assert run(tmp_path, "\ufeff" + user_config(), num_steps=77).train_config.num_steps == 77
 
 
 def test_missing_config_is_a_named_error(tmp_path: Path) -> None:
