@@ -4,8 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
-  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy benchmark-averaging benchmark-yardstick \
-  benchmark-training benchmark-gpu lint format \
+  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy \
+  benchmark-averaging benchmark-exports benchmark-yardstick benchmark-training benchmark-gpu lint format \
   sdists lock audit size image \
   training-zip clean
 
@@ -125,6 +125,9 @@ benchmark-accuracy: install-dev
 # ultralytics, which is no part of this project: `pip install ultralytics`.
 benchmark-yardstick: install-dev
 	.venv/bin/python -m benchmarks.yardstick '$(BUCKET)' --python '$(YOLO_PYTHON)'
+# Models by name with MODELS; what is done stays done, in exports/.
+benchmark-exports: install-dev
+	.venv/bin/python -m benchmarks.exports $(if $(MODELS),--models $(MODELS))
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
 benchmark-training: install-dev
