@@ -108,7 +108,10 @@ def write_tf2(values: dict[str, Any], model: str, prefix: Path) -> None:
     # A tree with the path of the backbone alone, so that all other weights of a training start at random.
     tree = tf.Module()
     tree._feature_extractor = tf.Module()
-    tree._feature_extractor.classification_backbone = built._feature_extractor.classification_backbone
+    extractor = built._feature_extractor
+    # CenterNet keeps the backbone under another name than the SSDs.
+    kept_as = next(name for name, part in vars(extractor).items() if part is extractor.classification_backbone)
+    setattr(tree._feature_extractor, kept_as, extractor.classification_backbone)
     tf.train.Checkpoint(model=tree).write(str(prefix))
     print(f"{model}: {len(found)} variables of the backbone")
 
