@@ -22,6 +22,7 @@ from tests.server import serve
 from tests.zoo import published
 
 SSD, FASTER_RCNN = "ssd_mobilenet_v1_coco", "faster_rcnn_inception_v2_coco"
+COMPARED = ("saved_model", "tflite", "onnx", "openvino")
 SIGNATURE = {"detection_boxes", "detection_classes", "detection_scores", "num_detections", "raw_detection_boxes"}
 
 
@@ -60,8 +61,10 @@ def values(prefix: Path) -> Iterator[tuple[str, Any]]:
 
 def test_name_alone_trains_from_the_zoo_and_exports(archive: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     with serve(archive.read_bytes()) as server:
-        result = run_job("1", **settings, LEARNING_RATE="1e-12", ZOO_URL=server.address)
+        result = run_job("1", **settings, LEARNING_RATE="1e-12", ZOO_URL=server.address, EXPORTS=",".join(COMPARED))
     assert result.returncode == 0, result.stdout
+    compared = json.loads((tmp_path / "work" / "parity.json").read_text())["exports"]
+    assert {name: each["state"] for name, each in compared.items()} == dict.fromkeys(COMPARED, "equal")
     assert f"pipeline.config from {ROOT / 'pipelines' / 'ssd_mobilenet_v1_coco.config'}" in result.stdout
     # The heads of 90 classes do not fit three labels; everything else does.
     found = re.search(r"checkpoint: (\d+) of (\d+) variables restored", result.stdout)

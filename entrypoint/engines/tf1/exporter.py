@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "n
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
     """Writes a SavedModel with the signatures and the outputs of tf2/exporter.py."""
-    with tf.Graph().as_default():
+    with functional_loops(), tf.Graph().as_default():
         photos = tf.placeholder(tf.uint8, [None, None, None, 3], name="input_tensor")
         model = models.build(config, is_training=False)
         images, shapes = model.preprocess(tf.cast(photos, tf.float32))
@@ -30,6 +32,22 @@ def export(config: Any, checkpoint: Path, folder: Path) -> None:
             source = Path(scratch) / "graph"
             write_signatures(session, source, {"input_tensor": photos}, {SERVING: outputs})
             write_functions(source, folder)
+
+
+@contextmanager
+def functional_loops() -> Iterator[None]:
+    """Makes loops of a graph operations with functions as their bodies.
+
+    A loop of TensorFlow 1 is a ring of Enter, Switch, NextIteration and Exit, which tf2onnx and OpenVINO cannot
+    convert.
+    """
+    was_enabled = tf.control_flow_v2_enabled()
+    tf.enable_control_flow_v2()
+    try:
+        yield
+    finally:
+        if not was_enabled:
+            tf.disable_control_flow_v2()
 
 
 def write_functions(source: Path, folder: Path) -> None:
