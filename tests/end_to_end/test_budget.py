@@ -14,13 +14,15 @@ import pytest
 from tests.conftest import read_until, run_job, start_job
 from tests.test_whole_jobs import tf1_config
 
-# The schedules of both configs, fitted to NUM_STEPS=1000: peak and steps of warm-up.
-SCHEDULES = {"tf1": (0.004, 66), "tf2": (0.003, 83)}
+# The schedules of both configs, fitted to the steps that NUM_STEPS=auto takes from random weights: peak and steps of
+# warm-up.
+SCHEDULED = 2000
+SCHEDULES = {"tf1": (0.004, 132), "tf2": (0.003, 166)}
 
 
 def cosine(position: float, peak: float, warmup: int) -> float:
     """The learning rate of a cosine schedule after the warm-up."""
-    return 0.5 * peak * (1 + math.cos(math.pi * (position - warmup) / (1000 - warmup)))
+    return 0.5 * peak * (1 + math.cos(math.pi * (position - warmup) / (SCHEDULED - warmup)))
 
 
 @pytest.mark.parametrize("generation", ["tf1", "tf2"])
@@ -57,5 +59,6 @@ def test_killed_job_ends_where_its_checkpoint_says(generation: str, tmp_path: Pa
     assert steps[-1] == step + 10
     history = json.loads((path.parent / f"ckpt-{step + 10}.json").read_text())["history"]
     rates = [point["learning_rate"] for point in history][-10:]
-    expected = [cosine(500 + 50 * passed, *SCHEDULES[generation]) for passed in range(10)]
+    pace = (SCHEDULED - 500) / 10
+    expected = [cosine(500 + pace * passed, *SCHEDULES[generation]) for passed in range(10)]
     assert rates == pytest.approx(expected, rel=1e-4)
