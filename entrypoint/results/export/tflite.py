@@ -95,10 +95,15 @@ def write_calibration(normalization: Normalization, folder: Path, work: Workspac
 
 
 def normalised(photo: ClientPhoto, normalization: Normalization) -> NDArray[np.float32]:
-    """Returns a photo as the model takes it, float32 [1, height, width, 3]."""
+    """Returns a photo as the model takes it, float32 [1, height, width, 3].
+
+    The model's own resizer pads photos after they are normalised, so the padding stays as it is.
+    """
     mean, std = np.asarray(normalization.mean, np.float32), np.asarray(normalization.std, np.float32)
-    values: NDArray[np.float32] = ((photo.resized - mean) / std)[None]
-    return values
+    values = np.array(photo.resized, np.float32)
+    height, width = (round(share * side) for share, side in zip(photo.share, values.shape[:2], strict=True))
+    values[:height, :width] = (values[:height, :width] - mean) / std
+    return values[None]
 
 
 def open_model(folder: Path) -> Callable[[ClientPhoto], Found]:
