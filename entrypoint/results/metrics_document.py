@@ -33,6 +33,12 @@ class MetricsDocument(Metrics):
         return cls(**{field.name: getattr(metrics, field.name) for field in fields(Metrics)}, analysis=analysis)
 
 
+def recommended_score(work: Workspace) -> float | None:
+    """Returns the score from which on detections shall be shown; None if none is recommended."""
+    point = load(work).recommended
+    return point.threshold if point else None
+
+
 def load(work: Workspace) -> MetricsDocument:
     """Returns what the step `evaluate` wrote."""
     return documents.read(MetricsDocument, workspace.existing(work.metrics, "evaluate"))

@@ -389,8 +389,23 @@ def test_every_format_finds_what_the_model_finds(trained: Demo, monkeypatch: pyt
     recommended = trained.json("metrics.json")["analysis"]["recommended"]
     for folder in formats.folders():
         assert trained.json(f"{folder}/threshold.json") == recommended
+    check_thresholds(trained, recommended["threshold"])
     labels = trained.json("model_ios/labels.json")
     check_core_ml(trained.results / "model_ios" / "model.mlmodel", labels, recommended["threshold"])
+
+
+def check_thresholds(trained: Demo, threshold: float) -> None:
+    """Asserts that each format that has a place for it names the recommended score."""
+    import onnxruntime
+    import openvino
+
+    session = onnxruntime.InferenceSession(
+        str(trained.results / "model_onnx" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    assert float(session.get_modelmeta().custom_metadata_map["threshold"]) == threshold
+    model = openvino.Core().read_model(trained.results / "model_openvino" / "model.xml")
+    assert float(model.get_rt_info(["model_info", "confidence_threshold"]).value) == threshold
+    assert np.float32(threshold).tobytes() in (trained.results / "model_android" / "model.tflite").read_bytes()
 
 
 def check_core_ml(path: Path, labels: list[str], threshold: float) -> None:

@@ -36,6 +36,29 @@ def test_buffer_is_a_model_of_the_format_with_its_version_and_the_normalisation(
         assert words in content
 
 
+def test_score_that_is_recommended_is_the_threshold_of_the_third_output() -> None:
+    def field(table: Any, slot: int) -> int:
+        return int(table.Offset(4 + 2 * slot))
+
+    def inner(table: Any, slot: int) -> Any:
+        return flatbuffers.table.Table(table.Bytes, table.Indirect(field(table, slot) + table.Pos))
+
+    def element(table: Any, slot: int, index: int) -> Any:
+        return flatbuffers.table.Table(table.Bytes, table.Indirect(table.Vector(field(table, slot)) + 4 * index))
+
+    content = tflite_metadata.describe(Normalization((127.5,), (64.25,)), threshold=0.375)
+    root = flatbuffers.table.Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
+    # ModelMetadata.subgraph_metadata, SubGraphMetadata.output_tensor_metadata, TensorMetadata.process_units.
+    outputs = [element(element(root, 3, 0), 3, index) for index in range(4)]
+    assert [bool(field(output, 4)) for output in outputs] == [False, False, True, False]
+    unit = element(outputs[2], 4, 0)
+    # ProcessUnit.options_type and options: ScoreThresholdingOptions with global_score_threshold.
+    assert unit.Get(flatbuffers.number_types.Uint8Flags, field(unit, 0) + unit.Pos) == 3
+    options = inner(unit, 1)
+    assert options.Get(flatbuffers.number_types.Float32Flags, field(options, 0) + options.Pos) == 0.375
+    assert b"score" in content
+
+
 @pytest.mark.parametrize(
     ("mean", "std", "wanted"),
     [

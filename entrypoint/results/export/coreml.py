@@ -46,8 +46,8 @@ def write(work: Workspace, folder: Path) -> None:
         JobError: the converter failed.
     """
     engine, config = loading.load(work)
-    point = metrics_document.load(work).recommended
-    threshold = point.threshold if point else CONFIDENCE_THRESHOLD
+    recommended = metrics_document.recommended_score(work)
+    threshold = CONFIDENCE_THRESHOLD if recommended is None else recommended
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         source, facts = Path(scratch) / "source", Path(scratch) / "facts.json"
         found = engine.export_tflite_source(tflite.of_fixed_size(config), train.chosen_checkpoint(work), source)

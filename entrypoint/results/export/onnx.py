@@ -1,6 +1,6 @@
 """model_onnx/: model.onnx for ONNX Runtime, with the removal of duplicates inside, and the SavedModel's outputs.
 
-`python -m entrypoint.results.export.onnx SAVED_MODEL FILE QUANTIZE` converts.
+`python -m entrypoint.results.export.onnx SAVED_MODEL FILE QUANTIZE THRESHOLD` converts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from entrypoint.engines.engine import ClientPhoto
+from entrypoint.results import metrics_document
 from entrypoint.results.export import converter, saved_model
 from entrypoint.results.export.export_format import ExportFormat, Found, every_model
 from entrypoint.workspace import Workspace
@@ -20,6 +21,7 @@ from entrypoint.workspace import Workspace
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it from 1.14 on.
 OPSET = 18
 FILE = "model.onnx"
+THRESHOLD = "threshold"  # in the model's metadata
 LARGE = 256  # weights; smaller tensors are not worth a node
 # Runs as it stands in RESULT_DIR, with a photo.
 SNIPPET = """\
@@ -51,22 +53,28 @@ def write(work: Workspace, folder: Path) -> None:
     Raises:
         JobError: the converter failed, or what it wrote is no valid model.
     """
+    options = (work.settings.quantize, metrics_document.recommended_score(work))
     with saved_model.source(work) as source:
-        converter.run("entrypoint.results.export.onnx", "tf2onnx", source, folder / FILE, work.settings.quantize)
+        converter.run("entrypoint.results.export.onnx", "tf2onnx", source, folder / FILE, *options)
 
 
-def convert(source: str, target: str, quantize: str) -> None:
-    """Converts in this process, and has the result checked by onnx."""
+def convert(source: str, target: str, quantize: str, threshold: str) -> None:
+    """Converts in this process, and has the result checked by onnx.
+
+    The metadata of the model has the recommended score as `threshold`, unless it is "None".
+    """
     import onnx
     from tf2onnx import convert as tf2onnx
 
     sys.argv = ["tf2onnx", "--saved-model", source, "--signature_def", "serving_default", "--output", target]
     sys.argv += ["--opset", str(OPSET)]
     tf2onnx.main()
+    model = onnx.load(target)
     if quantize == "float16":
-        model = onnx.load(target)
         halve(model.graph)
-        onnx.save(model, target)
+    if threshold != str(None):
+        onnx.helper.set_model_props(model, {THRESHOLD: threshold})
+    onnx.save(model, target)
     onnx.checker.check_model(target, full_check=True)
 
 

@@ -1,6 +1,6 @@
 """model_openvino/: model.xml and model.bin for OpenVINO, with the SavedModel's input and outputs.
 
-`python -m entrypoint.results.export.openvino SAVED_MODEL FILE QUANTIZE` converts.
+`python -m entrypoint.results.export.openvino SAVED_MODEL FILE QUANTIZE THRESHOLD` converts.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from entrypoint.engines.engine import ClientPhoto
+from entrypoint.results import metrics_document
 from entrypoint.results.export import converter, saved_model
 from entrypoint.results.export.export_format import ExportFormat, Found, every_model
 from entrypoint.workspace import Workspace
 
 FILE = "model.xml"
+# Where OpenVINO's Model API looks for the lowest score.
+THRESHOLD = ["model_info", "confidence_threshold"]
 # Runs as it stands in RESULT_DIR, with a photo.
 SNIPPET = """\
 import json
@@ -46,17 +49,18 @@ def write(work: Workspace, folder: Path) -> None:
     Raises:
         JobError: the converter failed.
     """
+    options = (work.settings.quantize, metrics_document.recommended_score(work))
     with saved_model.source(work) as source:
-        converter.run(
-            "entrypoint.results.export.openvino", "OpenVINO's converter", source, folder / FILE, work.settings.quantize
-        )
+        converter.run("entrypoint.results.export.openvino", "OpenVINO's converter", source, folder / FILE, *options)
 
 
-def convert(source: str, target: str, quantize: str) -> None:
-    """Converts in this process."""
+def convert(source: str, target: str, quantize: str, threshold: str) -> None:
+    """Converts in this process. The model names the recommended score, unless it is "None"."""
     import openvino
 
     model = openvino.convert_model(source)
+    if threshold != str(None):
+        model.set_rt_info(threshold, THRESHOLD)
     openvino.save_model(model, target, compress_to_fp16=quantize == "float16")
 
 

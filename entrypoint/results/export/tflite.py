@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from entrypoint.data import annotations, examples, records
 from entrypoint.engines import loading
 from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto, Normalization
+from entrypoint.results import metrics_document
 from entrypoint.results.export import tflite_converter, tflite_metadata
 from entrypoint.results.export.export_format import ExportFormat, Found, fixed_ssds_alone
 from entrypoint.system import documents, files
@@ -77,7 +78,8 @@ def write(work: Workspace, folder: Path) -> None:
         for signature, target in (("detect", plain), ("raw", folder / "model_raw.tflite")):
             tflite_converter.run(Path(scratch) / "source", signature, target, work.settings.quantize, photos)
         labels = annotations.load(work).labels
-        model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization)
+        threshold = metrics_document.recommended_score(work)
+        model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization, threshold)
         (folder / "model.tflite").write_bytes(model)
     files.write_json(folder / "anchors.json", source.anchors)
     files.write_json(folder / "normalization.json", dataclasses.asdict(source.normalization))

@@ -26,7 +26,7 @@ PARSER = "1.2.0"
 RGB, TENSOR_VALUE_LABELS, BOUNDARIES = 1, 3, 1
 # The members of the union ContentProperties.
 FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3
-NORMALIZATION = 1  # of the union ProcessUnitOptions
+NORMALIZATION, SCORE_THRESHOLDING = 1, 3  # of the union ProcessUnitOptions
 # The corners of a box in the order left, top, right, bottom: where each lies in [ymin, xmin, ymax, xmax].
 CORNERS = (1, 0, 3, 2)
 
@@ -38,11 +38,13 @@ class Tables:
         self.builder = flatbuffers.Builder(1024)
 
     def table(self, *fields: Any) -> int:
-        """Returns a table with these fields in the order of the schema: offsets, Small numbers, or None."""
+        """Returns a table with these fields in the order of the schema: offsets, Small numbers, floats, or None."""
         self.builder.StartObject(len(fields))
         for slot, value in enumerate(fields):
             if isinstance(value, Small):
                 self.builder.PrependInt8Slot(slot, value.value, 0)
+            elif isinstance(value, float):
+                self.builder.PrependFloat32Slot(slot, value, 0.0)
             elif value is not None:
                 self.builder.PrependUOffsetTRelativeSlot(slot, value, 0)
         return int(self.builder.EndObject())
@@ -70,14 +72,17 @@ class Small:
     value: int
 
 
-def add(model: bytes, labels: Sequence[str], normalization: Normalization) -> bytes:
-    """Returns a detector with post-processing, outputs boxes, classes, scores and number, with its metadata."""
+def add(model: bytes, labels: Sequence[str], normalization: Normalization, threshold: float | None = None) -> bytes:
+    """Returns a detector with post-processing, outputs boxes, classes, scores and number, with its metadata.
+
+    `threshold` is the recommended lowest score.
+    """
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     found = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     buffer = schema.BufferT()
-    buffer.data = list(describe(normalization))
+    buffer.data = list(describe(normalization, threshold))
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME.encode(), len(found.buffers)
     found.buffers.append(buffer)
@@ -99,8 +104,8 @@ def archive(labels: Sequence[str]) -> bytes:
     return content.getvalue()
 
 
-def describe(normalization: Normalization) -> bytes:
-    """Returns the FlatBuffer, a ModelMetadata."""
+def describe(normalization: Normalization, threshold: float | None = None) -> bytes:
+    """Returns the FlatBuffer, a ModelMetadata. `threshold` is the lowest score that clients shall show."""
     to = Tables()
     scaling = to.table(to.numbers(normalization.mean, np.float32), to.numbers(normalization.std, np.float32))
     units = to.vector([to.table(Small(NORMALIZATION), scaling)])
@@ -108,7 +113,7 @@ def describe(normalization: Normalization) -> bytes:
     outputs = [
         output(to, "location", content(to, BOUNDING_BOX, to.table(to.numbers(CORNERS, np.uint32), Small(BOUNDARIES)))),
         output(to, "category", content(to, FEATURE, to.table()), label_file(to)),
-        output(to, "score", content(to, FEATURE, to.table())),
+        output(to, "score", content(to, FEATURE, to.table()), units=thresholding(to, threshold)),
         output(to, "number of detections", content(to, FEATURE, to.table())),
     ]
     names = to.vector([to.text(name) for name in ("location", "category", "score")])
@@ -124,9 +129,14 @@ def content(to: Tables, kind: int, properties: int) -> int:
     return to.table(Small(kind), properties)
 
 
-def output(to: Tables, name: str, holds: int, files: int | None = None) -> int:
+def output(to: Tables, name: str, holds: int, files: int | None = None, units: int | None = None) -> int:
     """Returns the TensorMetadata of an output."""
-    return to.table(to.text(name), None, None, holds, None, None, files)
+    return to.table(to.text(name), None, None, holds, units, None, files)
+
+
+def thresholding(to: Tables, threshold: float | None) -> int | None:
+    """Returns the vector of one ProcessUnit: scores below are not shown."""
+    return None if threshold is None else to.vector([to.table(Small(SCORE_THRESHOLDING), to.table(float(threshold)))])
 
 
 def label_file(to: Tables) -> int:
