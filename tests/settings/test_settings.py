@@ -34,6 +34,11 @@ def test_first_number_is_the_number_of_steps() -> None:
     assert (command.name, command.settings.num_steps, command.settings.seed) == (None, 30, 1)
 
 
+def test_manifests_can_leave_the_number_of_steps_to_the_job() -> None:
+    command = command_line.load(["auto", "--seed", "1"])
+    assert (command.name, command.settings.num_steps) == (None, "auto")
+
+
 def test_number_of_steps_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="NUM_STEPS is given twice: 30 and --num_steps 20"):
         command_line.load(["30", "--num-steps", "20"])
