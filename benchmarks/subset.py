@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
-from entrypoint.data import annotations
+from entrypoint.data import annotations, images
 from entrypoint.data.annotations import Dataset, LabelledImage
 from entrypoint.data.split import split
 from entrypoint.settings.schema import Settings
@@ -31,9 +29,9 @@ def make(bucket: Path, photos: int, out: Path) -> dict[str, int]:
     if len(parts["train"]) < photos:
         raise ValueError(f"{bucket} has {len(parts['train'])} photos to train on, fewer than {photos}")
     chosen = {"train": parts["train"][:photos], "validation": parts["validation"]}
-    for name, images in chosen.items():
-        write(images, dataset.labels, bucket, out / FOLDERS[name])
-    return {name: len(images) for name, images in chosen.items()}
+    for name, part in chosen.items():
+        write(part, dataset.labels, bucket, out / FOLDERS[name])
+    return {name: len(part) for name, part in chosen.items()}
 
 
 def parts_of(bucket: Path) -> tuple[Dataset, dict[str, list[LabelledImage]]]:
@@ -44,16 +42,15 @@ def parts_of(bucket: Path) -> tuple[Dataset, dict[str, list[LabelledImage]]]:
     return dataset, split(dataset.images, settings.validation_fraction, settings.seed)
 
 
-def write(images: Sequence[LabelledImage], labels: Sequence[str], bucket: Path, folder: Path) -> None:
+def write(photos: Sequence[LabelledImage], labels: Sequence[str], bucket: Path, folder: Path) -> None:
     """Writes a folder of photos with `_annotations.coco.json`."""
     folder.mkdir(parents=True)
     ids = {label: index for index, label in enumerate(labels, start=1)}
     rows, boxes = [], []
-    for index, image in enumerate(images):
-        name = image.key.replace("/", "-")
+    for index, image in enumerate(photos):
+        name = file_of(image)
         shutil.copy(bucket / image.key, folder / name)
-        with Image.open(bucket / image.key) as photo:
-            width, height = ImageOps.exif_transpose(photo).size
+        width, height = size_of(image, bucket)
         rows.append({"id": index, "file_name": name, "width": width, "height": height})
         boxes += [
             {"image_id": index, "category_id": ids[box.label], "bbox": box.to_coco(width, height)}
@@ -65,6 +62,19 @@ def write(images: Sequence[LabelledImage], labels: Sequence[str], bucket: Path, 
         "categories": [{"id": number, "name": label} for label, number in ids.items()],
     }
     (folder / "_annotations.coco.json").write_text(json.dumps(document))
+
+
+def file_of(image: LabelledImage) -> str:
+    """Returns the name of a photo's file in one folder for all."""
+    return image.key.replace("/", "-")
+
+
+def size_of(image: LabelledImage, bucket: Path) -> tuple[int, int]:
+    """Returns width and height of the upright photo in pixels."""
+    frame = images.read_frame((bucket / image.key).read_bytes())
+    if frame is None:
+        raise ValueError(f"{bucket / image.key} is not a photo")
+    return frame.size
 
 
 def main(arguments: Sequence[str]) -> int:

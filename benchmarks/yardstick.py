@@ -93,7 +93,7 @@ def write(parts: dict[str, list[LabelledImage]], labels: Sequence[str], bucket: 
 
 def file_of(image: LabelledImage) -> str:
     """Returns the file name of a photo."""
-    return Path(image.key.replace("/", "-")).with_suffix(".jpg").name
+    return Path(subset.file_of(image)).with_suffix(".jpg").name
 
 
 def metrics_of(
@@ -102,8 +102,7 @@ def metrics_of(
     """Returns COCO's metrics of detections by file name, as the job computes them."""
     detections = []
     for image in photos:
-        with Image.open(bucket / image.key) as photo:
-            width, height = ImageOps.exif_transpose(photo).size
+        width, height = subset.size_of(image, bucket)
         rows = np.array(found[file_of(image)], np.float64).reshape(-1, 6)
         corners = rows[:, [3, 2, 5, 4]] / [height, width, height, width]
         detections.append(

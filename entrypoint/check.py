@@ -202,9 +202,7 @@ def as_text(report: CheckReport) -> str:
         *([f"  and {len(labels) - MOST_LABELS} more"] if len(labels) > MOST_LABELS else []),
         *(f"stops: {reason}" for reason in report.stops),
         *("{severity}: {kind}: {count} ({where})".format_map(row) for row in check_page.finding_rows(report.found)),
-        *quality.describe_sizes(report.quality),
-        *quality.describe_problems(report.quality),
-        *([report.length] if report.length else []),
+        *check_page.sentences(report),
         *([f"photos with their boxes: {report.page}"] if report.page else []),
         "the job would stop" if report.stops else "the job can start",
     ]

@@ -46,13 +46,15 @@ def render(checked: Checked) -> str:
         report=report,
         colours={label: series_of(label, checked.dataset) for label in report.labels},
         findings=finding_rows(report.found),
-        quality=[
-            *quality.describe_sizes(report.quality),
-            *quality.describe_problems(report.quality),
-            *([report.length] if report.length else []),
-        ],
+        quality=sentences(report),
         photos=cards,
     )
+
+
+def sentences(report: CheckReport) -> list[str]:
+    """Returns what is worth knowing about photos, boxes and the length of the training."""
+    about_data = quality.describe_sizes(report.quality) + quality.describe_problems(report.quality)
+    return about_data + ([report.length] if report.length else [])
 
 
 def finding_rows(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:

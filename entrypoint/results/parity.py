@@ -37,7 +37,7 @@ from entrypoint.workspace import Workspace
 logger = logging.getLogger("job")
 
 PHOTOS = 64
-COMPARED_SCORE = 0.1  # detections with less are compared by mAP alone
+COMPARED_SCORE = 0.1  # detections with less need no partner, and their scores are not compared
 # So many detections on a photo can be a list that was cut off, of which scores within CUT of the lowest say nothing.
 SHORTEST_CUT, CUT = MAX_DETECTIONS, 0.01
 # IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
@@ -52,7 +52,7 @@ SAME_CORNERS = 1e-4
 class Bounds:
     """What an export may differ by from the model; None is no bound."""
 
-    map: float  # over the detections that both have; over all detections where scores are not bounded
+    map: float  # over the detections that both have; over all detections if scores are not bounded
     score: float | None
     unmatched: float | None  # share of detections without a partner
     tie: float = 1e-4  # scores that differ by less count as equal when mAP is compared
@@ -63,7 +63,7 @@ FLOAT16 = Bounds(map=0.005, score=0.01, unmatched=0.05, tie=2e-3)
 # TFLite's operation removes duplicates before boxes are cut to the photo, and the model after that. So it can keep
 # other boxes at the edges of photos, although all scores are equal.
 TFLITE = Bounds(map=0.002, score=0.01, unmatched=0.05)
-# A list that lost its detections with low scores has this share of detections less than the model's.
+# By this share an export may return more or fewer detections than the model, those with low scores among them.
 LOST = 0.1
 # Integers move every score. Whether the loss of mAP is too much is for the user to say, unless the model is useless.
 INTEGERS = Bounds(map=0.1, score=None, unmatched=None)
@@ -178,7 +178,7 @@ def compare(
     except JobError as error:
         return Parity("failed", str(error), bytes=size)
     found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
-    expected = [first(one, each.most) for one in reference]
+    expected = [pick(one, slice(each.most)) for one in reference]
     difference = differ(expected, found)
     bounds = bounds_of(each.name, work.settings.quantize)
     judged = shared(expected, found, bounds.tie) if bounds.score is not None else (expected, found)
@@ -195,18 +195,10 @@ def compare(
     )
 
 
-def first(found: Detections, most: int | None) -> Detections:
-    """Returns the detections with the highest scores."""
-    return Detections(
-        found.key, found.height, found.width, found.boxes[:most], found.classes[:most], found.scores[:most]
-    )
-
-
-def pick(found: Detections, places: Sequence[int]) -> Detections:
-    """Returns the detections at some places of the list."""
-    chosen = np.array(places, np.int64)
-    boxes, classes, scores = (np.asarray(each)[chosen] for each in (found.boxes, found.classes, found.scores))
-    return Detections(found.key, found.height, found.width, boxes, classes, scores)
+def pick(found: Detections, places: slice | NDArray[np.int64]) -> Detections:
+    """Returns the detections at some places of the list, which begins with the highest score."""
+    boxes, classes, scores = (np.asarray(each)[places] for each in (found.boxes, found.classes, found.scores))
+    return dataclasses.replace(found, boxes=boxes, classes=classes, scores=scores)
 
 
 def shared(
@@ -219,11 +211,11 @@ def shared(
     sides: tuple[list[Detections], list[Detections]] = ([], [])
     for one, other in zip(expected, found, strict=True):
         pairs, _ = match(one, other)
-        first_side, second_side = pick(one, [a for a, _ in pairs]), pick(other, [b for _, b in pairs])
-        near = np.abs(np.asarray(first_side.scores) - np.asarray(second_side.scores)) <= tie
-        scores = np.where(near, first_side.scores, second_side.scores)
-        sides[0].append(first_side)
-        sides[1].append(dataclasses.replace(second_side, scores=scores))
+        places = np.array(pairs, np.int64).reshape(-1, 2)
+        ours, theirs = pick(one, places[:, 0]), pick(other, places[:, 1])
+        scores = np.where(np.abs(ours.scores - theirs.scores) <= tie, ours.scores, theirs.scores)
+        sides[0].append(ours)
+        sides[1].append(dataclasses.replace(theirs, scores=scores))
     return sides
 
 

@@ -8,7 +8,7 @@ import re
 from entrypoint.settings.schema import MOST_STEPS, Settings
 from entrypoint.training import plan
 from entrypoint.workspace import Workspace
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 
 # How often NUM_STEPS=auto shows each photo, and the fewest steps that it takes, from a checkpoint and from random
 # weights: a head learns within a few hundred steps, whatever the photos. docs/recipes.md has the measurements.
@@ -64,12 +64,12 @@ def foresee(settings: Settings, photos: int) -> str | None:
 
     The configs of the zoo's archives and BATCH_SIZE=auto decide on the batch size later.
     """
-    batch = settings.batch_size if settings.batch_size != "auto" else None
+    batch = settings.batch_size
     path = settings.pipeline_config or catalogue.find(settings.model).pipeline
-    if settings.batch_size is None and path is not None:
-        found = BATCH.search(re.sub(r"#[^\n]*", "", path.read_text(encoding="utf-8-sig")))
+    if batch is None and path is not None:
+        found = BATCH.search(pipeline_config.without_comments(pipeline_config.text_of(path)))
         batch = int(found[1]) if found else None
-    if is_open(settings) or not batch:
+    if is_open(settings) or batch is None or batch == "auto":
         return None
     checkpoint = catalogue.find(settings.model).archive if settings.checkpoint == "zoo" else settings.checkpoint
     has_start = checkpoint not in ("", "none")

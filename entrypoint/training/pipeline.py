@@ -66,7 +66,7 @@ def run(work: Workspace) -> str:
     augmentation.inject(train, work.settings.augment, records.load(work).labels, changes)
     anchors.inject(config, work, changes)
     archive = catalogue.find(work.settings.model).archive if is_published else None
-    inject_schedule(config, archive, work, changes)
+    inject_schedule(config, archive, work, changes, has_start=start is not None)
     log_changes(path, changes)
     files.write_text(work.pipeline, pipeline_config.write(config))
     plan = Plan(
@@ -268,10 +268,9 @@ def start_type(prefix: str) -> str:
     return "detection" if any(re.search("^model/|FeatureExtractor/", name) for name in names) else "classification"
 
 
-def inject_schedule(config: Any, archive: str | None, work: Workspace, changes: Changes) -> None:
+def inject_schedule(config: Any, archive: str | None, work: Workspace, changes: Changes, *, has_start: bool) -> None:
     """Writes number of steps, batch size and learning rate, and what a batch needs; see `schedule.inject`."""
     photos = records.load(work).train.photos
-    has_start = start_checkpoint.load(work) is not None
 
     def steps_for(batch: int) -> int:
         return length.decide(work.settings, photos, batch, has_start=has_start)

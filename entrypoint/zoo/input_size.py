@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
-from entrypoint.zoo import catalogue
+from entrypoint.zoo import catalogue, pipeline_config
 
 # Random crops enlarge a part of a photo to the model's whole input. The part is still sharp if the photo is stored at
 # twice the input's size.
@@ -78,7 +78,7 @@ def of_name(text: str) -> InputSize | None:
 
 def of_config(text: str) -> InputSize | None:
     """Reads the size in a pipeline.config, in protocol buffer text format; None if the resizer does not fix a size."""
-    resizer = RESIZER.search(re.sub(r"#[^\n]*", "", text))
+    resizer = RESIZER.search(pipeline_config.without_comments(text))
     if resizer is None:
         return None
     sides = {name: int(value) for name, value in SIDE.findall(resizer[2])}

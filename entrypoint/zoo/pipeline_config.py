@@ -82,6 +82,11 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path} is not text in UTF-8 (byte {error.start})") from None
 
 
+def without_comments(text: str) -> str:
+    """Returns a config without its comments. It is for searching: a string that has a # in it is cut."""
+    return re.sub(r"#[^\n]*", "", text)
+
+
 def refused(path: Path, error: Exception) -> UserError:
     """Returns the error for a config that cannot be parsed. The parser's own message begins with line and column."""
     return UserError(
