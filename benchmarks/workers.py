@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conversion import SECONDS_PER_OPEN, draw, mounted
-from tests.conftest import run_job
-from tests.dask_cluster import scheduler, wait_until, worker, workers_of
+from tests.conftest import run_job, wait_until
+from tests.dask_cluster import scheduler, worker, workers_of
 
 PHOTOS, SIZE, DISTINCT = 1000, (320, 240), 50
 

@@ -20,7 +20,7 @@ from entrypoint.results.check_page import Checked
 from entrypoint.results.check_report import CheckFailure, CheckReport, LabelBoxes, PhotoCounts
 from entrypoint.settings.command_line import Command
 from entrypoint.settings.schema import Settings
-from entrypoint.system import copying, display, documents, lease, parallel, streams
+from entrypoint.system import copying, display, documents, lease, processes, streams
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
 from entrypoint.training import length, pipeline
@@ -151,7 +151,7 @@ class PhotoReader:
 
     def measure(self, keys: list[str], files: Files) -> dict[str, Frame]:
         """Returns size and orientation of each photo whose header can be read. The job that follows can have them."""
-        found = parallel.map_in_order(lambda key: self.read(key, files), keys, files.workers)
+        found = processes.map_in_order(lambda key: self.read(key, files), keys, files.workers, examples.share_machine)
         measured = {}
         for each, frame in display.progress(found, len(keys), "photos"):
             self.seen.add(each)
@@ -162,15 +162,14 @@ class PhotoReader:
 
     def read(self, key: str, files: Files) -> tuple[Converted, Frame | None]:
         """Returns the facts and faults of a photo, and its size and orientation."""
-        frame = None
+        content = b""
         try:
             content = examples.read_content(files.root, key)
-            frame = images.read_frame(content)
-            with examples.DECODING:
+            with examples.DECODING.part(1):
                 photo = images.load(content, self.shrink)
         except images.UnusablePhotoError as error:
-            return Converted(key, None, str(error), None), frame
-        return Converted(key, None, None, photo.facts), frame
+            return Converted(key, None, str(error), None), images.read_frame(content)
+        return Converted(key, None, None, photo.facts), photo.frame
 
     def of(self, photos: list[LabelledImage]) -> Seen:
         """Returns what was seen of these photos; a photo with too many boxes is skipped, as in the conversion."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from entrypoint.system import lease, signals
 from entrypoint.workspace import Workspace
 from tests import demo
 
+PATIENCE = 120  # seconds; a slow machine is no failure
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 STARTED: list[subprocess.Popen[Any]] = []
@@ -248,6 +250,23 @@ def is_at_step(line: str, least: int) -> bool:
     """Returns whether a line of the log reports that step or a later one. The steps between two lines vary."""
     found = re.search(r"tensorflow:loss = [\d.]+, step = (\d+)", line)
     return found is not None and int(found[1]) >= least
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Waits until something is so; it fails with `what` if that takes longer than any machine needs."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def is_running(process: int) -> bool:
+    """Returns whether a process of that number is there and has not ended."""
+    try:
+        # The state follows the name, which is in brackets; Z is a process whose end nobody has asked for.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def read_line(descriptor: int) -> str:

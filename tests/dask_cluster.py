@@ -7,25 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests import stores
-from tests.conftest import environment
+from tests.conftest import environment, wait_until
 
 DASK = Path(sys.executable).with_name("dask")
 PROFILER = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "false"}
-PATIENCE = 120  # seconds; a slow machine is no failure
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 @contextmanager

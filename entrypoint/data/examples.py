@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 
 from entrypoint.data import images
 from entrypoint.data.annotations import LabelledImage
-from entrypoint.system import bucket
+from entrypoint.system import bucket, parallel
 from entrypoint.system.bucket import Place
+from entrypoint.system.parallel import Budget
 
 # Decoded photos are large, and decoding more photos at a time than there are cores is not faster.
-DECODING = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+DECODING = Budget(parallel.CORES)
 
 # Upstream pads the boxes of every photo to the largest number, and compares each box with each anchor.
 MOST_BOXES = 2000
@@ -99,8 +99,14 @@ def read_photo(
         OSError: the bucket itself cannot be read.
     """
     content = read_content(root, key)
-    with DECODING:
+    with DECODING.part(1):
         return images.load(content, shrink, as_trained)
+
+
+def share_machine(processes: int) -> None:
+    """Takes an equal part of the cores and the memory for decoding photos, in one of so many processes."""
+    DECODING.divide(processes)
+    images.DECODED.divide(processes)
 
 
 def read_content(root: Place, key: str) -> bytes:

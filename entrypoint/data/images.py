@@ -99,6 +99,12 @@ class Photo:
     width: int
     height: int
     facts: Facts
+    orientation: int  # that of the file, see `Frame`
+
+    @property
+    def frame(self) -> Frame:
+        """What `read_frame` returns for the file."""
+        return Frame(self.facts.width, self.facts.height, self.orientation)
 
     @property
     def pixels(self) -> int:
@@ -190,7 +196,7 @@ def load(content: bytes, shrink: Shrink = keep_size, as_trained: AsTrained | Non
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             refuse_costly(image, content)
             plan = plan_for(image, shrink)
-            trained = as_trained if plan.is_kept and may_be_refused(plan, content) else None
+            trained = as_trained if as_trained and plan.is_kept and may_be_refused(plan, content) else None
             with DECODED.part(plan.memory):
                 pixels = trained(content) if trained else None
                 photo = decode(image, content, plan, pixels)
@@ -305,7 +311,7 @@ def decode(image: Image.Image, content: bytes, plan: Plan, pixels: NDArray[np.ui
         image.load()
     if plan.is_kept:
         look = look_of(image if pixels is None else Image.fromarray(pixels))
-        return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look))
+        return Photo(content, plan.kind.lower(), *plan.size, Facts(*plan.size, look), plan.orientation)
     changes = []
     if plan.kind not in PLAIN_MODES:
         changes.append(f"{plan.kind} converted")
@@ -318,7 +324,8 @@ def decode(image: Image.Image, content: bytes, plan: Plan, pixels: NDArray[np.ui
         changes.append("stored smaller, at the size that the model can use")
         upright = upright.resize(plan.smaller, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     encoded, name = encode(upright, lossless=plan.kind != "JPEG")
-    return Photo(encoded, name, *upright.size, Facts(*plan.size, look_of(upright), tuple(changes)))
+    facts = Facts(*plan.size, look_of(upright), tuple(changes))
+    return Photo(encoded, name, *upright.size, facts, plan.orientation)
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -353,16 +360,12 @@ def look_of(image: Image.Image) -> int:
     # The grid has one row and one column more than the hash, because each place is compared with the next one.
     grey = image.convert("L") if image.mode != "L" else image
     small = grey.resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
-    pixels = small.tobytes()
-    if max(pixels) - min(pixels) < LEAST_CONTRAST:
+    pixels = np.asarray(small)
+    if int(pixels.max()) - int(pixels.min()) < LEAST_CONTRAST:
         return 0
-    bits = 0
-    for row in range(HASH_SIDE):
-        for column in range(HASH_SIDE):
-            here = row * (HASH_SIDE + 1) + column
-            is_brighter = pixels[here] > pixels[here + 1], pixels[here] > pixels[here + HASH_SIDE + 1]
-            bits = bits << 2 | is_brighter[0] << 1 | is_brighter[1]
-    return bits
+    here, right, below = pixels[:-1, :-1], pixels[:-1, 1:], pixels[1:, :-1]
+    bits = np.stack([here > right, here > below], axis=-1)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -12,25 +14,70 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+CORES = len(os.sched_getaffinity(0))
+SAMPLE = 16  # items, at least, that decide about the next ones
 
 
-def map_in_order(work: Callable[[T], R], items: Iterable[T], workers: int, pool: Executor | None = None) -> Iterator[R]:
-    """Works like pool.map, but keeps a bounded number of results waiting, so that memory is bounded too.
+class Pace:
+    """How many items are in work at a time: few at first, and more as long as most of their time is waiting.
 
-    A pool that is given can be shared with other callers: this call has at most twice `workers` tasks in it at a time.
+    A bucket makes a thread wait, and many threads can wait at a time. Threads that compute wait for Python's lock: the
+    more they are, the more time is lost.
     """
-    waiting: deque[Future[R]] = deque()
+
+    def __init__(self, workers: int) -> None:
+        self.most = 2 * workers
+        self.ahead = min(self.most, 2 * CORES)  # items that are in work, or whose results are waited for
+        self.ended = 0
+        self.seconds = self.computed = 0.0
+
+    def add(self, seconds: float, computed: float) -> None:
+        """Adds an item that has ended: the seconds that it took, and those of them in which its thread computed."""
+        self.ended += 1
+        self.seconds += seconds
+        self.computed += computed
+        if self.ended < max(self.ahead, SAMPLE):
+            return
+        # If all threads compute in turns, an item takes as often the time of its own work as there are threads.
+        if self.seconds > 2 * self.ahead * self.computed:
+            self.ahead = min(self.most, 2 * self.ahead)
+        self.ended, self.seconds, self.computed = 0, 0.0, 0.0
+
+
+def map_in_order(
+    work: Callable[[T], R], items: Iterable[T], workers: int, pool: Executor | None = None, pace: Pace | None = None
+) -> Iterator[R]:
+    """Works like pool.map with up to `workers` threads, but keeps a bounded number of results waiting, see `Pace`.
+
+    So memory is bounded too. A pool that is given can be shared with other callers: this call has at most twice
+    `workers` tasks in it at a time. A pace that is given knows how much time earlier items have waited.
+    """
+    waiting: deque[Future[tuple[R, float, float]]] = deque()
+    pace = pace or Pace(workers)
+
+    def timed(item: T) -> tuple[R, float, float]:
+        began, computed = time.perf_counter(), time.thread_time()
+        result = work(item)
+        return result, time.perf_counter() - began, time.thread_time() - computed
+
     with nullcontext(pool) if pool else ThreadPoolExecutor(workers) as executor:
         try:
             for item in items:
-                waiting.append(executor.submit(work, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
+                waiting.append(executor.submit(timed, item))
+                if len(waiting) >= pace.ahead:
+                    yield first(waiting, pace)
             while waiting:
-                yield waiting.popleft().result()
+                yield first(waiting, pace)
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def first(waiting: deque[Future[tuple[R, float, float]]], pace: Pace) -> R:
+    """Takes the first result out of those that are waited for, and adds its times to the pace."""
+    result, *times = waiting.popleft().result()
+    pace.add(*times)
+    return result
 
 
 def merge(sources: Sequence[Iterator[T]], workers: int) -> Iterator[T]:
@@ -88,6 +135,10 @@ class Budget:
         self.total = total
         self.free = total
         self.changed = threading.Condition()
+
+    def divide(self, processes: int) -> None:
+        """Keeps one of so many equal parts, before anything is taken: the others are for other processes."""
+        self.total = self.free = self.total // processes
 
     @contextmanager
     def part(self, wanted: int) -> Iterator[None]:

@@ -15,8 +15,8 @@ import pytest
 from upath import UPath
 
 from tests import awkward, stores
-from tests.conftest import SHARED, run_job, start_job
-from tests.dask_cluster import PATIENCE, scheduler, wait_until, worker, workers_of
+from tests.conftest import PATIENCE, SHARED, run_job, start_job, wait_until
+from tests.dask_cluster import scheduler, worker, workers_of
 
 
 @pytest.fixture(scope="module")

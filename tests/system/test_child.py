@@ -7,12 +7,10 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, STARTED, environment, read_until
+from tests.conftest import ROOT, STARTED, environment, is_running, read_until, wait_until
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
@@ -127,17 +125,7 @@ def test_child_does_not_outlive_its_parent() -> None:
     child = child_of(process)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(child)
-
-
-def is_running(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_running(child), "the child runs")
 
 
 COUNT = """

@@ -25,6 +25,41 @@ def test_results_come_in_order_and_few_wait_to_be_taken() -> None:
     assert ahead <= 2 * 4 + 1
 
 
+def test_more_items_are_in_work_if_they_wait_and_no_more_if_their_threads_compute_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "CORES", 2)
+    waiting, computing = parallel.Pace(32), parallel.Pace(32)
+    for _ in range(1000):
+        waiting.add(seconds=0.05, computed=0.0005)
+        computing.add(seconds=0.0005 * computing.ahead, computed=0.0005)
+    assert (waiting.ahead, computing.ahead) == (64, 4)
+
+
+def test_few_slow_items_do_not_make_the_pace_of_many_fast_ones() -> None:
+    pace = parallel.Pace(32)
+    first = pace.ahead
+    for number in range(200):
+        pace.add(seconds=0.01 if number % 50 == 0 else 0.001, computed=0.001)
+    assert pace.ahead == first
+
+
+def test_as_many_items_as_there_are_workers_are_in_work_at_last_if_they_wait() -> None:
+    lock, active, most = threading.Lock(), 0, 0
+
+    def work(_: int) -> None:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.02)
+        with lock:
+            active -= 1
+
+    list(parallel.map_in_order(work, range(300), 16))
+    assert most == 16
+
+
 def test_pool_of_others_is_left_open() -> None:
     with ThreadPoolExecutor(2) as pool:
         assert list(parallel.map_in_order(abs, [-1, -2, -3], 1, pool)) == [1, 2, 3]

@@ -1,0 +1,83 @@
+"""Work on many items in copies of this process: a process computes in one thread of Python at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from entrypoint.system import child, parallel
+from entrypoint.system.parallel import Pace
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 128  # items that a process gets at a time
+LEAST_CHUNKS = 4  # for fewer, more processes save less time than they take to start
+
+
+class _Copy:
+    """What a copy of the process works with."""
+
+    work: Callable[[Any], Any]
+    workers: int
+    pool: ThreadPoolExecutor
+    pace: Pace
+
+
+def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share: Callable[[int], None]) -> Iterator[R]:
+    """Works like parallel.map_in_order, and in a process for each core if the items are many.
+
+    `workers` is the number of threads in all processes together. Each of them calls `share` with the number of
+    processes before its work, to take no more than its part of the machine. Results are pickled.
+
+    Raises:
+        MemoryError: a process was killed, as the kernel does if memory runs out.
+    """
+    number = min(parallel.CORES, len(items) // (LEAST_CHUNKS * CHUNK))
+    if number < 2 or not may_copy():
+        yield from parallel.map_in_order(work, items, workers)
+        return
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    begin = (os.getpid(), work, max(1, workers // number), lambda: share(number))
+    with ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, begin) as pool:
+        waiting = deque(pool.submit(_work_on, chunk) for chunk in chunks)
+        try:
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise MemoryError("a process was killed") from None
+        except BaseException:
+            # Nobody waits for what is left. It is not cancelled: the pool reports that its processes have ended to each
+            # task, and fails at one that is cancelled.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def may_copy() -> bool:
+    """Returns whether this process has only one thread: a copy would wait for the locks of others for ever."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+def _begin(parent: int, work: Callable[[Any], Any], workers: int, share: Callable[[], None]) -> None:
+    """Prepares a copy. Ctrl-C, which a terminal sends to it as well, is for the parent to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    child.end_with(parent)
+    share()
+    _Copy.work, _Copy.workers = staticmethod(work), workers
+    _Copy.pool, _Copy.pace = ThreadPoolExecutor(workers), Pace(workers)
+
+
+def _work_on(items: Iterable[Any]) -> list[Any]:
+    """Returns the results of a chunk, in a copy."""
+    return list(parallel.map_in_order(_Copy.work, items, _Copy.workers, _Copy.pool, _Copy.pace))

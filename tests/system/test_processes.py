@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, is_running, wait_until
+
+# A process of its own: the one of the tests has threads, and its parts are not to be divided.
+PROGRAM = """
+import os, sys, threading, time
+from entrypoint.system import parallel, processes
+
+parallel.CORES = 2
+processes.CHUNK = 4
+shared = []
+
+def work(item):
+{work}
+
+found = processes.map_in_order(work, list(range(40)), 8, shared.append)
+{rest}
+"""
+
+
+def command(work: str, rest: str) -> list[str]:
+    lines = "\n".join(f"    {line}" for line in work.splitlines())
+    return [sys.executable, "-c", PROGRAM.format(work=lines, rest=rest)]
+
+
+def run(work: str, rest: str) -> str:
+    result = subprocess.run(command(work, rest), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+def test_results_come_in_order_from_several_processes_which_know_how_many_they_are() -> None:
+    rest = """
+rows = list(found)
+assert [item for item, _, _ in rows] == list(range(40)), rows
+assert {parts for _, _, parts in rows} == {(2,)}, rows
+print(len({number for _, number, _ in rows} - {os.getpid()}))
+"""
+    # Each chunk takes a while, so that one process cannot take all of them.
+    assert run("time.sleep(0.02)\nreturn item, os.getpid(), tuple(shared)", rest) == "2"
+
+
+@pytest.mark.parametrize("reason", ["few items", "another thread"])
+def test_work_stays_in_this_process_for_few_items_or_beside_another_thread(reason: str) -> None:
+    before = {
+        "few items": "found = processes.map_in_order(work, list(range(8)), 8, shared.append)",
+        "another thread": "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+    }[reason]
+    assert run("return os.getpid()", f"{before}\nassert set(found) == {{os.getpid()}}\nprint(shared)") == "[]"
+
+
+def test_error_of_the_work_arrives_and_ends_the_other_work(tmp_path: Path) -> None:
+    work = f"""
+if item == 0:
+    raise OSError(5, "gone", "a.jpg")
+time.sleep(0.1)
+open(f"{tmp_path}/{{item}}", "w").close()
+"""
+    rest = "try:\n    list(found)\nexcept OSError as error:\n    print(error.errno, error.filename)"
+    assert run(work, rest) == "5 a.jpg"
+    assert len(list(tmp_path.iterdir())) < 39
+
+
+def test_process_that_is_killed_is_reported_as_memory_that_ran_out() -> None:
+    work = "if item == 20:\n    os.kill(os.getpid(), 9)\nreturn item"
+    assert run(work, "try:\n    list(found)\nexcept MemoryError as error:\n    print(error)") == "a process was killed"
+
+
+def test_no_process_outlives_the_one_that_started_it() -> None:
+    rest = "for number in found:\n    print(number, flush=True)\n    time.sleep(60)"
+    with subprocess.Popen(command("return os.getpid()", rest), cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        copy = int(process.stdout.readline())
+        assert copy != process.pid
+        process.kill()
+    wait_until(lambda: not is_running(copy), "the copy runs")
