@@ -12,7 +12,6 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 
 LOSS = "Loss/total_loss"
-MAX_DETECTIONS = 10  # on a phone, as in upstream's own converter
 # Clients divide encoded centres and sides by these numbers. Most published configs use the same numbers. The box coder
 # is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
 SCALES = (10.0, 10.0, 5.0, 5.0)
@@ -90,7 +89,8 @@ class Normalization:
 class TFLiteSource:
     """What belongs to a SavedModel for TFLite's converter."""
 
-    anchors: list[list[float]]  # [ycenter, xcenter, height, width] each, as fractions of the photo
+    # [ycenter, xcenter, height, width] each, as fractions of the photo; None for a model without the signature `raw`
+    anchors: list[list[float]] | None
     normalization: Normalization
 
 

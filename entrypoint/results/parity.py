@@ -24,7 +24,7 @@ from entrypoint import workspace
 from entrypoint.data import annotations, examples, records
 from entrypoint.data.annotations import Dataset
 from entrypoint.engines import loading
-from entrypoint.engines.engine import MAX_DETECTIONS, Detections
+from entrypoint.engines.engine import Detections
 from entrypoint.results import evaluate
 from entrypoint.results.export import export, formats, running
 from entrypoint.results.export.export_format import ExportFormat
@@ -39,7 +39,7 @@ logger = logging.getLogger("job")
 PHOTOS = 64
 COMPARED_SCORE = 0.1  # detections with less need no partner, and their scores are not compared
 # So many detections on a photo can be a list that was cut off, of which scores within CUT of the lowest say nothing.
-SHORTEST_CUT, CUT = MAX_DETECTIONS, 0.01
+SHORTEST_CUT, CUT = 10, 0.01
 # IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
 # were removed, and whose scores say nothing.
 SAME_BOX = 0.9
@@ -178,25 +178,24 @@ def compare(
     except JobError as error:
         return Parity("failed", str(error), bytes=size)
     found = [Detections(one.key, one.height, one.width, *out) for one, (out, _) in zip(reference, outputs, strict=True)]
-    expected = [pick(one, slice(each.most)) for one in reference]
-    difference = differ(expected, found)
+    difference = differ(reference, found)
     bounds = bounds_of(each.name, work.settings.quantize)
-    judged = shared(expected, found, bounds.tie) if bounds.score is not None else (expected, found)
+    judged = shared(reference, found, bounds.tie) if bounds.score is not None else (reference, found)
     words = judge(map_of(dataset, judged[0]), map_of(dataset, judged[1]), difference, bounds)
     return Parity(
         "differs" if words else "equal",
         words,
         size,
         len(found),
-        map_of(dataset, expected),
+        map_of(dataset, reference),
         map_of(dataset, found),
         difference,
         round(1000 * float(np.median([seconds for _, seconds in outputs])), 2),
     )
 
 
-def pick(found: Detections, places: slice | NDArray[np.int64]) -> Detections:
-    """Returns the detections at some places of the list, which begins with the highest score."""
+def pick(found: Detections, places: NDArray[np.int64]) -> Detections:
+    """Returns the detections at some places of the list."""
     boxes, classes, scores = (np.asarray(each)[places] for each in (found.boxes, found.classes, found.scores))
     return dataclasses.replace(found, boxes=boxes, classes=classes, scores=scores)
 

@@ -203,11 +203,11 @@ def names_set(message: Any) -> Iterator[str]:
 
 
 def input_size(config: Any) -> tuple[int, int] | None:
-    """Returns height and width of an SSD's input if all photos get one size, and None otherwise or for another model.
+    """Returns height and width of a model's input if all photos get one size, and None otherwise.
 
     Photos that keep their shapes and are padded to a square have one size too.
     """
-    resizer = config.model.ssd.image_resizer
+    resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
     if resizer.HasField("fixed_shape_resizer"):
         return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
     padded = resizer.keep_aspect_ratio_resizer

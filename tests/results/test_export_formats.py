@@ -14,6 +14,7 @@ from tests.conftest import make_settings
 SSD = "model { ssd { image_resizer { %s } } }"
 FIXED = "fixed_shape_resizer { height: 320 width: 320 }"
 PADDED = "keep_aspect_ratio_resizer { min_dimension: 512 max_dimension: 512 pad_to_max_dimension: true }"
+CENTER_NET = "model { center_net { image_resizer { %s } } }"
 FASTER_RCNN = "model { faster_rcnn { image_resizer { %s } } }"
 
 
@@ -37,14 +38,26 @@ def test_version_for_tensorflow_serving_is_a_folder_of_the_saved_model_alone(tmp
     assert '"model"' not in program
 
 
+def test_center_net_is_exported_to_tflite_without_the_files_of_anchors_and_not_to_tensorflow_js(tmp_path: Path) -> None:
+    text = CENTER_NET % PADDED
+    assert choose(tmp_path, text, exports="saved_model,tflite") == ("saved_model", "tflite")
+    config, format_ = pipeline_config.parse(text), formats.format_of("tflite")
+    assert format_.files_for(config) == ("model.tflite", "normalization.json")
+    assert {"model_raw.tflite", "anchors.json"} < set(format_.files_for(pipeline_config.parse(SSD % FIXED)))
+    with pytest.raises(UserError, match="EXPORTS=tfjs: SSD models alone"):
+        choose(tmp_path, text, exports="saved_model,tfjs")
+
+
 @pytest.mark.parametrize("resizer", [FIXED, PADDED])
 def test_model_of_an_input_of_one_size_may_be_exported_to_tflite(tmp_path: Path, resizer: str) -> None:
     assert choose(tmp_path, SSD % resizer, exports="saved_model,tflite") == ("saved_model", "tflite")
 
 
 def test_client_pads_photos_to_the_square_that_training_pads_them_to() -> None:
-    fixed = tflite.of_fixed_size(pipeline_config.parse(SSD % PADDED)).model.ssd.image_resizer.fixed_shape_resizer
-    assert (fixed.height, fixed.width) == (512, 512)
+    for text, name in ((SSD, "ssd"), (CENTER_NET, "center_net")):
+        model = tflite.of_fixed_size(pipeline_config.parse(text % PADDED)).model
+        fixed = getattr(model, name).image_resizer.fixed_shape_resizer
+        assert (fixed.height, fixed.width) == (512, 512)
 
 
 @pytest.mark.parametrize("text", [FASTER_RCNN % FIXED, SSD % PADDED.replace("pad_to_max_dimension: true", "")])

@@ -10,10 +10,9 @@ from typing import Any
 
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
-from object_detection import export_tflite_graph_lib_tf2
 
-from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
-from entrypoint.engines.shared import anchors, normalization, scores_and_boxes
+from entrypoint.engines.engine import TFLiteSource
+from entrypoint.engines.shared import anchors, normalization, post_processing, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf1 import model as models
 
@@ -75,7 +74,7 @@ def write_functions(source: Path, folder: Path) -> None:
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
     """Writes a SavedModel of an SSD for TFLite's converter and returns what belongs to it, as tf2/exporter.py does."""
-    module = export_tflite_graph_lib_tf2.SSDModule(config, None, MAX_DETECTIONS, use_regular_nms=True)
+    module = post_processing.module(config, None)
     with tf.Graph().as_default():
         photos = tf.placeholder(tf.float32, module.input_shape(), name="input")
         model = models.build(config, is_training=False)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from object_detection import export_tflite_graph_lib_tf2
 
-from entrypoint.engines.engine import MAX_DETECTIONS, TFLiteSource
-from entrypoint.engines.shared import anchors, normalization, scores_and_boxes
+from entrypoint.engines.engine import Normalization, TFLiteSource
+from entrypoint.engines.shared import anchors, normalization, post_processing, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf2 import model as models
 
@@ -68,13 +67,20 @@ def prepared_spec(model: Any) -> tuple[Any, Any]:
 
 
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
-    """Writes a SavedModel of an SSD for TFLite's converter and returns what belongs to it.
+    """Writes a SavedModel of an SSD or a CenterNet for TFLite's converter and returns what belongs to it.
 
-    Both signatures take normalised photos, float32 [1, height, width, 3]. `detect` returns detection_boxes,
-    detection_classes (from 0), detection_scores and num_detections; `raw` returns the result of `anchors.raw_outputs`.
+    All signatures take normalised photos, float32 [1, height, width, 3]. `detect` returns detection_boxes,
+    detection_classes (from 0), detection_scores and num_detections. An SSD also has `raw`, which returns the result of
+    `anchors.raw_outputs`.
     """
     model = models.load_trained(config, str(checkpoint))
-    module = export_tflite_graph_lib_tf2.SSDModule(config, model, MAX_DETECTIONS, use_regular_nms=True)
+    export_source = export_ssd_source if config.model.HasField("ssd") else export_center_net_source
+    return export_source(config, model, folder)
+
+
+def export_ssd_source(config: Any, model: Any, folder: Path) -> TFLiteSource:
+    """Does what `export_tflite_source` does for a model that is an SSD."""
+    module = post_processing.module(config, model)
     spec = tf.TensorSpec(module.input_shape(), tf.float32, name="input")
 
     @tf.function(input_signature=[spec], autograph=False)
@@ -93,6 +99,27 @@ def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteS
     size = module.input_shape()
     scaling = normalization.measure(lambda value: model.preprocess(tf.fill(size, value))[0][0, 0, 0].numpy())
     return TFLiteSource(centers, scaling)
+
+
+def export_center_net_source(config: Any, model: Any, folder: Path) -> TFLiteSource:
+    """Does what `export_tflite_source` does for a model that is a CenterNet.
+
+    Its own preprocessing is part of the model: some of its backbones take blue first, which no client does.
+    """
+    resizer = config.model.center_net.image_resizer.fixed_shape_resizer
+    spec = tf.TensorSpec([1, resizer.height, resizer.width, 3], tf.float32, name="input")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def detect(image: Any) -> dict[str, Any]:
+        prepared, _ = model.preprocess(image)
+        # Without the size of the photo in the input, boxes are fractions of the input, as those of an SSD are.
+        found = model.postprocess(model.predict(prepared, None), None)
+        names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
+        return {name: tf.cast(found[name], tf.float32) for name in names}
+
+    functions = {"detect": detect}
+    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    return TFLiteSource(None, Normalization((0.0,), (1.0,)))
 
 
 def export_web_source(config: Any, checkpoint: Path, folder: Path) -> None:

@@ -15,7 +15,7 @@ from entrypoint.engines import loading
 from entrypoint.engines.engine import SCALES, Normalization
 from entrypoint.results import metrics_document
 from entrypoint.results.export import converter, tflite
-from entrypoint.results.export.export_format import ExportFormat, fixed_ssds_alone
+from entrypoint.results.export.export_format import ExportFormat, fixed_inputs_alone
 from entrypoint.system import documents
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -51,7 +51,7 @@ def write(work: Workspace, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work.root) as scratch:
         source, facts = Path(scratch) / "source", Path(scratch) / "facts.json"
         found = engine.export_tflite_source(tflite.of_fixed_size(config), train.chosen_checkpoint(work), source)
-        anchors = tuple((y, x, height, width) for y, x, height, width in found.anchors)
+        anchors = tuple((y, x, height, width) for y, x, height, width in found.anchors or ())
         documents.write(facts, Facts(tuple(annotations.load(work).labels), anchors, found.normalization, threshold))
         converter.run("entrypoint.results.export.coreml", "coremltools", source, folder / FILE, facts)
 
@@ -157,7 +157,7 @@ def describe(feature: Any, name: str, width: int, boxes: int | None = None) -> N
         array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
 
 
-FORMAT = ExportFormat("coreml", "model_ios", (FILE,), write, fixed_ssds_alone("Core ML"), packages=("coremltools",))
+FORMAT = ExportFormat("coreml", "model_ios", (FILE,), write, fixed_inputs_alone("Core ML"), packages=("coremltools",))
 
 if __name__ == "__main__":
     convert(*sys.argv[1:])

@@ -14,6 +14,7 @@ from entrypoint.results.export.export_format import ExportFormat
 from entrypoint.system import documents, files
 from entrypoint.system.errors import JobError
 from entrypoint.workspace import Workspace
+from entrypoint.zoo import pipeline_config
 
 logger = logging.getLogger("job")
 
@@ -62,10 +63,11 @@ def write(each: ExportFormat, labels: list[str], point: OperatingPoint | None, w
 
 def outputs(work: Workspace) -> list[Path]:
     """Returns the files that the step leaves in WORK_DIR."""
+    config = pipeline_config.read(work.pipeline)
     written = map(formats.format_of, load(work).written)
     return [
         work.exported,
-        *(work.root / each.folder / name for each in written for name in (*each.files, LABELS, THRESHOLD)),
+        *(work.root / each.folder / name for each in written for name in (*each.files_for(config), LABELS, THRESHOLD)),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,20 @@ def every_model(config: Any) -> None:
     """Refuses no model. `config` is not looked at."""
 
 
-def fixed_ssds_alone(name: str) -> Refusal:
-    """Returns what refuses models that a format without removal of duplicates, or with its own, cannot hold."""
+SSD = {"ssd": "SSD"}
+
+
+def fixed_inputs_alone(name: str, architectures: Mapping[str, str] = SSD) -> Refusal:
+    """Returns what refuses models whose inputs have several sizes, and models of other architectures.
+
+    `architectures` are those that the format can hold: the name in a pipeline.config, and the usual name.
+    """
 
     def refusal(config: Any) -> str | None:
-        if pipeline_config.input_size(config):
+        if config.model.WhichOneof("model") in architectures and pipeline_config.input_size(config):
             return None
-        return f"SSD models alone, of an input that is one size, are exported to {name}"
+        names = " and ".join(architectures.values())
+        return f"{names} models alone, of an input that is one size, are exported to {name}"
 
     return refusal
 
@@ -41,12 +48,12 @@ class ExportFormat:
 
     name: str  # in EXPORTS
     folder: str  # in WORK_DIR and in RESULT_DIR
-    files: tuple[str, ...]  # in the folder, beside labels.json and threshold.json
+    files: tuple[str, ...]  # in the folder, of every model, beside labels.json and threshold.json
     write: Callable[[Workspace, Path], None]  # writes the files into an empty folder
     refusal: Refusal
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
-    most: int | None = None  # how many detections of a photo it returns; None if as many as the model
+    files_of_ssd: tuple[str, ...] = ()  # in the folder, of an SSD alone
     is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
     # A program that prints what the exported model finds on photo.jpg, for RESULT_DIR as the current folder. The report
     # puts the recommended score in the place of its THRESHOLD, and the folder in the place of a FOLDER.
@@ -59,6 +66,10 @@ class ExportFormat:
         if self.is_versioned and settings.serving_version is not None:
             return f"{self.folder}/{settings.serving_version}"
         return self.folder
+
+    def files_for(self, config: Any) -> tuple[str, ...]:
+        """Returns the files of a model of this config."""
+        return self.files + (self.files_of_ssd if config.model.HasField("ssd") else ())
 
     @property
     def missing(self) -> list[str]:

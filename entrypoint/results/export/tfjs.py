@@ -5,7 +5,7 @@ from pathlib import Path
 
 from entrypoint.engines import loading
 from entrypoint.results.export import tfjs_converter
-from entrypoint.results.export.export_format import ExportFormat, fixed_ssds_alone
+from entrypoint.results.export.export_format import ExportFormat, fixed_inputs_alone
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
 
@@ -26,4 +26,4 @@ def write(work: Workspace, folder: Path) -> None:
         tfjs_converter.run(source, folder, work.settings.quantize)
 
 
-FORMAT = ExportFormat("tfjs", "model_web", ("model.json",), write, fixed_ssds_alone("TensorFlow.js"))
+FORMAT = ExportFormat("tfjs", "model_web", ("model.json",), write, fixed_inputs_alone("TensorFlow.js"))

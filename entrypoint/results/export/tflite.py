@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from entrypoint.data import annotations, examples, records
 from entrypoint.engines import loading
-from entrypoint.engines.engine import MAX_DETECTIONS, ClientPhoto, Normalization
+from entrypoint.engines.engine import ClientPhoto, Normalization
 from entrypoint.results import metrics_document
 from entrypoint.results.export import tflite_converter, tflite_metadata
-from entrypoint.results.export.export_format import ExportFormat, Found, fixed_ssds_alone
+from entrypoint.results.export.export_format import ExportFormat, Found, fixed_inputs_alone
 from entrypoint.system import documents, files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -60,7 +60,7 @@ for corners, number, score in zip(boxes, numbers, scores):
 
 
 def write(work: Workspace, folder: Path) -> None:
-    """Writes model.tflite, model_raw.tflite (one signature each, see the engine), and JSON beside them.
+    """Writes model.tflite, for an SSD also model_raw.tflite (one signature each, see the engine), and JSON beside them.
 
     Clients that decode boxes themselves need anchors.json, and normalise photos by normalization.json.
 
@@ -75,13 +75,15 @@ def write(work: Workspace, folder: Path) -> None:
         photos.mkdir()
         if work.settings.quantize == "int8":
             write_calibration(source.normalization, photos, work)
-        for signature, target in (("detect", plain), ("raw", folder / "model_raw.tflite")):
+        targets = {"detect": plain} | ({"raw": folder / "model_raw.tflite"} if source.anchors else {})
+        for signature, target in targets.items():
             tflite_converter.run(Path(scratch) / "source", signature, target, work.settings.quantize, photos)
         labels = annotations.load(work).labels
         threshold = metrics_document.recommended_score(work)
         model = tflite_metadata.add(plain.read_bytes(), labels, source.normalization, threshold)
         (folder / "model.tflite").write_bytes(model)
-    files.write_json(folder / "anchors.json", source.anchors)
+    if source.anchors:
+        files.write_json(folder / "anchors.json", source.anchors)
     files.write_json(folder / "normalization.json", dataclasses.asdict(source.normalization))
 
 
@@ -130,7 +132,7 @@ def of_fixed_size(config: Any) -> Any:
     fixed = type(config)()
     fixed.CopyFrom(config)
     height, width = pipeline_config.input_size(config) or (0, 0)
-    resizer = fixed.model.ssd.image_resizer.fixed_shape_resizer
+    resizer = getattr(fixed.model, fixed.model.WhichOneof("model")).image_resizer.fixed_shape_resizer
     resizer.height, resizer.width = height, width
     return fixed
 
@@ -138,10 +140,10 @@ def of_fixed_size(config: Any) -> Any:
 FORMAT = ExportFormat(
     "tflite",
     "model_android",
-    ("model.tflite", "model_raw.tflite", "anchors.json", "normalization.json"),
+    ("model.tflite", "normalization.json"),
     write,
-    fixed_ssds_alone("TensorFlow Lite"),
+    fixed_inputs_alone("TensorFlow Lite", {"ssd": "SSD", "center_net": "CenterNet"}),
     open_model,
-    most=MAX_DETECTIONS,
+    files_of_ssd=("model_raw.tflite", "anchors.json"),
     snippet=SNIPPET,
 )
