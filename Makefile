@@ -4,10 +4,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
-  test-zoo test-upstream soak benchmark-conversion benchmark-parity benchmark-learning benchmark-accuracy \
-  benchmark-averaging benchmark-exports benchmark-yardstick benchmark-training benchmark-gpu lint format \
-  sdists lock audit size image \
-  training-zip clean
+  test-zoo test-upstream soak benchmark-conversion benchmark-check benchmark-parity benchmark-learning \
+  benchmark-accuracy benchmark-averaging benchmark-exports benchmark-yardstick benchmark-training benchmark-gpu lint \
+  format sdists lock audit size image training-zip clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -118,6 +117,9 @@ benchmark-parity: install-dev .tensorflow-gpu-venv/installed
 benchmark-conversion: install-dev
 	.venv/bin/python -m benchmarks.conversion
 	.venv/bin/python -m benchmarks.workers
+# BASELINE=COMMIT compares with an older `check`.
+benchmark-check: install-dev
+	.venv/bin/python -m benchmarks.checking
 # BUCKETS='path path' RECIPES='names in benchmarks/recipes.yaml'; what is done stays done, in accuracy/. ACCURACY adds flags.
 benchmark-accuracy: install-dev
 	.venv/bin/python -m benchmarks.accuracy $(BUCKETS) --recipes $(RECIPES) $(ACCURACY)

@@ -98,13 +98,19 @@ def measure_before(folder: Path) -> None:
     """Prints the seconds of the job's step before and after a change, the runs taking turns."""
     bucket = draw(folder / "bucket", SPEED_PHOTOS, SPEED_SIZE, SPEED_PHOTOS)
     baseline = os.environ["BASELINE"]
-    archive = subprocess.run(["git", "archive", baseline], cwd=ROOT, capture_output=True, check=True).stdout
-    (folder / "before").mkdir()
-    subprocess.run(["tar", "-x", "-C", str(folder / "before")], input=archive, check=True)
-    runs = [(run_step(bucket, folder, folder / "before"), run_step(bucket, folder)) for _ in range(REPEATS)]
+    code = extract(baseline, folder / "before")
+    runs = [(run_step(bucket, folder, code), run_step(bucket, folder)) for _ in range(REPEATS)]
     before, after = (min(each) for each in zip(*runs, strict=True))
     print(f"{SPEED_PHOTOS} photos of {SPEED_SIZE[0]} x {SPEED_SIZE[1]}, {os.cpu_count()} cores")
     print(f"  {baseline}: {before:.2f} s    now: {after:.2f} s    {after / before:.2f} of the time")
+
+
+def extract(commit: str, folder: Path) -> Path:
+    """Writes the files of a commit into a new folder and returns it."""
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+    return folder
 
 
 def best(run: Callable[[Path, Path], float], bucket: Path, folder: Path) -> float:

@@ -38,9 +38,11 @@ class Pace:
         self.computed += computed
         if self.ended < max(self.ahead, SAMPLE):
             return
-        # If all threads compute in turns, an item takes as often the time of its own work as there are threads.
-        if self.seconds > 2 * self.ahead * self.computed:
-            self.ahead = min(self.most, 2 * self.ahead)
+        # So many threads would compute all the time. If threads compute in turns and never wait, these are the threads
+        # that there are, and some more by chance.
+        busy = self.seconds / max(self.computed, 1e-9)
+        if busy > 2 * self.ahead:
+            self.ahead = min(self.most, int(busy))
         self.ended, self.seconds, self.computed = 0, 0.0, 0.0
 
 
