@@ -257,8 +257,8 @@ class Settings(BaseSettings):
         32,
         ge=1,
         le=1024,
-        description="number of photos that are read at a time; it is large because reading from a bucket is mostly "
-        "waiting. Photos are decoded one per core",
+        description="largest number of photos that are read at a time; it is large because reading from a bucket is "
+        "mostly waiting. Photos are decoded one per core",
     )
 
     @field_validator("exports", mode="before")
