@@ -60,7 +60,7 @@ PLAN = (
         after=("train", "evaluate", "label_map", "exports"),
         chief=True,
     ),
-    Step("parity", "results.parity", after=("evaluate", "export"), chief=True),
+    Step("parity", "results.parity", reads=("quantize",), after=("evaluate", "export"), chief=True),
     Step("report", "results.report", after=("evaluate", "parity"), always=True, chief=True),
     Step("publish", "results.publish", after=("report",), always=True, chief=True),
 )

@@ -66,6 +66,16 @@ def test_changed_setting_runs_the_steps_that_it_decides(
     assert ran_again(before, began(run_cheap(tmp_path, **change))) == expected
 
 
+def test_exports_of_another_precision_are_written_and_compared_again(tmp_path: Path) -> None:
+    for name in ("export", "parity"):
+        step = job.find(name)
+        inputs = {
+            job.input_digest(step, Workspace(make_settings(tmp_path, quantize=quantize)))
+            for quantize in ("none", "float16", "int8")
+        }
+        assert len(inputs) == 3, name
+
+
 def test_changed_photo_runs_the_conversion_again(tmp_path: Path, bucket: Path) -> None:
     before = began(run_cheap(tmp_path))
     Image.new("RGB", (99, 99)).save(bucket / "3.png")
