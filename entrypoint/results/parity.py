@@ -43,9 +43,9 @@ SHORTEST_CUT, CUT = 10, 0.01
 # IoU from which on two detections are the same box. Those that overlap less are others, which were kept when duplicates
 # were removed, and whose scores say nothing.
 SAME_BOX = 0.9
-# Two detections are also the same box if no corner differs by more, in fractions of the photo. The IoU of boxes without
-# area is 0: CenterNet finds boxes in the padding beside a photo, and they are cut to the photo's edge.
-SAME_CORNERS = 1e-4
+# A box with a smaller side, in fractions of the photo, has no area that could be compared. CenterNet finds boxes in the
+# padding beside a photo, and they are cut to the photo's edge.
+SMALLEST_SIDE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -261,10 +261,10 @@ def match(
 ) -> tuple[list[tuple[int, int]], int]:
     """Returns pairs of detections that are the same box, and how many detections have no partner.
 
-    Pairs are taken in the order of their likeness, whatever the scores. `cuts` are the scores from which on a detection
-    of the other side is there, and one with less than COMPARED_SCORE needs no partner.
+    Pairs are taken in the order of their IoU, whatever the scores. `cuts` are the scores from which on a detection of
+    the other side is there, and one with less than COMPARED_SCORE needs no partner. Nor does a box without area.
     """
-    overlap = likeness(np.asarray(one.boxes), np.asarray(other.boxes))
+    overlap = ious(np.asarray(one.boxes), np.asarray(other.boxes))
     overlap[np.asarray(one.classes)[:, None] != np.asarray(other.classes)[None, :]] = 0
     pairs: list[tuple[int, int]] = []
     taken_one, taken_other = set[int](), set[int]()
@@ -276,16 +276,15 @@ def match(
             taken_one.add(a)
             taken_other.add(b)
             pairs.append((a, b))
-    alone = sum(score >= cuts[1] for index, score in enumerate(one.scores) if index not in taken_one)
-    alone += sum(score >= cuts[0] for index, score in enumerate(other.scores) if index not in taken_other)
-    return pairs, int(alone)
+    return pairs, count_alone(one, taken_one, cuts[1]) + count_alone(other, taken_other, cuts[0])
 
 
-def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns the IoU of boxes [n, 4] with boxes [m, 4] as [n, m], and almost 1 for boxes with almost equal corners."""
-    distances = np.abs(one[:, None].astype(np.float64) - other[None, :]).max(axis=2)
-    found: NDArray[np.float64] = np.maximum(ious(one, other), np.where(distances <= SAME_CORNERS, 1 - distances, 0))
-    return found
+def count_alone(found: Detections, taken: set[int], cut: float) -> int:
+    """Returns how many of a photo's detections with an area and at least this score are not taken."""
+    boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)
+    sides = np.min(boxes[:, 2:] - boxes[:, :2], axis=1)
+    rows = enumerate(zip(found.scores, sides, strict=True))
+    return sum(score >= cut and side >= SMALLEST_SIDE and index not in taken for index, (score, side) in rows)
 
 
 def ious(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:

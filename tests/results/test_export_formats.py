@@ -48,6 +48,14 @@ def test_center_net_is_exported_to_tflite_without_the_files_of_anchors_and_not_t
         choose(tmp_path, text, exports="saved_model,tfjs")
 
 
+def test_center_net_is_not_exported_with_integers(tmp_path: Path) -> None:
+    text = CENTER_NET % PADDED
+    with pytest.raises(UserError, match=r"EXPORTS=tflite: .*QUANTIZE=dynamic works.*; set EXPORTS=saved_model"):
+        choose(tmp_path, text, exports="saved_model,tflite", quantize="int8")
+    assert choose(tmp_path, text, exports="saved_model,tflite", quantize="dynamic") == ("saved_model", "tflite")
+    assert choose(tmp_path, SSD % FIXED, exports="saved_model,tflite", quantize="int8") == ("saved_model", "tflite")
+
+
 @pytest.mark.parametrize("resizer", [FIXED, PADDED])
 def test_model_of_an_input_of_one_size_may_be_exported_to_tflite(tmp_path: Path, resizer: str) -> None:
     assert choose(tmp_path, SSD % resizer, exports="saved_model,tflite") == ("saved_model", "tflite")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint.engines.engine import ClientPhoto
+from entrypoint.settings.choices import Quantize
 from entrypoint.settings.schema import Settings
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import pipeline_config
@@ -53,6 +54,8 @@ class ExportFormat:
     refusal: Refusal
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
+    # Why a model of this config cannot be exported with 8-bit integers, or None.
+    refusal_of_integers: Refusal = every_model
     files_of_ssd: tuple[str, ...] = ()  # in the folder, of an SSD alone
     is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
     # A program that prints what the exported model finds on photo.jpg, for RESULT_DIR as the current folder. The report
@@ -66,6 +69,10 @@ class ExportFormat:
         if self.is_versioned and settings.serving_version is not None:
             return f"{self.folder}/{settings.serving_version}"
         return self.folder
+
+    def refuse(self, config: Any, quantize: Quantize) -> str | None:
+        """Returns why a model of this config cannot be exported with this precision, or None."""
+        return self.refusal(config) or (self.refusal_of_integers(config) if quantize == "int8" else None)
 
     def files_for(self, config: Any) -> tuple[str, ...]:
         """Returns the files of a model of this config."""

@@ -79,7 +79,8 @@ def choose(config: Any, settings: Settings) -> tuple[str, ...]:
     Raises:
         UserError: EXPORTS names a format that does not fit, or whose packages are not installed.
     """
-    refused = {name: words for name in settings.exports if (words := format_of(name).refusal(config))}
+    found = {name: format_of(name).refuse(config, settings.quantize) for name in settings.exports}
+    refused = {name: words for name, words in found.items() if words}
     rest = tuple(name for name in NAMES if name in settings.exports and name not in refused)
     if missing := {str(name): each for name in rest if (each := format_of(name).missing)}:
         raise UserError(lacking(missing))
