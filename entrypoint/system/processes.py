@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ class _Copy:
 
 
 def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share: Callable[[int], None]) -> Iterator[R]:
-    """Works like parallel.map_in_order, and in a process for each core if the items are many.
+    """Works like parallel.map_in_order, and in a process for each core if the items are many. They start at once.
 
     `workers` is the number of threads in all processes together. Each of them calls `share` with the number of
     processes before its work, to take no more than its part of the machine. Results are pickled.
@@ -43,12 +43,17 @@ def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share
     """
     number = min(parallel.CORES, len(items) // (LEAST_CHUNKS * CHUNK))
     if number < 2 or not may_copy():
-        yield from parallel.map_in_order(work, items, workers)
-        return
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+        return parallel.map_in_order(work, items, workers)
     begin = (os.getpid(), work, max(1, workers // number), lambda: share(number))
-    with ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, begin) as pool:
-        waiting = deque(pool.submit(_work_on, chunk) for chunk in chunks)
+    pool = ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, begin)
+    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    # The first task starts the processes, before the caller has a thread that shows the progress.
+    return _results(pool, deque(pool.submit(_work_on, chunk) for chunk in chunks))
+
+
+def _results(pool: ProcessPoolExecutor, waiting: deque[Future[list[Any]]]) -> Iterator[Any]:
+    """Yields the results of the tasks in their order and closes the pool."""
+    with pool:
         try:
             while waiting:
                 yield from waiting.popleft().result()

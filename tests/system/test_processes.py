@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,18 +21,19 @@ shared = []
 def work(item):
 {work}
 
-found = processes.map_in_order(work, list(range(40)), 8, shared.append)
+{before}
+found = processes.map_in_order(work, list(range({items})), 8, shared.append)
 {rest}
 """
 
 
-def command(work: str, rest: str) -> list[str]:
+def command(work: str, rest: str, before: str = "", items: int = 40) -> list[str]:
     lines = "\n".join(f"    {line}" for line in work.splitlines())
-    return [sys.executable, "-c", PROGRAM.format(work=lines, rest=rest)]
+    return [sys.executable, "-c", PROGRAM.format(work=lines, rest=rest, before=before, items=items)]
 
 
-def run(work: str, rest: str) -> str:
-    result = subprocess.run(command(work, rest), cwd=ROOT, capture_output=True, text=True, check=False)
+def run(*words: Any, **more: Any) -> str:
+    result = subprocess.run(command(*words, **more), cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout.strip()
 
@@ -47,13 +49,12 @@ print(len({number for _, number, _ in rows} - {os.getpid()}))
     assert run("time.sleep(0.02)\nreturn item, os.getpid(), tuple(shared)", rest) == "2"
 
 
-@pytest.mark.parametrize("reason", ["few items", "another thread"])
-def test_work_stays_in_this_process_for_few_items_or_beside_another_thread(reason: str) -> None:
-    before = {
-        "few items": "found = processes.map_in_order(work, list(range(8)), 8, shared.append)",
-        "another thread": "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
-    }[reason]
-    assert run("return os.getpid()", f"{before}\nassert set(found) == {{os.getpid()}}\nprint(shared)") == "[]"
+@pytest.mark.parametrize(
+    ("before", "items"), [("", 8), ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", 40)]
+)
+def test_work_stays_in_this_process_for_few_items_or_beside_another_thread(before: str, items: int) -> None:
+    rest = "assert set(found) == {os.getpid()}\nprint(shared)"
+    assert run("return os.getpid()", rest, before=before, items=items) == "[]"
 
 
 def test_error_of_the_work_arrives_and_ends_the_other_work(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ExportFormat:
             return f"{self.folder}/{settings.serving_version}"
         return self.folder
 
-    def refuse(self, config: Any, quantize: Quantize) -> str | None:
+    def reason_to_refuse(self, config: Any, quantize: Quantize) -> str | None:
         """Returns why a model of this config cannot be exported with this precision, or None."""
         return self.refusal(config) or (self.refusal_of_integers(config) if quantize == "int8" else None)
 
