@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +104,13 @@ def read_photo(
         return images.load(content, shrink, as_trained)
 
 
-def share_machine(processes: int) -> None:
-    """Takes an equal part of the cores and the memory for decoding photos, in one of so many processes."""
-    DECODING.divide(processes)
-    images.DECODED.divide(processes)
+def share_machine(processes: int, alone: AbstractContextManager[Any]) -> None:
+    """Takes an equal part of the cores and the memory for decoding photos, in one of so many processes.
+
+    `alone` is a lock of theirs: one of them at a time decodes a photo that takes more than its part.
+    """
+    DECODING.divide(processes, alone)
+    images.DECODED.divide(processes, alone)
 
 
 def read_content(root: Place, key: str) -> bytes:

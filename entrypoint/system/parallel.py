@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,15 +137,26 @@ class Budget:
         self.total = total
         self.free = total
         self.changed = threading.Condition()
+        self.alone: AbstractContextManager[Any] = nullcontext()
 
-    def divide(self, processes: int) -> None:
-        """Keeps one of so many equal parts, before anything is taken: the others are for other processes."""
-        self.total = self.free = self.total // processes
+    def divide(self, processes: int, alone: AbstractContextManager[Any]) -> None:
+        """Keeps one of so many equal parts, before anything is taken: the others are for other processes.
+
+        `alone` is a lock of all of them for a part that is above the total of one.
+        """
+        self.total = self.free = max(1, self.total // processes)
+        self.alone = alone
 
     @contextmanager
     def part(self, wanted: int) -> Iterator[None]:
         """Takes a part for the block. A part above the total takes all of it, so that the block runs alone."""
         taken = min(wanted, self.total)
+        with self.alone if wanted > self.total else nullcontext(), self.taking(taken):
+            yield
+
+    @contextmanager
+    def taking(self, taken: int) -> Iterator[None]:
+        """Takes a part for the block, which is no more than the total."""
         with self.changed:
             self.changed.wait_for(lambda: self.free >= taken)
             self.free -= taken

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from entrypoint.system import child, parallel
@@ -18,6 +19,9 @@ from entrypoint.system.parallel import Pace
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Gets the number of processes, and a lock that all of them have.
+Share = Callable[[int, AbstractContextManager[Any]], None]
 
 CHUNK = 128  # items that a process gets at a time
 LEAST_CHUNKS = 4  # for fewer, more processes save less time than they take to start
@@ -32,11 +36,11 @@ class _Copy:
     pace: Pace
 
 
-def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share: Callable[[int], None]) -> Iterator[R]:
+def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share: Share) -> Iterator[R]:
     """Works like parallel.map_in_order, and in a process for each core if the items are many. They start at once.
 
-    `workers` is the number of threads in all processes together. Each of them calls `share` with the number of
-    processes before its work, to take no more than its part of the machine. Results are pickled.
+    `workers` is the number of threads in all processes together. Each of them calls `share` before its work, to take no
+    more than its part of the machine. Results are pickled.
 
     Raises:
         MemoryError: a process was killed, as the kernel does if memory runs out.
@@ -44,8 +48,10 @@ def map_in_order(work: Callable[[T], R], items: Sequence[T], workers: int, share
     number = min(parallel.CORES, len(items) // (LEAST_CHUNKS * CHUNK))
     if number < 2 or not may_copy():
         return parallel.map_in_order(work, items, workers)
-    begin = (os.getpid(), work, max(1, workers // number), lambda: share(number))
-    pool = ProcessPoolExecutor(number, multiprocessing.get_context("fork"), _begin, begin)
+    context = multiprocessing.get_context("fork")
+    alone = context.Lock()
+    begin = (os.getpid(), work, max(1, workers // number), lambda: share(number, alone))
+    pool = ProcessPoolExecutor(number, context, _begin, begin)
     chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     # The first task starts the processes, before the caller has a thread that shows the progress.
     return _results(pool, deque(pool.submit(_work_on, chunk) for chunk in chunks))

@@ -18,11 +18,17 @@ parallel.CORES = 2
 processes.CHUNK = 4
 shared = []
 
+def share(number, alone):
+    shared.append(number)
+    budget.divide(number, alone)
+
+budget = parallel.Budget(2)
+
 def work(item):
 {work}
 
 {before}
-found = processes.map_in_order(work, list(range({items})), 8, shared.append)
+found = processes.map_in_order(work, list(range({items})), 8, share)
 {rest}
 """
 
@@ -55,6 +61,17 @@ print(len({number for _, number, _ in rows} - {os.getpid()}))
 def test_work_stays_in_this_process_for_few_items_or_beside_another_thread(before: str, items: int) -> None:
     rest = "assert set(found) == {os.getpid()}\nprint(shared)"
     assert run("return os.getpid()", rest, before=before, items=items) == "[]"
+
+
+def test_what_is_above_the_part_of_a_process_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
+    work = f"""
+with budget.part(5):
+    os.close(os.open("{tmp_path}/busy", os.O_CREAT | os.O_EXCL))
+    time.sleep(0.01)
+    os.remove("{tmp_path}/busy")
+return os.getpid()
+"""
+    assert run(work, "print(len(set(found)))") == "2"
 
 
 def test_error_of_the_work_arrives_and_ends_the_other_work(tmp_path: Path) -> None:
