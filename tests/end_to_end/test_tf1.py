@@ -108,7 +108,7 @@ for name, file in (("detect", "model"), ("raw", "model_raw")):
     assert lines["called"] == lines["serving"]
     anchors = len(json.loads((results / "model_android/anchors.json").read_text()))
     assert lines["raw"].split() == [f"box_encodings:1x{anchors}x4", f"class_predictions:1x{anchors}x4"]
-    assert lines["detect"].split()[0] == "detection_boxes:1x10x4"
+    assert lines["detect"].split()[0] == "detection_boxes:1x100x4"
 
 
 def run_python(program: str, *arguments: str) -> str:
@@ -167,7 +167,7 @@ def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: di
     assert re.search(r"keep_aspect_ratio_resizer.pad_to_max_dimension +False -> True", result.stdout)
     assert "checkpoint: 352 of 356 variables restored" in result.stdout
     assert_kept(tmp_path / "model.ckpt", tmp_path / "results/checkpoint/ckpt-2")
-    assert "exports: tflite is left out: SSD models alone" in result.stdout
+    assert "exports: tflite is left out: SSD and CenterNet models alone" in result.stdout
     assert (tmp_path / "results/model/saved_model.pb").exists()
     assert not (tmp_path / "results/model_android").exists()
 
