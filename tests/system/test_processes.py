@@ -11,7 +11,7 @@ from tests.conftest import ROOT, is_running, wait_until
 
 # A process of its own: the one of the tests has threads, and its parts are not to be divided.
 PROGRAM = """
-import os, sys, threading, time
+import multiprocessing, os, sys, threading, time
 from entrypoint.system import parallel, processes
 
 parallel.CORES = 2
@@ -19,10 +19,13 @@ processes.CHUNK = 4
 shared = []
 
 def share(number, alone):
+    # Otherwise one process could have done everything before the other one has started.
+    together.wait(60)
     shared.append(number)
     budget.divide(number, alone)
 
 budget = parallel.Budget(2)
+together = multiprocessing.get_context("fork").Barrier(2)
 
 def work(item):
 {work}
