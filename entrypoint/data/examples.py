@@ -40,11 +40,12 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class BoxSizes:
-    """The sizes of the boxes of a photo in a record."""
+    """The sizes and the labels of the boxes of a photo in a record."""
 
     width: int  # of the photo in pixels, as it is stored
     height: int
     boxes: tuple[tuple[float, float], ...]  # width and height of each box, as fractions of those of the photo
+    labels: tuple[int, ...]  # the id of the label of each box
 
 
 def photos_in(records: Iterable[str], keys: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -67,7 +68,7 @@ def box_sizes_in(records: Iterable[str]) -> Iterator[BoxSizes]:
         width, height = (feature[f"image/{side}"].int64_list.value[0] for side in ("width", "height"))
         corners = (feature[f"image/object/bbox/{name}"].float_list.value for name in ("xmin", "xmax", "ymin", "ymax"))
         boxes = tuple((xmax - xmin, ymax - ymin) for xmin, xmax, ymin, ymax in zip(*corners, strict=True))
-        yield BoxSizes(width, height, boxes)
+        yield BoxSizes(width, height, boxes, tuple(feature["image/object/class/label"].int64_list.value))
 
 
 def features_in(records: Iterable[str]) -> Iterator[Mapping[str, Any]]:

@@ -73,9 +73,14 @@ class Generator(ABC):
     def bounds(self) -> tuple[tuple[float, float], ...]:
         """The lowest and the highest value that a fit gives each scale, whatever the config has.
 
-        An anchor is at least as large as the distance of two cells of its feature map: smaller anchors leave gaps,
-        which a measure of shapes does not show. It is at most as large as the input.
+        An anchor is at least as large as the distance of two cells of its feature map, because smaller anchors leave
+        gaps. It is at most as large as the input.
         """
+
+    @property
+    @abstractmethod
+    def strides(self) -> NDArray[np.float64]:
+        """The pixels between two cells of the feature map of each anchor, in the order of `shapes`: [anchors]."""
 
     @abstractmethod
     def shapes(self, parameters: Parameters) -> NDArray[np.float64]:
@@ -147,12 +152,21 @@ class SsdGenerator(Generator):
     @property
     def bounds(self) -> tuple[tuple[float, float], ...]:
         """The lowest and the highest value of each scale."""
-        side = min(self.size.width, self.size.height)
-        cells, found = math.ceil(side / FIRST_STRIDE), []
-        for _ in self.present.scales:
-            found.append((1 / cells, 1.0))
-            cells = math.ceil(cells / 2)
-        return tuple(found)
+        return tuple((1 / cells, 1.0) for cells in self.cells)
+
+    @property
+    def cells(self) -> list[int]:
+        """The number of cells of each feature map along the shorter side of the input."""
+        found = [math.ceil(min(self.size.width, self.size.height) / FIRST_STRIDE)]
+        for _ in self.present.scales[1:]:
+            found.append(math.ceil(found[-1] / 2))
+        return found
+
+    @property
+    def strides(self) -> NDArray[np.float64]:
+        """The distance of two cells, by anchor."""
+        counts = [len(self.of_map(layer, 1.0, 1.0, self.present.ratios)) for layer in range(len(self.cells))]
+        return np.repeat([min(self.size.width, self.size.height) / cells for cells in self.cells], counts)
 
     def allows(self, parameters: Parameters) -> bool:
         """Returns whether the scales are within their limits and rise, if those in the config do."""
@@ -170,16 +184,18 @@ class SsdGenerator(Generator):
 
     def shapes(self, parameters: Parameters) -> NDArray[np.float64]:
         """Returns the anchors, map by map."""
-        between = self.message.interpolated_scale_aspect_ratio
         found: list[tuple[float, float]] = []
         for layer, (scale, larger) in enumerate(itertools.pairwise((*parameters.scales, 1.0))):
-            if layer == 0 and self.message.reduce_boxes_in_lowest_layer:
-                found += [(REDUCED_SCALE, 1.0), (scale, 2.0), (scale, 0.5)]
-                continue
-            found += [(scale, ratio) for ratio in parameters.ratios]
-            if between > 0:
-                found.append((math.sqrt(scale * larger), between))
+            found += self.of_map(layer, scale, larger, parameters.ratios)
         return pixels_of(found, self.unit)
+
+    def of_map(self, layer: int, scale: float, larger: float, ratios: Sequence[float]) -> list[tuple[float, float]]:
+        """Returns scale and ratio of each anchor of a map; `larger` is the scale of the next map."""
+        if layer == 0 and self.message.reduce_boxes_in_lowest_layer:
+            return [(REDUCED_SCALE, 1.0), (scale, 2.0), (scale, 0.5)]
+        between = self.message.interpolated_scale_aspect_ratio
+        additional = [(math.sqrt(scale * larger), between)] if between > 0 else []
+        return [(scale, ratio) for ratio in ratios] + additional
 
     def write(self, parameters: Parameters, changes: Changes) -> None:
         """Writes `scales`, with which upstream ignores min_scale and max_scale, and aspect ratios."""
@@ -208,6 +224,12 @@ class MultiscaleGenerator(Generator):
     def bounds(self) -> tuple[tuple[float, float], ...]:
         """The lowest and the highest value of each scale."""
         return ((1.0, max(1.0, max(self.size.width, self.size.height) / 2**self.message.max_level)),)
+
+    @property
+    def strides(self) -> NDArray[np.float64]:
+        """The distance of two cells, by anchor."""
+        levels = range(self.message.min_level, self.message.max_level + 1)
+        return np.repeat([2.0**level for level in levels], len(self.present.ratios) * self.message.scales_per_octave)
 
     def scales_for(self, sides: Sequence[float]) -> tuple[float, ...]:
         """Returns the scale with which an anchor of some level is as large as the smallest side.
@@ -262,6 +284,12 @@ class GridGenerator(Generator):
         pixels = math.sqrt(self.message.width * self.message.height)
         stride = max(self.message.width_stride, self.message.height_stride)
         return ((stride / pixels, max(self.size.width, self.size.height) / pixels),) * len(self.message.scales)
+
+    @property
+    def strides(self) -> NDArray[np.float64]:
+        """The distance of two cells, by anchor."""
+        stride = float(max(self.message.width_stride, self.message.height_stride))
+        return np.full(len(self.message.scales) * len(self.message.aspect_ratios), stride)
 
     def shapes(self, parameters: Parameters) -> NDArray[np.float64]:
         """Returns the anchors."""

