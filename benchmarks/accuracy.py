@@ -220,7 +220,7 @@ def pipeline_of(run: Run) -> str:
             message.ClearField(name)
         text_format.Merge(recipe.get("config", ""), config)
     if run.size:
-        architecture = getattr(config.model, config.model.WhichOneof("model"))
+        architecture = pipeline_config.architecture_of(config)
         resizer = architecture.image_resizer.fixed_shape_resizer
         resizer.height = resizer.width = run.size
     return str(pipeline_config.write(config))

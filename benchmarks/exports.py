@@ -156,7 +156,7 @@ def load(case: Case, out: Path) -> Result | None:
 def refusals(pipeline: str) -> dict[str, str]:
     """Returns the formats that the job refuses for a pipeline.config before any work, and why."""
     config = pipeline_config.parse(pipeline)
-    found = {name: formats.format_of(name).refusal(config) for name in formats.NAMES}
+    found = {name: formats.format_of(name).refusal(config, "none") for name in formats.NAMES}
     return {name: words for name, words in found.items() if words}
 
 
@@ -193,7 +193,7 @@ def pipeline_of(case: Case) -> str:
     from google.protobuf import text_format
 
     config = pipeline_config.read(catalogue.PIPELINES / f"{case.model}.config")
-    resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
+    resizer = pipeline_config.architecture_of(config).image_resizer
     kind = resizer.WhichOneof("image_resizer_oneof")
     for name in ("height", "width") if kind == "fixed_shape_resizer" else ("min_dimension", "max_dimension"):
         setattr(getattr(resizer, kind), name, case.size)

@@ -12,6 +12,8 @@ from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 
 LOSS = "Loss/total_loss"
+# The outputs of a TFLite detector, in the order of TFLite_Detection_PostProcess.
+TFLITE_OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 # Clients divide encoded centres and sides by these numbers. Most published configs use the same numbers. The box coder
 # is that of Faster R-CNN (arXiv:1506.01497, section 3.1.2).
 SCALES = (10.0, 10.0, 5.0, 5.0)

@@ -249,18 +249,19 @@ def rounded(parameters: Parameters, present: Parameters) -> Parameters:
 
 def mean_iou(boxes: Boxes, generator: Generator, parameters: Parameters) -> float:
     """Returns the mean IoU of a box with its best anchor, over labels that count alike."""
-    best = placed_iou(boxes.sizes, generator.shapes(parameters), generator.strides).max(axis=1)
+    best = iou(boxes.sizes, generator.shapes(parameters), generator.strides).max(axis=1)
     # The order in which numpy adds numbers depends on the processor; the exact sum does not.
     return math.fsum((best * boxes.weights).tolist()) / math.fsum(boxes.weights.tolist())
 
 
-def placed_iou(
-    boxes: NDArray[np.float64], anchors: NDArray[np.float64], strides: NDArray[np.float64]
+def iou(
+    boxes: NDArray[np.float64], anchors: NDArray[np.float64], strides: NDArray[np.float64] | float = 0.0
 ) -> NDArray[np.float64]:
     """Returns the IoU of each box with each anchor, [boxes, anchors], at the mean distance of their centres.
 
     The centre of a box lies up to half a stride from the next cell in each direction, a quarter of a stride on average.
-    Boxes and anchors are widths and heights, [n, 2]; `strides` are those of the anchors, [anchors].
+    Boxes and anchors are widths and heights, [n, 2]; `strides` are those of the anchors, [anchors]. Without them, box
+    and anchor have one centre.
     """
     sides = [
         np.minimum(
@@ -270,13 +271,6 @@ def placed_iou(
         for axis in (0, 1)
     ]
     both = sides[0] * sides[1]
-    found: NDArray[np.float64] = both / (boxes.prod(axis=1)[:, None] + anchors.prod(axis=1) - both)
-    return found
-
-
-def iou(boxes: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the IoU of each box with each anchor, [boxes, anchors], as if they had one centre."""
-    both = np.minimum(boxes[:, None, 0], anchors[:, 0]) * np.minimum(boxes[:, None, 1], anchors[:, 1])
     found: NDArray[np.float64] = both / (boxes.prod(axis=1)[:, None] + anchors.prod(axis=1) - both)
     return found
 

@@ -202,12 +202,17 @@ def names_set(message: Any) -> Iterator[str]:
                 yield from names_set(inner)
 
 
+def architecture_of(config: Any) -> Any:
+    """Returns the part of a config that describes the model: of an SSD, a two-stage model, or a CenterNet."""
+    return getattr(config.model, config.model.WhichOneof("model"))
+
+
 def input_size(config: Any) -> tuple[int, int] | None:
     """Returns height and width of a model's input if all photos get one size, and None otherwise.
 
     Photos that keep their shapes and are padded to a square have one size too.
     """
-    resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
+    resizer = architecture_of(config).image_resizer
     if resizer.HasField("fixed_shape_resizer"):
         return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
     padded = resizer.keep_aspect_ratio_resizer
@@ -218,7 +223,7 @@ def input_size(config: Any) -> tuple[int, int] | None:
 
 def refuse_empty_input(config: Any, path: Path) -> None:
     """Raises UserError, with the line, if the model's input has no size."""
-    resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
+    resizer = architecture_of(config).image_resizer
     kind = resizer.WhichOneof("image_resizer_oneof")
     if kind is None:
         raise UserError(

@@ -23,5 +23,5 @@ def test_model_trains_from_its_archive_by_its_name_alone(name: str) -> None:
     # All but the weights and biases for 90 classes, of which an SSD has two for each of six maps.
     assert total - 12 <= restored < total
     assert all(math.isfinite(loss) for loss in row.losses)
-    assert ("model_android" in row.exports) == name.startswith(("ssd", "centernet"))
+    assert ("model_android" in row.exports) == name.startswith(("ssd", "efficientdet", "centernet"))
     assert row.config == ("archive's" if catalogue.find(name).pipeline is None else "ours")

@@ -191,7 +191,7 @@ def test_kernels_alone_are_halved_and_only_if_float16_holds_them(tmp_path: Path)
     "model", ["center_net { }", "faster_rcnn { }", "ssd { image_resizer { identity_resizer { } } }"]
 )
 def test_model_that_is_no_ssd_of_one_input_size_is_refused(model: str) -> None:
-    assert "SSD models alone" in str(tfjs.FORMAT.refusal(pipeline_config.parse(f"model {{ {model} }}")))
+    assert "SSD models alone" in str(tfjs.FORMAT.refusal(pipeline_config.parse(f"model {{ {model} }}"), "none"))
 
 
 def test_operation_that_clients_do_not_know_is_named() -> None:

@@ -11,12 +11,12 @@ from object_detection.builders import image_resizer_builder
 
 from entrypoint.engines.engine import ClientPhoto
 from entrypoint.engines.shared.serving import decoded
+from entrypoint.zoo import pipeline_config
 
 
 def prepare(config: Any, encoded: Iterable[bytes]) -> Iterator[ClientPhoto]:
     """Yields each photo, decoded by TensorFlow and resized by the model's own resizer."""
-    architecture = getattr(config.model, config.model.WhichOneof("model"))
-    resize = image_resizer_builder.build(architecture.image_resizer)
+    resize = image_resizer_builder.build(pipeline_config.architecture_of(config).image_resizer)
     # A graph and a session serve both engines, whatever mode TensorFlow is in.
     with tf.Graph().as_default(), tf.Session() as session:
         content = tf.placeholder(tf.string, [])

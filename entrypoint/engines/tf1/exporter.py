@@ -11,13 +11,10 @@ from typing import Any
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-from entrypoint.engines.engine import TFLiteSource
+from entrypoint.engines.engine import TFLITE_OUTPUTS, TFLiteSource
 from entrypoint.engines.shared import anchors, normalization, post_processing, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf1 import model as models
-
-# The outputs of TFLite's operation, in the order of the operation.
-POST_PROCESSED = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 
 def export(config: Any, checkpoint: Path, folder: Path) -> None:
@@ -110,9 +107,9 @@ def detect(implements: str, raw: dict[str, Any], centers: Any) -> dict[str, Any]
     @tf.function(experimental_implements=implements)
     def post_process(box_encodings: Any, class_predictions: Any, anchors: Any) -> tuple[Any, ...]:
         del box_encodings, class_predictions, anchors
-        return tuple(tf.constant(0.0) for _ in POST_PROCESSED)
+        return tuple(tf.constant(0.0) for _ in TFLITE_OUTPUTS)
 
-    return dict(zip(POST_PROCESSED, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
+    return dict(zip(TFLITE_OUTPUTS, post_process(raw["box_encodings"], raw["class_predictions"], centers), strict=True))
 
 
 def write_signatures(session: Any, folder: Path, inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from entrypoint.engines.engine import Normalization, TFLiteSource
+from entrypoint.engines.engine import TFLITE_OUTPUTS, Normalization, TFLiteSource
 from entrypoint.engines.shared import anchors, normalization, post_processing, scores_and_boxes
 from entrypoint.engines.shared.serving import SERVING, decoded, to_outputs
 from entrypoint.engines.tf2 import model as models
@@ -66,6 +66,11 @@ def prepared_spec(model: Any) -> tuple[Any, Any]:
     return tf.TensorSpec(image.shape[1:], image.dtype), tf.TensorSpec(shape.shape[1:], shape.dtype)
 
 
+def save(functions: Mapping[str, Any], model: Any, folder: Path) -> None:
+    """Writes a SavedModel whose signatures are these functions, by their names."""
+    tf.saved_model.save(Exported(functions, model), str(folder), signatures=dict(functions))
+
+
 def export_tflite_source(config: Any, checkpoint: Path, folder: Path) -> TFLiteSource:
     """Writes a SavedModel of an SSD or a CenterNet for TFLite's converter and returns what belongs to it.
 
@@ -85,15 +90,14 @@ def export_ssd_source(config: Any, model: Any, folder: Path) -> TFLiteSource:
 
     @tf.function(input_signature=[spec], autograph=False)
     def detect(image: Any) -> dict[str, Any]:
-        names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
-        return dict(zip(names, module.inference_fn(image), strict=True))
+        # Upstream returns them the other way round.
+        return dict(zip(reversed(TFLITE_OUTPUTS), module.inference_fn(image), strict=True))
 
     @tf.function(input_signature=[spec], autograph=False)
     def raw(image: Any) -> dict[str, Any]:
         return anchors.raw_outputs(config, model.predict(image, None))
 
-    functions = {"detect": detect, "raw": raw}
-    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    save({"detect": detect, "raw": raw}, model, folder)
     predictions = model.predict(tf.zeros(module.input_shape()), true_image_shapes=None)
     centers = anchors.rounded(anchors.to_centers(predictions["anchors"]).numpy())
     size = module.input_shape()
@@ -114,11 +118,9 @@ def export_center_net_source(config: Any, model: Any, folder: Path) -> TFLiteSou
         prepared, _ = model.preprocess(image)
         # Without the size of the photo in the input, boxes are fractions of the input, as those of an SSD are.
         found = model.postprocess(model.predict(prepared, None), None)
-        names = ("num_detections", "detection_scores", "detection_classes", "detection_boxes")
-        return {name: tf.cast(found[name], tf.float32) for name in names}
+        return {name: tf.cast(found[name], tf.float32) for name in TFLITE_OUTPUTS}
 
-    functions = {"detect": detect}
-    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    save({"detect": detect}, model, folder)
     return TFLiteSource(None, Normalization((0.0,), (1.0,)))
 
 
@@ -135,5 +137,4 @@ def export_web_source(config: Any, checkpoint: Path, folder: Path) -> None:
     def detect(image: Any) -> dict[str, Any]:
         return scores_and_boxes.find(config, model, image)
 
-    functions = {"detect": detect}
-    tf.saved_model.save(Exported(functions, model), str(folder), signatures=functions)
+    save({"detect": detect}, model, folder)

@@ -18,11 +18,12 @@ from entrypoint.zoo import pipeline_config
 Found = tuple[Any, Any, Any]
 
 
-Refusal = Callable[[Any], str | None]  # why a model of this config cannot be exported, or None
+# Why a model of this config cannot be exported with this QUANTIZE, or None.
+Refusal = Callable[[Any, Quantize], str | None]
 
 
-def every_model(config: Any) -> None:
-    """Refuses no model. `config` is not looked at."""
+def every_model(config: Any, quantize: Quantize) -> None:
+    """Refuses no model. Neither argument is looked at."""
 
 
 SSD = {"ssd": "SSD"}
@@ -34,7 +35,8 @@ def fixed_inputs_alone(name: str, architectures: Mapping[str, str] = SSD) -> Ref
     `architectures` are those that the format can hold: the name in a pipeline.config, and the usual name.
     """
 
-    def refusal(config: Any) -> str | None:
+    def refusal(config: Any, quantize: Quantize) -> str | None:
+        del quantize
         if config.model.WhichOneof("model") in architectures and pipeline_config.input_size(config):
             return None
         names = " and ".join(architectures.values())
@@ -54,8 +56,6 @@ class ExportFormat:
     refusal: Refusal
     # Opens the exported model in the runtime that its users have; None if that runtime does not run here.
     open: Callable[[Path], Callable[[ClientPhoto], Found]] | None = None
-    # Why a model of this config cannot be exported with 8-bit integers, or None.
-    refusal_of_integers: Refusal = every_model
     files_of_ssd: tuple[str, ...] = ()  # in the folder, of an SSD alone
     is_of_tensorflow: bool = False  # its runtime is the TensorFlow of the job
     # A program that prints what the exported model finds on photo.jpg, for RESULT_DIR as the current folder. The report
@@ -69,10 +69,6 @@ class ExportFormat:
         if self.is_versioned and settings.serving_version is not None:
             return f"{self.folder}/{settings.serving_version}"
         return self.folder
-
-    def reason_to_refuse(self, config: Any, quantize: Quantize) -> str | None:
-        """Returns why a model of this config cannot be exported with this precision, or None."""
-        return self.refusal(config) or (self.refusal_of_integers(config) if quantize == "int8" else None)
 
     def files_for(self, config: Any) -> tuple[str, ...]:
         """Returns the files of a model of this config."""

@@ -79,7 +79,7 @@ def choose(config: Any, settings: Settings) -> tuple[str, ...]:
     Raises:
         UserError: EXPORTS names a format that does not fit, or whose packages are not installed.
     """
-    found = {name: format_of(name).reason_to_refuse(config, settings.quantize) for name in settings.exports}
+    found = {name: format_of(name).refusal(config, settings.quantize) for name in settings.exports}
     refused = {name: words for name, words in found.items() if words}
     rest = tuple(name for name in NAMES if name in settings.exports and name not in refused)
     if missing := {str(name): each for name in rest if (each := format_of(name).missing)}:

@@ -16,6 +16,7 @@ from entrypoint.engines.engine import ClientPhoto, Normalization
 from entrypoint.results import metrics_document
 from entrypoint.results.export import tflite_converter, tflite_metadata
 from entrypoint.results.export.export_format import ExportFormat, Found, fixed_inputs_alone
+from entrypoint.settings.choices import Quantize
 from entrypoint.system import documents, files
 from entrypoint.training import train
 from entrypoint.workspace import Workspace
@@ -132,16 +133,16 @@ def of_fixed_size(config: Any) -> Any:
     fixed = type(config)()
     fixed.CopyFrom(config)
     height, width = pipeline_config.input_size(config) or (0, 0)
-    resizer = getattr(fixed.model, fixed.model.WhichOneof("model")).image_resizer.fixed_shape_resizer
+    resizer = pipeline_config.architecture_of(fixed).image_resizer.fixed_shape_resizer
     resizer.height, resizer.width = height, width
     return fixed
 
 
-def integers_lose_peaks(config: Any) -> str | None:
-    """Returns why a CenterNet cannot be exported with integers; None for another model."""
-    if not config.model.HasField("center_net"):
-        return None
-    return "a CenterNet in 8-bit integers finds nothing; QUANTIZE=dynamic works, and is as small"
+def refusal(config: Any, quantize: Quantize) -> str | None:
+    """Returns why a model cannot be exported with this QUANTIZE, or None."""
+    if quantize == "int8" and config.model.HasField("center_net"):
+        return "a CenterNet in 8-bit integers finds nothing; QUANTIZE=dynamic works, and is as small"
+    return fixed_inputs_alone("TensorFlow Lite", {"ssd": "SSD", "center_net": "CenterNet"})(config, quantize)
 
 
 FORMAT = ExportFormat(
@@ -149,9 +150,8 @@ FORMAT = ExportFormat(
     "model_android",
     ("model.tflite", "normalization.json"),
     write,
-    fixed_inputs_alone("TensorFlow Lite", {"ssd": "SSD", "center_net": "CenterNet"}),
+    refusal,
     open_model,
-    refusal_of_integers=integers_lose_peaks,
     files_of_ssd=("model_raw.tflite", "anchors.json"),
     snippet=SNIPPET,
 )

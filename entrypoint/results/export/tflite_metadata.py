@@ -15,12 +15,10 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from entrypoint.engines.engine import Normalization
+from entrypoint.engines.engine import TFLITE_OUTPUTS, Normalization
 
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
 LABELS = "labels.txt"
-# In the order of TFLite_Detection_PostProcess, and of the descriptions below.
-OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 # The first version of the format that knows groups of outputs.
 PARSER = "1.2.0"
 RGB, TENSOR_VALUE_LABELS, BOUNDARIES = 1, 3, 1
@@ -90,7 +88,7 @@ def add(model: bytes, labels: Sequence[str], normalization: Normalization, thres
     # The clients know the outputs by their places.
     (subgraph,), (signature,) = found.subgraphs, found.signatureDefs
     places = {each.name.decode(): each.tensorIndex for each in signature.outputs}
-    subgraph.outputs = [places[name] for name in OUTPUTS]
+    subgraph.outputs = [places[name] for name in TFLITE_OUTPUTS]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(found)) + archive(labels)
 
 
@@ -110,6 +108,7 @@ def describe(normalization: Normalization, threshold: float | None = None) -> by
     scaling = to.table(to.numbers(normalization.mean, np.float32), to.numbers(normalization.std, np.float32))
     units = to.vector([to.table(Small(NORMALIZATION), scaling)])
     photo = to.table(to.text("image"), None, None, content(to, IMAGE, to.table(Small(RGB))), units)
+    # In the order of TFLITE_OUTPUTS.
     outputs = [
         output(to, "location", content(to, BOUNDING_BOX, to.table(to.numbers(CORNERS, np.uint32), Small(BOUNDARIES)))),
         output(to, "category", content(to, FEATURE, to.table()), label_file(to)),
