@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import real_weights
+from benchmarks import hand_weights, real_weights
 from tests.conftest import environment
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
@@ -42,7 +42,7 @@ class Run:
     recipe: str
     bucket: str
     seed: int
-    start: str  # "real", "none", or a checkpoint
+    start: str  # "real", "hands", "none", or a checkpoint
     steps: int
     batch: int
     size: int | None  # of the model's input in pixels; None is that of the pipeline
@@ -80,9 +80,8 @@ def main(arguments: Sequence[str]) -> int:
     ]
     if not options.table:
         # Runs side by side share these.
-        if options.start == "real":
-            real_weights.make(options.out / "weights", options.model)
         for run in runs:
+            start_of(run, options.out)
             records_of(run, options.out)
         with ThreadPoolExecutor(options.at_a_time) as pool:
             list(pool.map(lambda run: obtain(run, options.out, options.at_a_time), runs))
@@ -95,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("buckets", nargs="+", help="folders with photos and annotations")
     parser.add_argument("--model", default=MODELS[0], help="a model with a pipeline of ours")
-    parser.add_argument("--start", default="real", help="real, none, or a checkpoint; default: real")
+    parser.add_argument("--start", default="real", help="real, hands, none, or a checkpoint; default: real")
     parser.add_argument("--recipes", nargs="+", default=["as-it-is"], help=f"names in {RECIPES.name}")
     parser.add_argument("--seeds", type=int, default=3, help="number of runs of each kind")
     parser.add_argument("--steps", type=int, default=600, help="steps of a training, the most with --minutes")
@@ -154,16 +153,25 @@ def load(run: Run, out: Path) -> Result | None:
     return result if result.run == run and result.pipeline == digest(run) else None
 
 
+def start_of(run: Run, out: Path) -> str:
+    """Returns the value of CHECKPOINT for a run, and writes the checkpoint if it is missing."""
+    if run.start == "real":
+        return str(real_weights.make(out / "weights", run.model))
+    if run.start == "hands":
+        bucket = Path(run.bucket)
+        return str(hand_weights.make(out / "weights" / f"hands-{bucket.name}", run.model, bucket))
+    return run.start
+
+
 def settings_of(run: Run, out: Path, folder: Path) -> dict[str, Any]:
     """Returns the settings of the job of a run."""
-    start = str(real_weights.make(out / "weights", run.model)) if run.start == "real" else run.start
     return {
         "DATA_DIR": run.bucket,
         "RECORDS_DIR": records_of(run, out),
         "WORK_DIR": folder / "work",
         "RESULT_DIR": folder / "results",
         "PIPELINE_CONFIG": folder / "pipeline.config",
-        "CHECKPOINT": start,
+        "CHECKPOINT": start_of(run, out),
         "NUM_STEPS": run.steps,
         "BATCH_SIZE": run.batch,
         "SEED": run.seed,

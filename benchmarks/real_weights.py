@@ -30,11 +30,16 @@ ENDS_OF_BACKBONE = {"Conv": ("Conv1", "bn_Conv1"), "Conv_1": ("Conv_1", "Conv_1_
 
 def make(folder: Path, model: str) -> Path:
     """Returns the folder of a checkpoint to start a model from, and writes it if it is missing."""
-    place = folder / model
+    return made(folder / model, "benchmarks.real_weights", str(folder), model)
+
+
+def made(place: Path, module: str, *arguments: str) -> Path:
+    """Returns the folder of a checkpoint; runs the module that writes it if it is not there.
+
+    TensorFlow keeps the mode of the first model, so each checkpoint is written in a process of its own.
+    """
     if not (place / "done").exists():
-        # TensorFlow keeps the mode of the first model, so each checkpoint is written in a process of its own.
-        command = [sys.executable, "-m", "benchmarks.real_weights", str(folder), model]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)
     return place
 
 
