@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,16 @@ def demo_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a bucket of forty demo photos. It is drawn once for all tests, and no test may write into it."""
     folder = tmp_path_factory.mktemp("demo") / "bucket"
     demo.draw_bucket(folder, photos=40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dog_bucket(tmp_path_factory: pytest.TempPathFactory, demo_bucket: Path) -> Path:
+    """Returns a bucket of photos of which one label has the name of a label of COCO: dog. No test may write into it."""
+    folder = tmp_path_factory.mktemp("dogs") / "bucket"
+    shutil.copytree(demo_bucket, folder)
+    document = folder / "_annotations.json"
+    document.write_text(document.read_text().replace('"disc"', '"dog"'))
     return folder
 
 

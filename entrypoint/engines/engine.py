@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from entrypoint.engines.shared.class_outputs import Known
 from entrypoint.settings.schema import Settings
 from entrypoint.system.errors import UserError
 
@@ -42,8 +43,11 @@ class Trainer(Protocol):
     def is_exact(self) -> bool:
         """Returns whether `detect` finds exactly what the checkpoint of the same weights finds on its own."""
 
-    def start_from(self, prefix: str) -> Any:
-        """Fills the weights that fit with a checkpoint of the zoo, and logs the names of the other weights."""
+    def start_from(self, prefix: str, known: Known | None = None) -> Any:
+        """Fills the weights that fit with a checkpoint of the zoo, and logs the names of the other weights.
+
+        `known` are the labels that the checkpoint was trained for too; their outputs are filled.
+        """
 
     def restore(self, prefix: Path) -> None:
         """Restores a checkpoint that `save` wrote; raises JobError if a value is missing."""

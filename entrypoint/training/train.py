@@ -20,7 +20,16 @@ from entrypoint.engines.engine import LOSS, Trainer
 from entrypoint.engines.shared import oversampling
 from entrypoint.system import documents, files, signals
 from entrypoint.system.errors import Stopped, UserError
-from entrypoint.training import checkpoints, evaluation, length, plan, profiling, resuming, start_checkpoint
+from entrypoint.training import (
+    checkpoints,
+    evaluation,
+    known_labels,
+    length,
+    plan,
+    profiling,
+    resuming,
+    start_checkpoint,
+)
 from entrypoint.training.budget import Budget, Costs, Fit
 from entrypoint.training.evaluation import Evaluator
 from entrypoint.training.events import Events
@@ -202,7 +211,7 @@ def resume(trainer: Trainer, saved: checkpoints.Saved | None, work: Workspace) -
         return saved
     start = start_checkpoint.load(work)
     if start:
-        trainer.start_from(start.prefix)
+        trainer.start_from(start.prefix, known_labels.find(start, records.load(work).labels))
     return checkpoints.Saved(Path(), 0)
 
 

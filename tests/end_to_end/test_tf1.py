@@ -156,20 +156,37 @@ def check_averages(results: Path, *, is_averaged: bool) -> None:
     assert any(np.any(last[name.rpartition("/")[0]] != average) for name, average in averages.items())
 
 
-def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_two_stage_model_trains_and_is_exported_as_far_as_it_can_be(
+    settings: dict[str, Any], dog_bucket: Path, tmp_path: Path
+) -> None:
     # A model that has no pipeline of ours runs on the one in its archive, whatever that describes.
-    settings |= {"MODEL": "faster_rcnn_resnet50_lowproposals_coco", "BATCH_SIZE": 2}
+    settings |= {"MODEL": "faster_rcnn_resnet50_lowproposals_coco", "BATCH_SIZE": 2, "DATA_DIR": dog_bucket}
     with serve(make_archive(FASTER_RCNN, tmp_path).read_bytes()) as server:
         result = run_job("2", **settings, LEARNING_RATE="1e-12", ZOO_URL=server.address)
     assert result.returncode == 0, result.stdout
     assert "/extracted/pipeline.config, with these values" in result.stdout
     # Photos of several shapes in one batch.
     assert re.search(r"keep_aspect_ratio_resizer.pad_to_max_dimension +False -> True", result.stdout)
-    assert "checkpoint: 352 of 356 variables restored" in result.stdout
+    assert "checkpoint: 356 of 356 variables restored" in result.stdout
     assert_kept(tmp_path / "model.ckpt", tmp_path / "results/checkpoint/ckpt-2")
+    assert "checkpoint: it knows the labels dog, whose outputs are restored" in result.stdout
+    check_known_label(dict(values(tmp_path / "model.ckpt")), dict(values(tmp_path / "results/checkpoint/ckpt-2")))
     assert "exports: tflite is left out: SSD and CenterNet models alone" in result.stdout
     assert (tmp_path / "results/model/saved_model.pb").exists()
     assert not (tmp_path / "results/model_android").exists()
+
+
+def check_known_label(start: dict[str, Any], found: dict[str, Any]) -> None:
+    """Scores and boxes for dogs are those of the start checkpoint, and so is the score of the background.
+
+    The labels are square, dog and triangle; the id of dogs in COCO is 18.
+    """
+    scores, boxes = (f"SecondStageBoxPredictor/{name}/weights" for name in ("ClassPredictor", "BoxEncodingPredictor"))
+    assert found[scores].shape == (1024, 4)
+    np.testing.assert_allclose(found[scores][:, [0, 2]], start[scores][:, [0, 18]], rtol=0, atol=1e-9)
+    assert found[boxes].shape == (1024, 12)
+    np.testing.assert_allclose(found[boxes][:, 4:8], start[boxes][:, 4 * 17 : 4 * 18], rtol=0, atol=1e-9)
+    assert np.abs(found[boxes][:, :4] - start[boxes][:, :4]).max() > 1e-3
 
 
 def test_checkpoint_of_the_other_generation_is_refused(archive: Path, settings: dict[str, Any]) -> None:

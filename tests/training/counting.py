@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from entrypoint.engines.engine import LOSS, Detections
+from entrypoint.engines.shared.class_outputs import Known
 
 
 class CountingTrainer:
@@ -30,7 +31,7 @@ class CountingTrainer:
     def is_exact(self) -> bool:
         return True
 
-    def start_from(self, prefix: str) -> Any:
+    def start_from(self, prefix: str, known: Known | None = None) -> Any:
         raise NotImplementedError
 
     def restore(self, prefix: Path) -> None:

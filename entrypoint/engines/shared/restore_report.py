@@ -21,6 +21,7 @@ class Restored:
 
     restored: list[str]
     missing: list[str]
+    known: tuple[str, ...] = ()  # labels whose outputs are those of the checkpoint, found by their names
 
 
 def report(result: Restored, backbone: set[str], prefix: str) -> None:
@@ -31,6 +32,8 @@ def report(result: Restored, backbone: set[str], prefix: str) -> None:
     """
     total = len(result.restored) + len(result.missing)
     logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
+    if result.known:
+        logger.info("checkpoint: it knows the labels %s, whose outputs are restored", ", ".join(result.known))
     filled = backbone.intersection(result.restored)
     if len(filled) < LEAST_OF_BACKBONE * len(backbone):
         raise UserError(

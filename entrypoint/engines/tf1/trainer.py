@@ -17,7 +17,17 @@ from object_detection.utils import variables_helper
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
-from entrypoint.engines.shared import averaging, backbone, gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared import (
+    averaging,
+    backbone,
+    class_outputs,
+    gradients,
+    patches,
+    refusals,
+    schedules,
+    training_input,
+)
+from entrypoint.engines.shared.class_outputs import Known, Outputs
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.engines.tf1 import model as models
@@ -113,7 +123,7 @@ class Trainer:
         """Returns True: `detect` reads the checkpoint itself."""
         return True
 
-    def start_from(self, prefix: str) -> Restored:
+    def start_from(self, prefix: str, known: Known | None = None) -> Restored:
         """Fills the weights that fit with a checkpoint of the zoo, which usually has another number of classes.
 
         Raises:
@@ -127,17 +137,31 @@ class Trainer:
                 found = variables_helper.get_variables_available_in_checkpoint(
                     wanted, prefix, include_global_step=False
                 )
+                blended = self._blend(wanted, prefix, known) if known else []
                 if found:
                     tf.train.Saver(found).restore(self.session, prefix)
             except (ValueError, tf.errors.OpError) as error:
                 words = str(error).splitlines()[0]
                 raise UserError(f"the checkpoint {prefix} does not fit the model: {words}") from None
-        filled = {each.op.name for each in found.values()}
+        for variable, value in blended:
+            variable.load(value, self.session)
+        filled = {each.op.name for each in (*found.values(), *(variable for variable, _ in blended))}
         missing = [name for name in self.variables if name not in filled]
-        result = Restored(sorted(filled), sorted(missing))
+        result = Restored(sorted(filled), sorted(missing), known.names if known and blended else ())
         report(result, {name for name in self.variables if "FeatureExtractor/" in name}, prefix)
         self._begin_averages()
         return result
+
+    def _blend(self, wanted: dict[str, Any], prefix: str, known: Known) -> list[tuple[Any, Any]]:
+        """Returns the variables that have outputs for known labels, with values that have these of the checkpoint."""
+        reader, outputs = tf.train.load_checkpoint(prefix), Outputs.of(self.config)
+        found = []
+        for name, variable in wanted.items():
+            if class_outputs.is_part(name) and reader.has_tensor(name):
+                fresh = self.session.run(variable)
+                value = outputs.blend(name, fresh, reader.get_tensor(name), known)
+                found += [] if value is None else [(variable, value)]
+        return found
 
     def restore(self, prefix: Path) -> None:
         """Restores a checkpoint that `save` wrote; raises JobError if a value is missing.

@@ -9,6 +9,7 @@ from object_detection.builders import model_builder
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from entrypoint.engines.shared import patches
+from entrypoint.engines.shared.class_outputs import Known, Outputs
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
 
@@ -48,12 +49,14 @@ def run_once(model: Any) -> None:
     model.postprocess(model.predict(image, shapes), shapes)
 
 
-def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
+def restore_start(
+    model: Any, prefix: str, checkpoint_type: str, outputs: Outputs | None = None, known: Known | None = None
+) -> Restored:
     """Fills the model with a zoo checkpoint, which usually has another number of classes.
 
     Variables that do not fit stay random. Upstream restores only the feature extractor of a detector. This function
     restores every variable that has the same place and shape in both models: boxes do not depend on labels, so the
-    heads for boxes, their layers and the proposals are restored too.
+    heads for boxes, their layers and the proposals are restored too, and the outputs for labels that both know.
 
     Raises:
         UserError: the checkpoint is not readable, or belongs to another model.
@@ -61,12 +64,13 @@ def restore_start(model: Any, prefix: str, checkpoint_type: str) -> Restored:
     variables = named_variables(model)
     whole = {"model": model} if checkpoint_type == "detection" else model.restore_from_objects(checkpoint_type)
     try:
-        filled = fill(tf.train.Checkpoint(**whole), prefix)
+        filled, blended = fill(tf.train.Checkpoint(**whole), prefix, outputs, known)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(f"the checkpoint {prefix} does not fit the model: {error}") from None
     result = Restored(
         [name for name, variable in variables if id(variable) in filled],
         [name for name, variable in variables if id(variable) not in filled],
+        known.names if known and blended else (),
     )
     report(result, backbone_of(model), prefix)
     return result
@@ -107,21 +111,28 @@ def freeze_backbone(model: Any) -> set[int]:
     return {id(variable) for variable in backbone.variables}
 
 
-def fill(target: Any, prefix: str) -> set[int]:
+def fill(target: Any, prefix: str, outputs: Outputs | None, known: Known | None) -> tuple[set[int], set[int]]:
     """Fills each variable with the value at its place in a checkpoint, if the shapes are equal.
 
-    Returns the `id` of every variable that was filled.
+    Of the outputs for labels, those of known labels are filled. Returns the `id` of every variable that was filled, and
+    of those that have such outputs.
     """
     reader = tf.train.load_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
     graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
-    filled = set()
+    filled, blended = set(), set()
     for number, variable in tf.train.CheckpointView(prefix).match(target).items():
         keys = [each.checkpoint_key for each in graph.nodes[number].attributes]
-        if isinstance(variable, tf.Variable) and keys and list(variable.shape) == shapes[keys[0]]:
-            variable.assign(reader.get_tensor(keys[0]))
-            filled.add(id(variable))
-    return filled
+        if not isinstance(variable, tf.Variable) or not keys:
+            continue
+        value = reader.get_tensor(keys[0])
+        kept = outputs.blend(keys[0], variable.numpy(), value, known) if outputs and known else None
+        if kept is not None:
+            blended.add(id(variable))
+        elif variable.shape != value.shape:
+            continue
+        variable.assign(value if kept is None else kept)
+        filled.add(id(variable))
+    return filled, blended
 
 
 def named_variables(model: Any) -> list[tuple[str, Any]]:

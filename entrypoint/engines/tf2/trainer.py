@@ -14,6 +14,7 @@ from object_detection.builders import optimizer_builder
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections
 from entrypoint.engines.shared import averaging, distribution, gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared.class_outputs import Known, Outputs
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
 from entrypoint.engines.tf2 import model as models
@@ -83,9 +84,10 @@ class Trainer:
         """Returns whether one device trains in float32: each device has averages of batch norm of its own."""
         return self.policy == "float32" and self.strategy.num_replicas_in_sync == 1
 
-    def start_from(self, prefix: str) -> Restored:
+    def start_from(self, prefix: str, known: Known | None = None) -> Restored:
         """Fills the weights with a checkpoint of the zoo."""
-        restored = models.restore_start(self.model, prefix, self.config.train_config.fine_tune_checkpoint_type)
+        kind = self.config.train_config.fine_tune_checkpoint_type
+        restored = models.restore_start(self.model, prefix, kind, Outputs.of(self.config), known)
         self._begin_averages()
         return restored
 
