@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import gpu, loops, subset, workers, yardstick
+from benchmarks import gpu, hand_weights, loops, subset, workers, yardstick
 from tests import demo
+from tests.clients import run_node
+from tests.server import serve_folder
 
 FAST = {"step": 0.1, "input": 0.02}
 
@@ -93,3 +96,35 @@ def test_detections_of_yolo_are_measured_as_those_of_the_job(tmp_path: Path) -> 
     assert measured == {"mAP": pytest.approx(1.0), "mAP@0.5": pytest.approx(1.0)}
     nothing = yardstick.metrics_of({name: [] for name in found}, dataset, parts["validation"], bucket)
     assert nothing == {"mAP": 0.0, "mAP@0.5": 0.0}
+
+
+def test_whole_weights_find_what_their_own_package_finds(tmp_path: Path) -> None:
+    """The package's model in TensorFlow.js, and the checkpoint that is made of it in TensorFlow."""
+    import tensorflow as tf
+
+    from entrypoint.engines.shared import patches
+    from entrypoint.engines.tf2 import model as models
+    from entrypoint.zoo import catalogue, pipeline_config
+
+    name = "ssd_mobilenet_v2_fpnlite_320x320"
+    demo.draw_bucket(tmp_path / "bucket", photos=8)
+    place = hand_weights.make(tmp_path / "weights", name, tmp_path / "bucket")
+    pixels = np.asarray(Image.open(tmp_path / "bucket" / "photo-0000.jpg").convert("RGB").resize((320, 320)))
+    (tmp_path / "photo.rgb").write_bytes(pixels.tobytes())
+    with tarfile.open(hand_weights.download(tmp_path / "weights")) as tar:
+        tar.extractall(tmp_path, filter="data")
+    folder = tmp_path / "package" / "models" / "webmodel" / hand_weights.MODELS[name] / "base"
+    with serve_folder(folder) as address:
+        lines = run_node("tfjs_outputs.js", address, tmp_path / "photo.rgb", 320, 320)
+    config = pipeline_config.read(catalogue.PIPELINES / f"{name}.config")
+    config.model.ssd.num_classes = hand_weights.LABELS
+    built = models.build(config, is_training=False)
+    # The archive's own labels are those of this model, so all of its variables fit.
+    assert not models.restore_start(built, str(place / "ckpt-0"), "detection").missing
+    patches.set_training(built, is_training=False)
+    image, shapes = built.preprocess(tf.constant(pixels[np.newaxis], tf.float32))
+    found = built.postprocess(built.predict(image, shapes), shapes)
+    scores, boxes = found["raw_detection_scores"].numpy(), found["raw_detection_boxes"].numpy()
+    by_size = {len(line): line for line in lines}
+    np.testing.assert_allclose(by_size[scores.size], scores.ravel(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(by_size[boxes.size], boxes.ravel(), rtol=0, atol=1e-4)

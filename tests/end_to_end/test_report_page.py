@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,9 @@ from entrypoint.settings.command_line import Command
 from entrypoint.system import documents
 from entrypoint.training.stored import DetectionsDocument
 from entrypoint.workspace import Workspace
-from tests.conftest import ROOT, environment
+from tests.clients import run_node
 from tests.results import reported
 
-CLIENTS = ROOT / "tests" / "clients"
 SCORES = (0.05, 0.3, 0.5, 0.75)
 KINDS = ("missed", "ghost", "wrong_label", "poor_box", "both", "duplicate")
 
@@ -74,11 +71,8 @@ def open_page(page: Path, scores: str) -> dict[str, Any]:
     """What a page does in Chromium."""
     chromium = shutil.which("chromium")
     assert chromium, "install Debian's chromium"
-    env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
-    command = ["node", str(CLIENTS / "report_page.js"), chromium, str(page), scores]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    found: dict[str, Any] = json.loads(result.stdout)
+    found: dict[str, Any]
+    (found,) = run_node("report_page.js", chromium, page, scores)
     return found
 
 

@@ -11,11 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,13 @@ from entrypoint.results.export import formats
 from entrypoint.results.metrics_document import MetricsDocument
 from entrypoint.results.report_tables import for_model
 from entrypoint.system import documents
+from tests.clients import CLIENTS, run_node
 from tests.conftest import ROOT, environment, run_job
+from tests.server import serve_folder
 
 STEPS = 300
 COMPARED = ["openvino", "onnx", "tflite", "saved_model"]
 EVERY_FORMAT = ",".join(["coreml", "tfjs", *COMPARED])
-CLIENTS = ROOT / "tests" / "clients"
 
 
 @dataclass(frozen=True)
@@ -520,18 +518,8 @@ def site(trained: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     photos = validation_photos(trained)
     for index, (pixels, _) in enumerate(photos):
         Image.fromarray(pixels).save(folder / f"{index}.png")
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield Site(folder, f"http://127.0.0.1:{server.server_port}", photos)
-        server.shutdown()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves a folder without a line for each request."""
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    with serve_folder(folder) as address:
+        yield Site(folder, address, photos)
 
 
 @dataclass(frozen=True)
@@ -544,12 +532,8 @@ class Site:
 
     def share_found(self, program: str, *arguments: Any) -> float:
         """The share of true boxes that a client finds: a program of tests/clients prints a line for each photo."""
-        env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
-        command = ["node", str(CLIENTS / program), *map(str, arguments)]
-        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr[-3000:]
-        lines = [line for line in result.stdout.splitlines() if line.startswith("[")]
-        found = {pixels.tobytes(): json.loads(line) for (pixels, _), line in zip(self.photos, lines, strict=True)}
+        lines = run_node(program, *arguments)
+        found = {pixels.tobytes(): line for (pixels, _), line in zip(self.photos, lines, strict=True)}
         labels = json.loads((self.folder / "model_web" / "labels.json").read_text())
 
         def detect(pixels: Any) -> Any:
@@ -584,16 +568,12 @@ def test_float16_weights_find_in_node_what_the_saved_model_finds(site: Site, tra
 
     whole = (trained.results / "model_web" / "group1-shard1of1.bin").stat().st_size
     pixels, _ = site.photos[0]
-    (tmp_path / "photo.rgb").write_bytes(pixels.tobytes())
     result = run_job(str(STEPS), "--exports=saved_model,tfjs", "--quantize=float16", **trained.settings)
     assert result.returncode == 0, result.stdout
     assert (trained.results / "model_web" / "group1-shard1of1.bin").stat().st_size < 0.6 * whole
-    env = {**environment(), "NODE_PATH": str(ROOT / ".clients-node" / "node_modules")}
-    command = ["node", str(CLIENTS / "tfjs_outputs.js"), f"{site.address}/model_web", str(tmp_path / "photo.rgb")]
-    size = [str(side) for side in pixels.shape[:2]]
-    node = subprocess.run([*command, *size], env=env, capture_output=True, text=True, check=False)
-    assert node.returncode == 0, node.stderr[-3000:]
-    scores, boxes = (np.array(json.loads(line)) for line in node.stdout.splitlines() if line.startswith("["))
+    (tmp_path / "photo.rgb").write_bytes(pixels.tobytes())
+    lines = run_node("tfjs_outputs.js", f"{site.address}/model_web", tmp_path / "photo.rgb", *pixels.shape[:2])
+    scores, boxes = map(np.array, lines)
     scores, boxes = scores.reshape(-1, len(trained.json("model_web/labels.json"))), boxes.reshape(-1, 4)
     found = tf.saved_model.load(str(trained.results / "model"))(tf.constant(pixels[np.newaxis]))
     kept = np.flatnonzero(found["detection_scores"][0].numpy() > 0.3)
