@@ -192,10 +192,12 @@ class Settings(BaseSettings):
         description="augmentation of the photos: `none`, `light`, `default`, `strong`, which are lists of operations. "
         "Default: that of the pipeline.config. In any case no photo is mirrored if a label tells left from right",
     )
-    anchors: Literal["pipeline", "auto"] = Field(
-        "pipeline",
+    anchors: Literal["pipeline", "auto"] | None = Field(
+        None,
         description="anchors of the model: `pipeline` keeps those of the pipeline.config, `auto` fits scales and "
-        "aspect ratios to the boxes of the training photos. CenterNet has no anchors and refuses `auto`",
+        "aspect ratios to the boxes of the training photos if those anchors miss boxes of a label. CenterNet has no "
+        "anchors and refuses `auto`. Default: `auto` for SSDs that have one head for all maps of a feature pyramid, "
+        "such as the default model and EfficientDet; otherwise, and with `PIPELINE_CONFIG`, `pipeline`",
     )
     freeze: Literal["none", "backbone"] = Field(
         "none",

@@ -4,6 +4,9 @@ Anchors are fitted so that the mean IoU of a training box with its best anchor i
 anywhere between the cells of a feature map, and those of the anchors in the cells: on a coarse map, also a box of an
 anchor's shape overlaps it little. All labels count alike, as in mAP. Augmentation, which changes the sizes of boxes, is
 not taken into account.
+
+A better fit alone does not make a better model (docs/recipes.md): anchors are fitted if those of the pipeline.config
+miss boxes of a label.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ FEWEST = 10  # boxes
 MOST = 20_000
 SEARCHED = 2_000  # so many of them are compared with each try of the search
 LEAST_GAIN = 0.02  # of the mean IoU
+# A box is learned by the anchors that have at least this IoU with it: that of the matchers of the zoo's SSDs.
+MATCHED = 0.5
+LEAST_FOUND = 0.1  # so much more of a label's boxes must be matched with fitted anchors
 CLUSTERS = 9  # as many as YOLOv3 has (arXiv:1804.02767, section 2.3)
 ROUNDS = 100  # of k-means at most
 # The search multiplies and divides values by these factors, one after the other.
@@ -46,12 +52,13 @@ class Boxes:
     """Boxes of the training photos."""
 
     sizes: NDArray[np.float64]  # width and height in pixels of the model's input, [boxes, 2]
+    labels: NDArray[np.int64]  # [boxes]
     weights: NDArray[np.float64]  # what each counts, so that all labels count alike: [boxes]
 
     def sample(self) -> Boxes:
         """Returns about SEARCHED boxes, at even distances."""
         step = math.ceil(len(self.sizes) / SEARCHED)
-        return Boxes(self.sizes[::step], self.weights[::step])
+        return Boxes(self.sizes[::step], self.labels[::step], self.weights[::step])
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def refuse_early(settings: Settings, config: Any | None) -> None:
     `config` is the user's own pipeline.config, if there is one. For other models the name decides: every model of the
     zoo but CenterNet has anchors that can be fitted.
     """
-    if settings.anchors == "pipeline":
+    if settings.anchors != "auto":
         return
     if config is not None:
         anchor_generators.read(config, str(settings.pipeline_config))
@@ -80,13 +87,13 @@ def refuse_early(settings: Settings, config: Any | None) -> None:
 def inject(config: Any, work: Workspace, changes: Changes) -> None:
     """Writes the anchors of ANCHORS into a config that names its checkpoint already.
 
-    The config stays as it is if fewer than FEWEST boxes are there, or if fitted anchors gain less than LEAST_GAIN.
+    The config stays as it is if fewer than FEWEST boxes are there, or if its anchors match the boxes of each label.
 
     Raises:
-        UserError: the model has no anchors, or such that cannot be fitted.
+        UserError: ANCHORS=auto, and the model has no anchors, or such that cannot be fitted.
     """
     settings = work.settings
-    if settings.anchors == "pipeline":
+    if not is_wanted(config, settings):
         return
     generator = anchor_generators.read(config, str(settings.pipeline_config or settings.model))
     boxes = training_boxes(work, generator.size)
@@ -96,33 +103,63 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
             "anchors: as in the pipeline.config, because %d training boxes are too few to fit anchors to", count
         )
         return
-    found = fit(boxes, generator, settings.seed)
-    if found.after - found.before < LEAST_GAIN:
-        logger.info(
-            "anchors: as in the pipeline.config: the mean IoU of %s training boxes with the best anchor is %.2f, and "
-            "%.2f with fitted anchors",
-            f"{count:,}",
-            found.before,
-            found.after,
-        )
+    before = matched(boxes, generator, generator.present)
+    found = fit(boxes, generator, settings.seed) if before <= 1 - LEAST_FOUND else None
+    after = matched(boxes, generator, found.parameters) if found else before
+    if found is None or after < before + LEAST_FOUND or found.after < found.before + LEAST_GAIN:
+        log_kept(count, before, after if found else None)
         return
     generator.write(found.parameters, changes)
-    log_fit(found, count)
+    log_fit(found, count, before, after)
     train = config.train_config
-    if train.fine_tune_checkpoint and train.fine_tune_checkpoint_type == "detection":
+    if train.fine_tune_checkpoint and train.fine_tune_checkpoint_type == "detection" and not shares_heads(config):
         logger.warning(
             "ANCHORS=auto: the checkpoint's heads for boxes were trained for other anchors, and need more steps for "
             "the fitted ones; compare the mAP with that of ANCHORS=pipeline"
         )
 
 
-def log_fit(found: Fit, boxes: int) -> None:
+def is_wanted(config: Any, settings: Settings) -> bool:
+    """Returns whether anchors are to be fitted. Without ANCHORS, those of a user's own pipeline.config stay."""
+    if settings.anchors is not None:
+        return settings.anchors == "auto"
+    if settings.pipeline_config is not None or not shares_heads(config):
+        return False
+    try:
+        anchor_generators.read(config, settings.model)
+    except UserError:
+        return False
+    return True
+
+
+def shares_heads(config: Any) -> bool:
+    """Returns whether one head serves all maps of a feature pyramid, so that it was trained for boxes of all sizes."""
+    predictor = config.model.ssd.box_predictor
+    return bool(predictor.HasField("weight_shared_convolutional_box_predictor"))
+
+
+def log_kept(boxes: int, before: float, after: float | None) -> None:
+    """Logs why the anchors of the config stay."""
+    logger.info(
+        "anchors: as in the pipeline.config: of %s training boxes, %.0f%% or more of each label have an anchor with an "
+        "IoU of %g%s",
+        f"{boxes:,}",
+        100 * before,
+        MATCHED,
+        "" if after is None else f", and {100 * after:.0f}% with fitted anchors",
+    )
+
+
+def log_fit(found: Fit, boxes: int, before: float, after: float) -> None:
     """Logs the fitted anchors and how well they fit."""
     scales, ratios = (sorted(values) for values in (found.parameters.scales, found.parameters.ratios))
     logger.info(
-        "anchors: fitted to %s training boxes: mean IoU with the best anchor %.2f, before %.2f; aspect ratios %s; "
-        "%s %s",
+        "anchors: fitted to %s training boxes: %.0f%% or more of each label have an anchor with an IoU of %g, before "
+        "%.0f%%; mean IoU with the best anchor %.2f, before %.2f; aspect ratios %s; %s %s",
         f"{boxes:,}",
+        100 * after,
+        MATCHED,
+        100 * before,
         found.after,
         found.before,
         shown(ratios),
@@ -148,7 +185,17 @@ def alike(sizes: NDArray[np.float64], labels: NDArray[np.int64]) -> Boxes:
     """Returns the boxes that have a size, with weights for which all labels count alike."""
     has_size = np.all(sizes > 0, axis=1)
     _, places, counts = np.unique(labels[has_size], return_inverse=True, return_counts=True)
-    return Boxes(sizes[has_size], 1 / counts[places])
+    return Boxes(sizes[has_size], labels[has_size], 1 / counts[places])
+
+
+def matched(boxes: Boxes, generator: Generator, parameters: Parameters) -> float:
+    """Returns the share of boxes that have an anchor with an IoU of MATCHED, of the label that has the smallest share.
+
+    Labels with fewer than FEWEST boxes count only if all have so few.
+    """
+    best = iou(boxes.sizes, generator.shapes(parameters), generator.strides).max(axis=1)
+    by_label = [best[boxes.labels == label] >= MATCHED for label in np.unique(boxes.labels)]
+    return min(float(each.mean()) for each in [each for each in by_label if len(each) >= FEWEST] or by_label)
 
 
 def fit(boxes: Boxes, generator: Generator, seed: int) -> Fit:

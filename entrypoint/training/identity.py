@@ -49,7 +49,7 @@ def words(work: Workspace, batch_size: int, learning_rate: float, config: Any) -
         BATCH: f"{batch_size}{FOUND if settings.batch_size == 'auto' else ''}",
         "LEARNING_RATE": f"{learning_rate:.6g}",
         "AUGMENT": settings.augment,
-        "ANCHORS": None if settings.anchors == "pipeline" else settings.anchors,
+        "ANCHORS": settings.anchors,
         "OVERSAMPLE": settings.oversample,
         "FREEZE": None if settings.freeze == "none" else settings.freeze,
         "PRECISION": settings.precision,

@@ -1,6 +1,7 @@
 """ANCHORS=auto: anchors fitted to boxes for each of upstream's generators, and the shapes that upstream makes."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from entrypoint.training.anchors import Boxes
 from entrypoint.training.changes import Changes
 from entrypoint.training.start_checkpoint import Start, StartDocument
 from entrypoint.workspace import Workspace
-from entrypoint.zoo import pipeline_config
+from entrypoint.zoo import catalogue, pipeline_config
 from entrypoint.zoo.input_size import InputSize
 from tests.conftest import make_settings, write_bucket
 from tests.training.test_pipeline import COSINE, TRAIN, make_start
@@ -233,7 +234,7 @@ def test_fit_is_never_worse_and_keeps_to_the_bounds(name: str) -> None:
 def test_same_boxes_and_seed_have_the_same_fit(name: str) -> None:
     generator = anchor_generators.read(published.config(name), name)
     boxes = boxes_like(generator.shapes(KNOWN[name]), count=5000)
-    copy = Boxes(boxes.sizes.copy(), boxes.weights.copy())
+    copy = Boxes(boxes.sizes.copy(), boxes.labels.copy(), boxes.weights.copy())
     assert anchors.fit(boxes, generator, 7) == anchors.fit(copy, generator, 7)
 
 
@@ -297,6 +298,50 @@ def test_labels_count_alike_however_many_boxes_they_have() -> None:
     apart = [anchors.mean_iou(of_one_label(each), generator, generator.present) for each in (few, many)]
     both = anchors.alike(np.concatenate([few, many]), np.repeat([1, 2], [10, 1000]))
     assert anchors.mean_iou(both, generator, generator.present) == pytest.approx(np.mean(apart))
+
+
+def test_label_whose_boxes_are_missed_is_not_hidden_by_the_others() -> None:
+    generator = anchor_generators.read(published.config("ssd_mobilenet_v2_fpnlite_320x320"), "a")
+    # Anchors are 32 pixels wide or more: a box of 45 has one that overlaps by half, one of 12 has none.
+    sizes = np.array([[45.0, 45.0]] * 1000 + [[45.0, 45.0]] * 30 + [[12.0, 12.0]] * 10)
+    labels = np.repeat([1, 2], [1000, 40])
+    shares = [
+        anchors.matched(anchors.alike(each, kinds), generator, generator.present)
+        for each, kinds in ((sizes[:1030], labels[:1030]), (sizes, labels), (sizes, np.repeat([1, 2], [1036, 4])))
+    ]
+    # Of the second label, a quarter of the boxes has no anchor. Four boxes are too few to count.
+    assert shares == [1, 0.75, pytest.approx(1030 / 1036)]
+    assert anchors.matched(of_one_label(sizes[-4:]), generator, generator.present) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "own", "is_wanted"),
+    [
+        ("ssd_mobilenet_v2_fpnlite_320x320", None, False, True),
+        ("ssd_mobilenet_v2_fpnlite_320x320", "pipeline", False, False),
+        ("ssd_mobilenet_v2_fpnlite_320x320", None, True, False),
+        ("ssd_mobilenet_v2_fpnlite_320x320", "auto", True, True),
+        ("efficientdet_d0", None, False, True),
+        ("scratch", None, False, True),
+        ("ssdlite_mobilenet_v2_coco", None, False, False),
+        ("ssdlite_mobilenet_v2_coco", "auto", False, True),
+        ("faster_rcnn_resnet50_v1_640x640", None, False, False),
+        ("centernet_mobilenetv2_fpn_512x512", None, False, False),
+    ],
+)
+def test_default_fits_anchors_where_one_head_serves_all_maps(
+    tmp_path: Path, model: str, given: str | None, own: bool, is_wanted: bool
+) -> None:
+    path = catalogue.PIPELINES / f"{model}.config"
+    values: dict[str, Any] = {"model": model, **({"anchors": given} if given else {})}
+    values |= {"pipeline_config": path, "checkpoint": "none"} if own else {}
+    assert anchors.is_wanted(pipeline_config.read(path), make_settings(tmp_path, **values)) == is_wanted
+
+
+def test_default_keeps_anchors_that_cannot_be_fitted(tmp_path: Path) -> None:
+    config = variable()
+    config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.SetInParent()
+    assert not anchors.is_wanted(config, make_settings(tmp_path))
 
 
 def flexible() -> Any:
@@ -392,8 +437,8 @@ def test_fitted_anchors_are_in_the_config_and_in_the_plan(tmp_path: Path, caplog
     assert len(found.aspect_ratios) == 3
     (line,) = [line for line in caplog.messages if line.startswith("anchors: ")]
     boxes = next(line for line in caplog.messages if line.startswith("train: "))
-    assert f"fitted to {boxes.split(', ')[1].split()[0]} training boxes: mean IoU with the best anchor 0." in line
-    assert "before 0." in line
+    assert f"fitted to {boxes.split(', ')[1].split()[0]} training boxes: 100% or more of each label" in line
+    assert re.search(r"IoU of 0\.5, before \d\d%; mean IoU with the best anchor 0\.\d\d, before 0\.\d\d;", line)
     assert not [line for line in caplog.messages if "heads for boxes" in line]
     assert not rows(run_step(tmp_path, NARROW * 8))
 
@@ -411,9 +456,11 @@ def test_restored_heads_for_boxes_are_warned_of(tmp_path: Path, caplog: pytest.L
     ("boxes", "words"),
     [
         (NARROW, "training boxes are too few to fit anchors to"),
-        ([(0.1015, 0.1)] * 24, "is 0.99, and 1.00 with fitted anchors"),
+        ([(0.1015, 0.1)] * 24, "100% or more of each label have an anchor with an IoU of 0.5"),
+        # Too small for the distance of any anchors.
+        ([(0.005, 0.005)] * 24, "0% or more of each label have an anchor with an IoU of 0.5, and 0% with fitted"),
     ],
-    ids=["few", "fitting already"],
+    ids=["few", "fitting already", "too small"],
 )
 def test_config_stays_without_boxes_or_without_gain(
     tmp_path: Path, boxes: list[tuple[float, float]], words: str, caplog: pytest.LogCaptureFixture
