@@ -5,8 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .PHONY: install install-dev demo docs docs-generate test test-all test-properties test-end-to-end test-jobs test-image \
   test-zoo test-upstream soak benchmark-conversion benchmark-check benchmark-parity benchmark-learning \
-  benchmark-accuracy benchmark-averaging benchmark-exports benchmark-yardstick benchmark-training benchmark-gpu lint \
-  format sdists lock audit size image training-zip clean
+  benchmark-accuracy benchmark-averaging benchmark-exports benchmark-new-label benchmark-yardstick benchmark-training \
+  benchmark-gpu lint format sdists lock audit size image training-zip clean
 
 PYTHON ?= python3
 # TensorFlow's CPU build unless this machine has an NVIDIA driver; `make install REQUIREMENTS=requirements.txt` decides.
@@ -130,6 +130,8 @@ benchmark-yardstick: install-dev
 # Models by name with MODELS; what is done stays done, in exports/.
 benchmark-exports: install-dev
 	.venv/bin/python -m benchmarks.exports $(if $(MODELS),--models $(MODELS))
+benchmark-new-label: install-dev
+	.venv/bin/python -m benchmarks.new_label
 benchmark-learning: install-dev
 	.venv/bin/python -m benchmarks.learning
 benchmark-training: install-dev
