@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,49 @@ def test_nothing_is_installed_that_the_job_does_not_import(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     imported = set(result.stdout.split("\n")[-2].split())
     assert set(locked(ROOT / "requirements-cpu.txt")) - imported - SOMETIMES == set()
+
+
+# What the job can import without TensorFlow, which is too large to install for a test.
+WITHOUT_TENSORFLOW = """
+import importlib, pkgutil
+import entrypoint
+imported = 0
+for module in pkgutil.walk_packages(entrypoint.__path__, "entrypoint.", onerror=lambda _: None):
+    try:
+        importlib.import_module(module.name)
+        imported += 1
+    except ModuleNotFoundError as error:
+        assert not error.name.startswith("entrypoint"), error
+print(imported)
+"""
+
+
+def test_oldest_python_runs_what_needs_no_tensorflow(tmp_path: Path, demo_bucket: Path) -> None:
+    """Names of the standard library that only newer versions have are found by no other check."""
+    oldest = re.search(r'requires-python = ">=([\d.]+),', (ROOT / "pyproject.toml").read_text())
+    assert oldest is not None
+    python = find_python(oldest[1])
+    if python is None:
+        pytest.skip(f"there is no Python {oldest[1]}")
+    lines = (ROOT / "requirements-cpu.txt").read_text().splitlines()
+    pins = tmp_path / "pins.txt"
+    pins.write_text("\n".join(line.rstrip(" \\") for line in lines if re.match(r"[\w.-]+==", line)))
+    names = [line for line in (ROOT / "requirements.in").read_text().splitlines() if re.fullmatch(r"[\w-]+", line)]
+    wanted = [name for name in names if not re.match("tensor|tf-|gin-|ai-edge", name)]
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    venv = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([venv, "-m", "pip", "install", "--quiet", "-c", pins, *wanted], check=True)
+    variables = environment(DATA_DIR=demo_bucket, RESULT_DIR=tmp_path / "results", PYTHONPATH=ROOT)
+    for words in (["-m", "entrypoint", "check"], ["-c", WITHOUT_TENSORFLOW]):
+        found = subprocess.run([venv, *words], env=variables, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+    assert int(found.stdout) > 100
+
+
+def find_python(version: str) -> str | None:
+    """Returns an interpreter of a version, on the PATH or of pyenv, whose commands on the PATH may lead nowhere."""
+    known = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    for each in filter(None, known):
+        if subprocess.run([each, "--version"], capture_output=True, check=False).returncode == 0:
+            return each
+    return None

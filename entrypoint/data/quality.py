@@ -22,8 +22,8 @@ from entrypoint.zoo.input_size import InputSize
 SMALL = 8  # pixels of the model's input; the finest features of most models of the zoo are 8 pixels apart
 FEW = 50  # boxes to train a label on
 UNEVEN = 10  # times as many photos with one label as with another
-# Photos are nearly the same if their hashes of 128 bits differ in at most this many bits. In buckets of 200 racoons and
-# of 364 blood smears, photos of one scene differ in 0 to 18 bits, and other photos in at least 27.
+# Photos are nearly the same if their hashes of 128 bits differ in at most this many bits. In buckets of 200 raccoons
+# and of 364 blood smears, photos of one scene differ in 0 to 18 bits, and other photos in at least 27.
 NEAR = 12
 BLOCK, KNOWN_BLOCK = 256, 1 << 14  # validation photos and training photos that are compared at a time
 COMPARED = 10_000  # at most so many validation photos are compared; their order is random

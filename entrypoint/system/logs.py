@@ -6,11 +6,17 @@ import io
 import logging
 import sys
 import warnings
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tenacity import RetryCallState
 
 from entrypoint.system.printable import Lines, printable
+
+# The class of Python 3.10 takes no type.
+if TYPE_CHECKING:
+    StreamHandler = logging.StreamHandler[Any]
+else:
+    StreamHandler = logging.StreamHandler
 
 
 class Formatter(logging.Formatter):
@@ -30,7 +36,7 @@ class Formatter(logging.Formatter):
         return str(Lines(super().formatException(ei).splitlines()))
 
 
-class Handler(logging.StreamHandler[Any]):
+class Handler(StreamHandler):
     """Writes to a stream. A live display takes the place of standard output and standard error for a while."""
 
     def __init__(self, stream: TextIO | None) -> None:
