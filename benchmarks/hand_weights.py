@@ -128,8 +128,8 @@ def build(model: str, graph: dict[str, Any]) -> Any:
 def weights(graph: dict[str, Any], layer: str, kind: str) -> Any:
     """Returns the values of a layer; a layer that levels share has those of the first level."""
     place = in_graph(layer)
-    found = graph.get(f"{place}/{MERGED.get(kind)}")
-    return graph[f"{place}/{PLAIN[kind]}"] if found is None else found
+    is_merged = kind in MERGED and f"{place}/{MERGED[kind]}" in graph
+    return graph[f"{place}/{MERGED[kind] if is_merged else PLAIN[kind]}"]
 
 
 def in_graph(layer: str) -> str:
@@ -188,7 +188,7 @@ def measure(built: Any, batches: Iterator[Any]) -> None:
         built.predict(*built.preprocess(tf.constant(batch)))
     for norm in norms:
         mean, square = (np.mean(values, axis=0) for values in zip(*sums[id(norm)], strict=True))
-        variance = square - mean**2
+        variance = np.maximum(square - mean**2, 0)
         factor = norm.gamma.numpy()
         norm.moving_mean.assign(mean)
         norm.moving_variance.assign(variance)

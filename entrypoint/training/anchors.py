@@ -35,10 +35,10 @@ FEWEST = 10  # boxes
 # So many boxes are read. Their photos are a random sample: the order of the records is that of hashes.
 MOST = 20_000
 SEARCHED = 2_000  # so many of them are compared with each try of the search
-LEAST_GAIN = 0.02  # of the mean IoU
-# A box is learned by the anchors that have at least this IoU with it: that of the matchers of the zoo's SSDs.
-MATCHED = 0.5
-LEAST_FOUND = 0.1  # so much more of a label's boxes must be matched with fitted anchors
+# An anchor learns the boxes with which it has at least this IoU: the thresholds of the matchers of the zoo's SSDs, and
+# of upstream's proposals (core/target_assigner.py). A box without such an anchor is learned by its best one alone.
+MATCHED, MATCHED_BY_PROPOSALS = 0.5, 0.7
+LEAST_GAIN = 0.1  # of the share of matched boxes
 CLUSTERS = 9  # as many as YOLOv3 has (arXiv:1804.02767, section 2.3)
 ROUNDS = 100  # of k-means at most
 # The search multiplies and divides values by these factors, one after the other.
@@ -103,14 +103,18 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
             "anchors: as in the pipeline.config, because %d training boxes are too few to fit anchors to", count
         )
         return
-    before = matched(boxes, generator, generator.present)
-    found = fit(boxes, generator, settings.seed) if before <= 1 - LEAST_FOUND else None
-    after = matched(boxes, generator, found.parameters) if found else before
-    if found is None or after < before + LEAST_FOUND or found.after < found.before + LEAST_GAIN:
-        log_kept(count, before, after if found else None)
+    threshold = MATCHED if config.model.HasField("ssd") else MATCHED_BY_PROPOSALS
+    before = matched(boxes, generator, generator.present, threshold)
+    found = fit(boxes, generator, settings.seed) if before <= 1 - LEAST_GAIN else None
+    after = matched(boxes, generator, found.parameters, threshold) if found else before
+    words = f"of {count:,} training boxes, at least {100 * before:.0f}% of each label have an anchor with an IoU of "
+    words += f"{threshold:g}"
+    if found is None or after < before + LEAST_GAIN:
+        fitted = f", and {100 * after:.0f}% with fitted anchors" if found else ""
+        logger.info("anchors: as in the pipeline.config: %s%s", words, fitted)
         return
     generator.write(found.parameters, changes)
-    log_fit(found, count, before, after)
+    log_fit(found, f"{words}, and {100 * after:.0f}% with fitted anchors")
     train = config.train_config
     if train.fine_tune_checkpoint and train.fine_tune_checkpoint_type == "detection" and not shares_heads(config):
         logger.warning(
@@ -138,28 +142,12 @@ def shares_heads(config: Any) -> bool:
     return bool(predictor.HasField("weight_shared_convolutional_box_predictor"))
 
 
-def log_kept(boxes: int, before: float, after: float | None) -> None:
-    """Logs why the anchors of the config stay."""
-    logger.info(
-        "anchors: as in the pipeline.config: of %s training boxes, %.0f%% or more of each label have an anchor with an "
-        "IoU of %g%s",
-        f"{boxes:,}",
-        100 * before,
-        MATCHED,
-        "" if after is None else f", and {100 * after:.0f}% with fitted anchors",
-    )
-
-
-def log_fit(found: Fit, boxes: int, before: float, after: float) -> None:
+def log_fit(found: Fit, words: str) -> None:
     """Logs the fitted anchors and how well they fit."""
     scales, ratios = (sorted(values) for values in (found.parameters.scales, found.parameters.ratios))
     logger.info(
-        "anchors: fitted to %s training boxes: %.0f%% or more of each label have an anchor with an IoU of %g, before "
-        "%.0f%%; mean IoU with the best anchor %.2f, before %.2f; aspect ratios %s; %s %s",
-        f"{boxes:,}",
-        100 * after,
-        MATCHED,
-        100 * before,
+        "anchors: fitted: %s; mean IoU with the best anchor %.2f, before %.2f; aspect ratios %s; %s %s",
+        words,
         found.after,
         found.before,
         shown(ratios),
@@ -188,13 +176,13 @@ def alike(sizes: NDArray[np.float64], labels: NDArray[np.int64]) -> Boxes:
     return Boxes(sizes[has_size], labels[has_size], 1 / counts[places])
 
 
-def matched(boxes: Boxes, generator: Generator, parameters: Parameters) -> float:
-    """Returns the share of boxes that have an anchor with an IoU of MATCHED, of the label that has the smallest share.
+def matched(boxes: Boxes, generator: Generator, parameters: Parameters, threshold: float = MATCHED) -> float:
+    """Returns the share of boxes that have an anchor with the IoU of a threshold, of the label with the smallest share.
 
     Labels with fewer than FEWEST boxes count only if all have so few.
     """
     best = iou(boxes.sizes, generator.shapes(parameters), generator.strides).max(axis=1)
-    by_label = [best[boxes.labels == label] >= MATCHED for label in np.unique(boxes.labels)]
+    by_label = [best[boxes.labels == label] >= threshold for label in np.unique(boxes.labels)]
     return min(float(each.mean()) for each in [each for each in by_label if len(each) >= FEWEST] or by_label)
 
 

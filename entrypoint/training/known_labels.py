@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +26,25 @@ CLASSES = re.compile(r"\bnum_classes\s*:\s*(\d+)")
 def find(start: Start, labels: Sequence[str]) -> Known | None:
     """Returns which labels the checkpoint knows; None if its labels are not known, or if it knows none of these."""
     count, names = labels_of(start)
-    ids = {folded(name): number for number, name in names.items()}
-    places = {index: ids[folded(label)] - 1 for index, label in enumerate(labels) if folded(label) in ids}
-    return Known(count, places, tuple(labels[index] for index in places)) if places else None
+    exact = {name: number for number, name in names.items()}
+    alike = unique(names)
+    # Labels that differ in case alone are different labels if both are there.
+    own = unique(dict(enumerate(labels)))
+    found = {
+        index: exact.get(label) or (alike.get(folded(label)) if own.get(folded(label)) == index else None)
+        for index, label in enumerate(labels)
+    }
+    places = {index: number - 1 for index, number in found.items() if number}
+    if not places:
+        return None
+    known, fresh = (tuple(label for i, label in enumerate(labels) if (i in places) == is_in) for is_in in (True, False))
+    return Known(count, places, known, fresh)
+
+
+def unique(names: dict[int, str]) -> dict[str, int]:
+    """Returns numbers by their folded names, without names that several have, and without empty ones."""
+    counts = Counter(folded(name) for name in names.values())
+    return {folded(name): number for number, name in names.items() if folded(name) and counts[folded(name)] == 1}
 
 
 def labels_of(start: Start) -> tuple[int, dict[int, str]]:
@@ -36,16 +53,21 @@ def labels_of(start: Start) -> tuple[int, dict[int, str]]:
     # label map.
     folder = Path(start.prefix).parent
     for place in (folder, folder.parent):
-        if (place / "label_map.pbtxt").is_file():
-            names = read_label_map(place / "label_map.pbtxt")
-            return max(names, default=0), names
-    for place in (folder, folder.parent):
-        if (place / "pipeline.config").is_file():
-            text = (place / "pipeline.config").read_text(encoding="utf-8", errors="replace")
-            found = CLASSES.search(pipeline_config.without_comments(text))
-            count = int(found[1]) if found else 0
+        count = classes_of(place / "pipeline.config")
+        names = read_label_map(place / "label_map.pbtxt")
+        if names and max(names) <= (count or max(names)):
+            return count or max(names), names
+        if count is not None:
             return count, coco_labels.NAMES if count == coco_labels.IDS else {}
     return 0, {}
+
+
+def classes_of(path: Path) -> int | None:
+    """Returns the number of labels in a pipeline.config; None if there is no such file, or no such number in it."""
+    if not path.is_file():
+        return None
+    found = CLASSES.search(pipeline_config.without_comments(path.read_text(encoding="utf-8", errors="replace")))
+    return int(found[1]) if found else None
 
 
 def read_label_map(path: Path) -> dict[int, str]:
@@ -57,10 +79,12 @@ def read_label_map(path: Path) -> dict[int, str]:
     from object_detection.protos import string_int_label_map_pb2
 
     found = string_int_label_map_pb2.StringIntLabelMap()
+    if not path.is_file():
+        return {}
     try:
-        with foreign.parsing(str(path), "the outputs for labels begin with random values"):
-            text_format.Parse(path.read_text(encoding="utf-8"), found)
-    except UserError as error:
+        with foreign.parsing(str(path), "its labels are not known"):
+            text_format.Parse(path.read_text(encoding="utf-8-sig"), found)
+    except (UserError, OSError) as error:
         logger.warning("%s", error)
         return {}
     # In upstream's map of COCO, `name` is an identifier.

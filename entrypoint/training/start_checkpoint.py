@@ -31,7 +31,9 @@ logger = logging.getLogger("job")
 MAX_MEMBERS = 1000
 MAX_EXTRACTED_BYTES = 8 << 30
 MAX_INDEX_BYTES = 64 << 20
-KEPT = re.compile(r"(?:model\.ckpt(?:-\d+)?|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config")
+KEPT = re.compile(
+    r"(?:model\.ckpt(?:-\d+)?|ckpt-\d+)\.(?:index|meta|data-\d{5}-of-\d{5})|pipeline\.config|label_map\.pbtxt"
+)
 # The places of checkpoints in a folder: of TF2, of TF1, and of models that are published in floats and in integers.
 # Training cannot start from the integers.
 PLACES = ("checkpoint/ckpt-*", "ckpt-*", "model.ckpt*", "fp32/*ckpt*", "*/*ckpt*")

@@ -107,7 +107,7 @@ def test_weights_of_a_zoo_archive_that_comes_haltingly_are_in_the_model_before_t
     assert server.requests[3][1] is not None
     assert "answered 503" in result.stdout
     assert "checkpoint: 384 of 384 variables restored" in result.stdout
-    assert "checkpoint: it knows the labels dog, whose outputs are restored" in result.stdout
+    assert "checkpoint: outputs restored for the labels dog; those for square, triangle begin" in result.stdout
     before, after = weights(archive / "checkpoint" / "ckpt-0"), weights(tmp_path / "results" / "checkpoint" / "ckpt-1")
     assert before.keys() == after.keys()
     assert len(before) > 80

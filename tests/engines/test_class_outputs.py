@@ -52,7 +52,10 @@ def test_boxes_of_a_label_have_four_sides_and_no_background() -> None:
 def test_labels_in_another_order_follow_their_names() -> None:
     known = Known(3, {0: 2, 1: 0, 2: 1}, ("c", "a", "b"))
     blended = Outputs(3, has_background=False).blend(
-        "/object_center/0/kernel", numbers(3, begin=100), numbers(3), known
+        "model/_prediction_head_dict/object_center/0/layer_with_weights-1/kernel/.A",
+        numbers(3, begin=100),
+        numbers(3),
+        known,
     )
     assert blended is not None
     assert blended.tolist() == [2, 0, 1]
@@ -74,3 +77,28 @@ def test_other_variables_have_no_outputs_for_labels(
     name: str, shape: tuple[int, ...], start_shape: tuple[int, ...]
 ) -> None:
     assert Outputs(3, has_background=True).blend(name, numbers(*shape), numbers(*start_shape), KNOWN) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "shape"),
+    [
+        # The proposals of two-stage models: twelve anchors, each object or background.
+        ("FirstStageBoxPredictor/ClassPredictor/weights", 2, (1, 1, 512, 24)),
+        (
+            "model/_first_stage_box_predictor/_prediction_heads/0/_class_predictor_layers/0/kernel/.A",
+            2,
+            (1, 1, 512, 24),
+        ),
+        # The layer before CenterNet's last one.
+        ("model/_prediction_head_dict/object_center/0/layer_with_weights-0/kernel/.A", 2, (3, 3, 256, 256)),
+        ("model/_prediction_head_dict/object_center/0/layer_with_weights-0/bias/.A", 2, (256,)),
+        # Batch norm within a head.
+        (CLASSES.replace("kernel", "gamma"), 2, (576,)),
+    ],
+)
+def test_layers_without_labels_stay_as_they_are_if_labels_change_places(
+    name: str, labels: int, shape: tuple[int, ...]
+) -> None:
+    known = Known(labels, {0: 1, 1: 0}, ("b", "a"))
+    for has_background in (True, False):
+        assert Outputs(labels, has_background).blend(name, numbers(*shape), numbers(*shape), known) is None

@@ -29,7 +29,7 @@ def test_checkpoint_of_the_zoo_knows_the_labels_of_coco(tmp_path: Path, inside: 
 
 def test_checkpoint_of_a_job_knows_the_labels_of_its_label_map(tmp_path: Path) -> None:
     (tmp_path / "label_map.pbtxt").write_text(label_map.to_text(["hot dog", "tram", "wagon"]))
-    (tmp_path / "pipeline.config").write_text("model { ssd { num_classes: 90 } }")
+    (tmp_path / "pipeline.config").write_text("model { ssd { num_classes: 3 } }")
     found = known_labels.find(start_in(tmp_path / "checkpoint"), LABELS)
     assert found is not None
     assert (found.count, found.places, found.names) == (3, {0: 2, 2: 0}, ("wagon", "hot-dog"))
@@ -61,4 +61,28 @@ def test_file_that_is_no_label_map_is_named_and_does_not_stop_the_job(
     with caplog.at_level(logging.WARNING, "job"):
         assert known_labels.find(start_in(tmp_path), LABELS) is None
     assert str(path) in caplog.text
-    assert "begin with random values" in caplog.text
+    assert "its labels are not known" in caplog.text
+
+
+def test_label_map_of_another_model_in_the_parent_folder_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "label_map.pbtxt").write_text(label_map.to_text(["wagon", "dog"]))
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "pipeline.config").write_text("model { ssd { num_classes: 90 } }")
+    found = known_labels.find(start_in(tmp_path / "zoo"), LABELS)
+    assert found is not None
+    assert (found.count, found.places, found.fresh) == (90, {1: 17, 2: 57}, ("wagon",))
+
+
+def test_labels_that_differ_in_case_alone_keep_their_own_outputs(tmp_path: Path) -> None:
+    (tmp_path / "label_map.pbtxt").write_text(label_map.to_text(["Stop", "stop", "-", "Dog"]))
+    found = known_labels.find(start_in(tmp_path), ["stop", "Stop", "STOP", "_", "dog"])
+    assert found is not None
+    assert found.places == {0: 1, 1: 0, 4: 3}
+    assert found.fresh == ("STOP", "_")
+
+
+def test_label_map_of_an_editor_that_marks_the_byte_order_is_read(tmp_path: Path) -> None:
+    (tmp_path / "label_map.pbtxt").write_text(label_map.to_text(["dog"]), encoding="utf-8-sig")
+    found = known_labels.find(start_in(tmp_path), LABELS)
+    assert found is not None
+    assert found.places == {1: 0}

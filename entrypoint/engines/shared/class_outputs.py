@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 # Parts of the names of TF1's variables, and of the keys of TF2's checkpoints.
 SCORES = re.compile(r"/ClassPredictor/|/_class_predictor_layers/|/object_center/")
 BOXES = re.compile(r"^SecondStageBoxPredictor/BoxEncodingPredictor/|/_mask_rcnn_box_predictor/_box_prediction_head/")
+# The first stage of two tells objects from background, and knows no labels.
+FIRST_STAGE = re.compile(r"FirstStage|/_first_stage_box_predictor/")
+VALUES = re.compile(r"/(?:pointwise_)?(?:kernel|weights)(?:/|$)|/bias(?:es)?(?:/|$)")
 SIDES = 4
 
 
@@ -26,6 +29,7 @@ class Known:
     count: int  # labels of the checkpoint
     places: dict[int, int]  # index of a label in the training: its index in the checkpoint; both from 0
     names: tuple[str, ...]  # of these labels
+    fresh: tuple[str, ...] = ()  # names of the other labels of the training
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Outputs:
         `fresh` are the values of the model, `start` those of the checkpoint. The result is None if the variable has no
         outputs for labels, or has other outputs than the checkpoint.
         """
-        if not is_part(name):
+        if not has_label_outputs(name):
             return None
         is_boxes = BOXES.search(name) is not None
         # Boxes have no output for the background.
@@ -57,6 +61,9 @@ class Outputs:
         slots, start_slots = self.labels + background, known.count + background
         groups, rest = divmod(fresh.shape[-1], slots)
         if rest or start.shape != (*fresh.shape[:-1], groups * start_slots) or (is_boxes and groups != SIDES):
+            return None
+        # CenterNet has no anchors; the layers before its last one have larger kernels.
+        if "/object_center/" in name and (groups != 1 or fresh.shape[:-2] not in ((), (1, 1))):
             return None
         result: NDArray[Any] = fresh.copy()
         pairs = {label + background: place + background for label, place in known.places.items()}
@@ -66,9 +73,10 @@ class Outputs:
         return result
 
 
-def is_part(name: str) -> bool:
+def has_label_outputs(name: str) -> bool:
     """Returns whether the name of a variable, or its key in a checkpoint, is one of a layer with outputs for labels."""
-    return SCORES.search(name) is not None or BOXES.search(name) is not None
+    is_head = SCORES.search(name) or BOXES.search(name)
+    return bool(is_head and VALUES.search(name) and not FIRST_STAGE.search(name))
 
 
 def by_slot(values: NDArray[Any], slots: int, *, is_boxes: bool) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from entrypoint.engines.shared.class_outputs import Known
 from entrypoint.system.errors import UserError
 from entrypoint.system.printable import Lines
 
@@ -21,7 +22,7 @@ class Restored:
 
     restored: list[str]
     missing: list[str]
-    known: tuple[str, ...] = ()  # labels whose outputs are those of the checkpoint, found by their names
+    known: Known | None = None  # labels whose outputs are those of the checkpoint, found by their names
 
 
 def report(result: Restored, backbone: set[str], prefix: str) -> None:
@@ -33,7 +34,8 @@ def report(result: Restored, backbone: set[str], prefix: str) -> None:
     total = len(result.restored) + len(result.missing)
     logger.info("checkpoint: %d of %d variables restored from %s", len(result.restored), total, prefix)
     if result.known:
-        logger.info("checkpoint: it knows the labels %s, whose outputs are restored", ", ".join(result.known))
+        fresh = f"; those for {', '.join(result.known.fresh)} begin with random values" if result.known.fresh else ""
+        logger.info("checkpoint: outputs restored for the labels %s%s", ", ".join(result.known.names), fresh)
     filled = backbone.intersection(result.restored)
     if len(filled) < LEAST_OF_BACKBONE * len(backbone):
         raise UserError(

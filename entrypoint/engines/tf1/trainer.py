@@ -147,7 +147,7 @@ class Trainer:
             variable.load(value, self.session)
         filled = {each.op.name for each in (*found.values(), *(variable for variable, _ in blended))}
         missing = [name for name in self.variables if name not in filled]
-        result = Restored(sorted(filled), sorted(missing), known.names if known and blended else ())
+        result = Restored(sorted(filled), sorted(missing), known if blended else None)
         report(result, {name for name in self.variables if "FeatureExtractor/" in name}, prefix)
         self._begin_averages()
         return result
@@ -157,10 +157,11 @@ class Trainer:
         reader, outputs = tf.train.load_checkpoint(prefix), Outputs.of(self.config)
         found = []
         for name, variable in wanted.items():
-            if class_outputs.is_part(name) and reader.has_tensor(name):
+            if class_outputs.has_label_outputs(name) and reader.has_tensor(name):
                 fresh = self.session.run(variable)
                 value = outputs.blend(name, fresh, reader.get_tensor(name), known)
-                found += [] if value is None else [(variable, value)]
+                if value is not None:
+                    found.append((variable, value))
         return found
 
     def restore(self, prefix: Path) -> None:

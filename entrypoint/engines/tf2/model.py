@@ -9,7 +9,7 @@ from object_detection.builders import model_builder
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from entrypoint.engines.shared import patches
-from entrypoint.engines.shared.class_outputs import Known, Outputs
+from entrypoint.engines.shared.class_outputs import Known, Outputs, has_label_outputs
 from entrypoint.engines.shared.restore_report import Restored, report
 from entrypoint.system.errors import JobError, UserError
 
@@ -70,7 +70,7 @@ def restore_start(
     result = Restored(
         [name for name, variable in variables if id(variable) in filled],
         [name for name, variable in variables if id(variable) not in filled],
-        known.names if known and blended else (),
+        known if blended else None,
     )
     report(result, backbone_of(model), prefix)
     return result
@@ -125,7 +125,11 @@ def fill(target: Any, prefix: str, outputs: Outputs | None, known: Known | None)
         if not isinstance(variable, tf.Variable) or not keys:
             continue
         value = reader.get_tensor(keys[0])
-        kept = outputs.blend(keys[0], variable.numpy(), value, known) if outputs and known else None
+        # Reading a variable of a cluster can take all machines.
+        if outputs and known and has_label_outputs(keys[0]):
+            kept = outputs.blend(keys[0], variable.numpy(), value, known)
+        else:
+            kept = None
         if kept is not None:
             blended.add(id(variable))
         elif variable.shape != value.shape:
