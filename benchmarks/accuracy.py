@@ -2,7 +2,8 @@
 
 Each run is a training of the job itself, in processes of its own: one recipe, one bucket, one seed. A recipe is a named
 change to a pipeline, in benchmarks/recipes.yaml. All runs of a bucket train and are evaluated on the same photos. What
-a run found is kept in the folder of `--out`, and is not measured again; `--table` prints what is there.
+a run found is kept in the folder of `--out`, and is not measured again; `--table` prints what is there. `--curves` adds
+the evaluations during the training: mAP over steps and over minutes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,6 +34,7 @@ RECIPES = Path(__file__).with_name("recipes.yaml")
 # The models that real weights are at hand for: one of each generation.
 MODELS = ["ssdlite_mobilenet_v2_coco", "ssd_mobilenet_v2_fpnlite_320x320"]
 HEAD = "| recipe | bucket | mAP | mAP@0.5 | runs |\n|---|---|---|---|---|"
+CURVES_HEAD = "| recipe | bucket | step | minutes | mAP | runs |\n|---|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Result:
     pipeline: str  # SHA-256 of the pipeline.config of the recipe
     metrics: dict[str, float | None]  # mAP, mAP@0.5, and so on
     per_label: dict[str, float | None]  # AP
-    curve: list[dict[str, str]]  # the rows of metrics.csv
+    curve: list[dict[str, str]]  # the rows of metrics.csv, with the minutes since the job began
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,7 +88,10 @@ def main(arguments: Sequence[str]) -> int:
             records_of(run, options.out)
         with ThreadPoolExecutor(options.at_a_time) as pool:
             list(pool.map(lambda run: obtain(run, options.out, options.at_a_time), runs))
-    print(table([result for run in runs if (result := load(run, options.out))]))
+    results = [result for run in runs if (result := load(run, options.out))]
+    print(table(results))
+    if options.curves:
+        print(f"\n{curves(results)}")
     return 0
 
 
@@ -104,6 +110,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--at-a-time", type=int, default=1, help="runs side by side, which share the cores")
     parser.add_argument("--out", type=Path, default=Path("accuracy"), help="folder of what the runs found")
     parser.add_argument("--table", action="store_true", help="only print the table of what is there")
+    parser.add_argument("--curves", action="store_true", help="also print mAP over steps and minutes")
     return parser.parse_args(arguments)
 
 
@@ -131,16 +138,29 @@ def obtain(run: Run, out: Path, at_a_time: int = 1) -> Result:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "pipeline.config").write_text(pipeline_of(run))
+    began = time.time()
     job("evaluate", settings_of(run, out, folder), at_a_time)
     document = json.loads((folder / "work" / "metrics.json").read_text())
-    # A short training has no evaluation but the last.
-    table_of_all = folder / "results" / "metrics.csv"
-    curve = list(csv.DictReader(table_of_all.read_text().splitlines())) if table_of_all.exists() else []
     per_label = {label: each["AP"] for label, each in document["per_label"].items()}
-    result = Result(run, digest(run), document["summary"], per_label, curve)
+    result = Result(run, digest(run), document["summary"], per_label, curve_of(folder, began))
     (out / f"{run.name}.json").write_text(json.dumps(asdict(result), indent=1))
     shutil.rmtree(folder)
     return result
+
+
+def curve_of(folder: Path, began: float) -> list[dict[str, str]]:
+    """Returns the rows of metrics.csv, each with the minutes since `began`, as TensorBoard's events have them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    table_of_all = folder / "results" / "metrics.csv"
+    # A short training has no evaluation but the last.
+    if not table_of_all.exists():
+        return []
+    events = EventAccumulator(str(folder / "work" / "checkpoint" / "events"), size_guidance={"scalars": 0})
+    events.Reload()
+    minutes = {str(event.step): (event.wall_time - began) / 60 for event in events.Scalars("validation/mAP")}
+    rows = csv.DictReader(table_of_all.read_text().splitlines())
+    return [{**row, "minutes": f"{minutes[row['step']]:.2f}"} for row in rows]
 
 
 def load(run: Run, out: Path) -> Result | None:
@@ -252,15 +272,34 @@ def settings_in(recipe: str) -> dict[str, Any]:
 
 def table(results: list[Result]) -> str:
     """Returns a Markdown table: mean and standard deviation over the seeds, a row for each recipe and bucket."""
-    groups: dict[tuple[str, str, float | None], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.run.recipe, result.run.bucket, result.run.minutes), []).append(result)
     rows = []
-    for (recipe, bucket, minutes), group in groups.items():
-        length = f", {minutes:g} minutes" if minutes else ""
+    for names, group in grouped(results).items():
         values = [spread([each.metrics[name] or 0.0 for each in group]) for name in ("mAP", "mAP@0.5")]
-        rows.append(f"| {recipe}{length} | {Path(bucket).name} | {' | '.join(values)} | {len(group)} |")
+        rows.append(f"| {names} | {' | '.join(values)} | {len(group)} |")
     return "\n".join([HEAD, *rows])
+
+
+def curves(results: list[Result]) -> str:
+    """Returns a Markdown table of the evaluations during the training, with the means over the seeds."""
+    rows = []
+    for names, group in grouped(results).items():
+        # With equal time, seeds differ in their steps, and can differ in the number of evaluations.
+        for number in range(max(len(each.curve) for each in group)):
+            found = [each.curve[number] for each in group if number < len(each.curve)]
+            steps, minutes = (statistics.mean(float(row[name]) for row in found) for name in ("step", "minutes"))
+            values = spread([float(row["mAP"] or 0.0) for row in found])
+            rows.append(f"| {names} | {steps:.0f} | {minutes:.1f} | {values} | {len(found)} |")
+    return "\n".join([CURVES_HEAD, *rows])
+
+
+def grouped(results: list[Result]) -> dict[str, list[Result]]:
+    """Returns the results by what they are the seeds of: the first two columns of a table's row."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        length = f", {result.run.minutes:g} minutes" if result.run.minutes else ""
+        names = f"{result.run.recipe}{length} | {Path(result.run.bucket).name}"
+        groups.setdefault(names, []).append(result)
+    return groups
 
 
 def spread(values: list[float]) -> str:

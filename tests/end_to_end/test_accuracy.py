@@ -1,6 +1,7 @@
 """`make benchmark-accuracy` on a small case: its runs, what it keeps of them, and its table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,20 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo.draw_bucket(tmp_path / "bucket", photos=20)
-    words = [str(tmp_path / "bucket"), "--model", "smoke", "--start", "none", "--steps", "2", "--batch", "2"]
-    words += ["--seeds", "1", "--recipes", "flips", "--out", str(tmp_path / "out")]
+    words = [str(tmp_path / "bucket"), "--model", "smoke", "--start", "none", "--steps", "100", "--batch", "1"]
+    words += ["--seeds", "1", "--size", "64", "--recipes", "flips", "--curves", "--out", str(tmp_path / "out")]
     assert accuracy.main(words) == 0
     output = capsys.readouterr()
-    rows = [line.split(" | ") for line in output.out.splitlines()[2:]]
-    assert [(row[0], row[1], row[-1]) for row in rows] == [("| flips", "bucket", "1 |")]
+    results, evaluations = ([line.split(" | ") for line in part.splitlines()[2:]] for part in output.out.split("\n\n"))
+    assert [(row[0], row[1], row[-1]) for row in results] == [("| flips", "bucket", "1 |")]
+    assert [int(row[2]) for row in evaluations] == list(range(10, 101, 10))
+    minutes = [float(row[3]) for row in evaluations]
+    assert minutes == sorted(minutes)
+    assert minutes[-1] > 0
     assert len(output.err.splitlines()) == 1
     assert list((tmp_path / "out" / "runs").iterdir()) == []
     (kept,) = (tmp_path / "out").glob("*.json")
-    assert kept.name == "smoke-none-2x2-bucket-flips-0.json"
+    assert kept.name == "smoke-64-none-100x1-bucket-flips-0.json"
     document = json.loads(kept.read_text())
     assert {"mAP", "mAP@0.5"} <= document["metrics"].keys()
     # What is there is not measured again.
@@ -43,17 +48,31 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
     (tmp_path / "recipes.yaml").write_text(changed)
     monkeypatch.setattr(accuracy, "RECIPES", tmp_path / "recipes.yaml")
     assert accuracy.main([*words, "--table"]) == 0
-    assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]] == []
+    assert capsys.readouterr().out.split() == f"{accuracy.HEAD}\n\n{accuracy.CURVES_HEAD}".split()
 
 
 def test_table_has_mean_and_standard_deviation_over_the_seeds() -> None:
-    from dataclasses import replace
-
     results = [result(replace(RUN, seed=seed), value) for seed, value in enumerate((0.1, 0.2, 0.3))]
     results.append(result(replace(RUN, recipe="flips", minutes=5.0), None))
     assert accuracy.table(results).splitlines()[2:] == [
         "| as-it-is | bccd | 0.200 ± 0.100 | 0.500 ± 0.000 | 3 |",
         "| flips, 5 minutes | bccd | 0.000 | 0.500 | 1 |",
+    ]
+
+
+def test_curves_have_means_of_each_evaluation_over_the_seeds() -> None:
+    def with_curve(seed: int, *rows: tuple[str, str, str]) -> Result:
+        curve = [dict(zip(("step", "minutes", "mAP"), row, strict=True)) for row in rows]
+        return replace(result(replace(RUN, seed=seed), 0.1), curve=curve)
+
+    results = [
+        with_curve(0, ("60", "1.00", "0.1"), ("120", "2.00", "0.3")),
+        with_curve(1, ("80", "2.00", "")),
+        result(replace(RUN, recipe="flips"), 0.1),
+    ]
+    assert accuracy.curves(results).splitlines()[2:] == [
+        "| as-it-is | bccd | 70 | 1.5 | 0.050 ± 0.071 | 2 |",
+        "| as-it-is | bccd | 120 | 2.0 | 0.300 | 1 |",
     ]
 
 
