@@ -49,6 +49,24 @@ def test_boxes_of_a_label_have_four_sides_and_no_background() -> None:
     np.testing.assert_array_equal(new[1:], old[[4, 0]])
 
 
+def test_each_part_of_a_box_has_its_outputs_for_labels() -> None:
+    """Upstream splits R-FCN's outputs into the parts of a box first: utils/ops.py, position_sensitive_crop_regions."""
+    parts = 9
+    scores, boxes = (
+        "SecondStageBoxPredictor/class_predictions/biases",
+        "SecondStageBoxPredictor/refined_locations/biases",
+    )
+    outputs = Outputs(3, has_background=True)
+    blended = outputs.blend(scores, numbers(parts * 4, begin=1000), numbers(parts * 6), KNOWN)
+    assert blended is not None
+    new, before, old = blended.reshape(parts, 4), numbers(parts, 4, begin=1000), numbers(parts, 6)
+    np.testing.assert_array_equal(new, np.stack([old[:, 0], before[:, 1], old[:, 5], old[:, 1]], axis=1))
+    blended = outputs.blend(boxes, numbers(parts * 3 * 4, begin=1000), numbers(parts * 5 * 4), KNOWN)
+    assert blended is not None
+    sides, before, old = blended.reshape(parts, 3, 4), numbers(parts, 3, 4, begin=1000), numbers(parts, 5, 4)
+    np.testing.assert_array_equal(sides, np.stack([before[:, 0], old[:, 4], old[:, 0]], axis=1))
+
+
 def test_labels_in_another_order_follow_their_names() -> None:
     known = Known(3, {0: 2, 1: 0, 2: 1}, ("c", "a", "b"))
     blended = Outputs(3, has_background=False).blend(

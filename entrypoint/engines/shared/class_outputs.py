@@ -1,8 +1,8 @@
 """The outputs for labels in the heads of a model, which a training keeps of a checkpoint that knows its labels.
 
-A layer of a head has its outputs in the last dimension: for each anchor of a place, or for each box, one for each
-label, after one for the background in models that have it. Two-stage models can also have four sides of a box for each
-label.
+A layer of a head has its outputs in the last dimension: for each anchor of a place, for each part of a box (R-FCN), or
+for each box, one for each label, after one for the background in models that have it. Two-stage models can also have
+four sides of a box for each label.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 # Parts of the names of TF1's variables, and of the keys of TF2's checkpoints.
-SCORES = re.compile(r"/ClassPredictor/|/_class_predictor_layers/|/object_center/")
-BOXES = re.compile(r"^SecondStageBoxPredictor/BoxEncodingPredictor/|/_mask_rcnn_box_predictor/_box_prediction_head/")
+SCORES = re.compile(
+    r"/ClassPredictor/|/_class_predictor_layers/|/object_center/|^SecondStageBoxPredictor/class_predictions/"
+)
+BOXES = re.compile(
+    r"^SecondStageBoxPredictor/(BoxEncodingPredictor|refined_locations)/"
+    r"|/_mask_rcnn_box_predictor/_box_prediction_head/"
+)
 # The first stage of two tells objects from background, and knows no labels.
 FIRST_STAGE = re.compile(r"FirstStage|/_first_stage_box_predictor/")
 VALUES = re.compile(r"/(?:pointwise_)?(?:kernel|weights)(?:/|$)|/bias(?:es)?(?:/|$)")
@@ -60,7 +65,7 @@ class Outputs:
         background = int(self.has_background and not is_boxes)
         slots, start_slots = self.labels + background, known.count + background
         groups, rest = divmod(fresh.shape[-1], slots)
-        if rest or start.shape != (*fresh.shape[:-1], groups * start_slots) or (is_boxes and groups != SIDES):
+        if rest or start.shape != (*fresh.shape[:-1], groups * start_slots) or (is_boxes and groups % SIDES):
             return None
         # CenterNet has no anchors; the layers before its last one have larger kernels.
         if "/object_center/" in name and (groups != 1 or fresh.shape[:-2] not in ((), (1, 1))):
@@ -81,5 +86,5 @@ def has_label_outputs(name: str) -> bool:
 
 def by_slot(values: NDArray[Any], slots: int, *, is_boxes: bool) -> NDArray[Any]:
     """Returns a view of contiguous values whose last dimension are the slots: labels, and the background."""
-    leading = values.shape[:-1]
-    return values.reshape(*leading, slots, SIDES).swapaxes(-1, -2) if is_boxes else values.reshape(*leading, -1, slots)
+    slotted: NDArray[Any] = values.reshape(*values.shape[:-1], -1, slots, *([SIDES] if is_boxes else []))
+    return slotted.swapaxes(-1, -2) if is_boxes else slotted
