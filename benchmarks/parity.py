@@ -18,17 +18,21 @@ from typing import Any
 
 STEPS = 20
 TOLERANCE = 1e-3
-# A one-stage and a two-stage model of each generation, with the number of photos per step.
+# A one-stage and a two-stage model of each generation, and an SSD of TF1 with Adam, with the number of photos per step.
 MODELS = {
     "ssd_mobilenet_v2_fpnlite_320x320": 4,
     "faster_rcnn_resnet50_v1_640x640": 1,
     "ssd_mobilenet_v2_mnasfpn_coco": 4,
+    "ssdlite_mobilenet_v2_coco": 4,
     "faster_rcnn_inception_v2_coco": 1,
 }
 # Training steps before the checkpoint is written. The two-stage pipelines of TF2 normalise by the averages in the
 # checkpoint, and random weights have no averages: all scores would be 0 or 1, and the last digit would decide which of
 # the equal scores come first.
 WARM_UP = {"faster_rcnn_resnet50_v1_640x640": 40}
+# Where the pipeline's learning rate makes steps so long that rounding errors grow a thousandfold within STEPS. The loss
+# of all anchors of an SSD without focal loss is in the hundreds at first.
+LEARNING_RATES = {"ssdlite_mobilenet_v2_coco": 5e-5}
 # With these settings both environments compute sums in one order, with kernels that both have. A model that is far from
 # its data is chaotic: if several threads add up values in the order in which they arrive, two runs in the same
 # environment drift apart by several per cent in 20 steps.
@@ -95,7 +99,10 @@ def without_ties(config: Any) -> Any:
         # Adam's first steps are as long for a gradient of 1e-7 as for one of 1: the sign of a rounding error would
         # decide where a weight goes.
         optimizer.adam_optimizer.epsilon = ADAM_EPSILON
-    if config.model.WhichOneof("model") == "faster_rcnn":
+    if config.model.WhichOneof("model") == "ssd":
+        # All anchors count. If the hard ones were mined, one anchor more or less would change the others.
+        config.model.ssd.loss.ClearField("hard_example_miner")
+    else:
         model = config.model.faster_rcnn
         # All proposals count. If they were sampled, one proposal more or less would change the sample.
         model.second_stage_batch_size = model.first_stage_max_proposals
@@ -142,6 +149,7 @@ def settings_of(name: str, folder: Path) -> Any:
         "exports": "saved_model",
         "num_steps": STEPS,
         "batch_size": MODELS[name],
+        **({"learning_rate": LEARNING_RATES[name]} if name in LEARNING_RATES else {}),
     }
     return Settings(**values)
 
