@@ -10,10 +10,13 @@ from entrypoint.training import plan
 from entrypoint.workspace import Workspace
 from entrypoint.zoo import catalogue, pipeline_config
 
-# How often NUM_STEPS=auto shows each photo, and the fewest steps that it takes, from a checkpoint and from random
-# weights: a head learns within a few hundred steps, whatever the photos. docs/recipes.md has the measurements.
+# How often NUM_STEPS=auto shows each photo, from a checkpoint and from random weights. docs/recipes.md has the
+# measurements behind these figures.
 EPOCHS, EPOCHS_FROM_RANDOM = 16, 60
-FEWEST, FEWEST_FROM_RANDOM = 600, 2000
+# A head learns within a few hundred steps, however few the photos are: so many steps are the least, if they are fewer
+# than those that show LEAST_SHOWN photos. A step of a large batch takes long, and teaches more.
+FEWEST, FEWEST_OF_SMALL_BATCHES, FEWEST_FROM_RANDOM = 300, 600, 2000
+LEAST_SHOWN = 9600
 # The longest training that NUM_STEPS=auto begins: the number of steps in the zoo's configs for fine-tuning is 25,000.
 MOST = 25_000
 # The batch size in the text of a pipeline.config, if no other message of train_config stands before it.
@@ -27,10 +30,23 @@ def decide(settings: Settings, photos: int, batch: int, *, has_start: bool) -> i
 
 def advise(photos: int, batch: int, *, has_start: bool) -> int:
     """Returns the number of steps of NUM_STEPS=auto for training photos in batches."""
-    epochs, fewest = (EPOCHS, FEWEST) if has_start else (EPOCHS_FROM_RANDOM, FEWEST_FROM_RANDOM)
-    # To hundreds, so that a photo more or less does not make another training.
-    steps = 100 * math.ceil(epochs * photos / batch / 100)
-    return min(MOST, max(fewest, steps))
+    epochs = EPOCHS if has_start else EPOCHS_FROM_RANDOM
+    return min(MOST, max(fewest(batch, has_start=has_start), steps_for(epochs * photos, batch)))
+
+
+def fewest(batch: int, *, has_start: bool) -> int:
+    """Returns the fewest steps of NUM_STEPS=auto, however few photos there are."""
+    if not has_start:
+        return FEWEST_FROM_RANDOM
+    return min(FEWEST_OF_SMALL_BATCHES, max(FEWEST, steps_for(LEAST_SHOWN, batch)))
+
+
+def steps_for(shown: int, batch: int) -> int:
+    """Returns the number of steps that show so many photos, rounded up to hundreds.
+
+    So a photo more or less does not make another training.
+    """
+    return 100 * math.ceil(shown / batch / 100)
 
 
 def scheduled(work: Workspace) -> int:

@@ -21,6 +21,14 @@ from tests.conftest import make_settings
         (300, 8, True, 600),  # 16 times each
         (301, 8, True, 700),
         (3000, 8, True, 6000),
+        # Fewer steps of large batches do, but not few.
+        (50, 16, True, 600),
+        (50, 24, True, 400),
+        (50, 32, True, 300),
+        (50, 128, True, 300),
+        (300, 32, True, 300),
+        (601, 32, True, 400),
+        (50, 128, False, 2000),
         (3000, 32, True, 1500),
         (118_000, 8, True, 25_000),
         (50, 8, False, 2000),
@@ -80,7 +88,7 @@ NESTED = "train_config { optimizer { } batch_size: 5 } eval_config { batch_size:
 @pytest.mark.parametrize(
     ("values", "begin"),
     [
-        ({}, "600 steps of 32 photos show"),
+        ({}, "300 steps of 32 photos show"),
         ({"model": "smoke"}, "2000 steps of 16 photos show"),  # the zoo has no checkpoint of it
         ({"model": "smoke", "batch_size": 4, "num_steps": 2000}, "2000 steps of 4 photos show"),
         ({"model": "smoke", "checkpoint": "/some/where"}, "600 steps of 16 photos show"),
