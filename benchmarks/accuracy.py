@@ -286,9 +286,12 @@ def curves(results: list[Result]) -> str:
         # With equal time, seeds differ in their steps, and can differ in the number of evaluations.
         for number in range(max(len(each.curve) for each in group)):
             found = [each.curve[number] for each in group if number < len(each.curve)]
-            steps, minutes = (statistics.mean(float(row[name]) for row in found) for name in ("step", "minutes"))
+            steps = statistics.mean(float(row["step"]) for row in found)
+            # Results of an older checkout have no minutes.
+            known = [float(row["minutes"]) for row in found if "minutes" in row]
+            minutes = f"{statistics.mean(known):.1f}" if known else ""
             values = spread([float(row["mAP"] or 0.0) for row in found])
-            rows.append(f"| {names} | {steps:.0f} | {minutes:.1f} | {values} | {len(found)} |")
+            rows.append(f"| {names} | {steps:.0f} | {minutes} | {values} | {len(found)} |")
     return "\n".join([CURVES_HEAD, *rows])
 
 
