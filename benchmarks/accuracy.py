@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("buckets", nargs="+", help="folders with photos and annotations")
     parser.add_argument("--model", default=MODELS[0], help="a model with a pipeline of ours")
     parser.add_argument("--start", default="real", help="real, hands, none, or a checkpoint; default: real")
-    parser.add_argument("--recipes", nargs="+", default=["as-it-is"], help=f"names in {RECIPES.name}")
+    parser.add_argument("--recipes", nargs="+", default=["as-it-is"], help=f"names in {RECIPES.name}, also joined by +")
     parser.add_argument("--seeds", type=int, default=3, help="number of runs of each kind")
     parser.add_argument("--steps", type=int, default=600, help="steps of a training, the most with --minutes")
     parser.add_argument("--batch", type=int, default=8, help="photos of a step")
@@ -255,9 +255,12 @@ def pipeline_of(run: Run) -> str:
 
 
 def lineage(name: str) -> list[dict[str, Any]]:
-    """Returns a recipe with all that it is built on, the first one first."""
-    recipe = recipe_of(name)
-    return [*(each for base in recipe.get("base", []) for each in lineage(base)), recipe]
+    """Returns a recipe with all that it is built on, the first one first. Several recipes are joined by `+`."""
+    found = []
+    for part in name.split("+"):
+        recipe = recipe_of(part)
+        found += [*(each for base in recipe.get("base", []) for each in lineage(base)), recipe]
+    return found
 
 
 def digest(run: Run) -> str:

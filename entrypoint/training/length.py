@@ -13,8 +13,8 @@ from entrypoint.zoo import catalogue, pipeline_config
 # How often NUM_STEPS=auto shows each photo, from a checkpoint and from random weights. docs/recipes.md has the
 # measurements behind these figures.
 EPOCHS, EPOCHS_FROM_RANDOM = 16, 60
-# A head learns within a few hundred steps, however few the photos are: so many steps are the least, if they are fewer
-# than those that show LEAST_SHOWN photos. A step of a large batch takes long, and teaches more.
+# A head learns within a few hundred steps, however few the photos are, and within fewer steps of a larger batch: the
+# least are as many as show LEAST_SHOWN photos, from 300 to 600.
 FEWEST, FEWEST_OF_SMALL_BATCHES, FEWEST_FROM_RANDOM = 300, 600, 2000
 LEAST_SHOWN = 9600
 # The longest training that NUM_STEPS=auto begins: the number of steps in the zoo's configs for fine-tuning is 25,000.

@@ -85,6 +85,17 @@ def test_recipe_has_all_that_it_is_built_on() -> None:
     assert pipeline.count("160") == 2
 
 
+def test_recipes_are_joined() -> None:
+    joined = Run(
+        "ssdlite_mobilenet_v2_coco", "anchors+augment-strong+box-weight-2", "/b", 0, "none", 600, 8, None, None
+    )
+    assert accuracy.settings_in(joined.recipe) == {"ANCHORS": "auto", "AUGMENT": "strong"}
+    assert accuracy.pipeline_of(joined) == accuracy.pipeline_of(replace(joined, recipe="box-weight-2"))
+    assert accuracy.pipeline_of(joined) != accuracy.pipeline_of(replace(joined, recipe="anchors"))
+    with pytest.raises(SystemExit, match=r"nonsense is no recipe of recipes\.yaml"):
+        accuracy.pipeline_of(replace(joined, recipe="anchors+nonsense"))
+
+
 def test_every_recipe_can_be_merged_into_the_pipelines_that_it_is_for() -> None:
     for name in accuracy.all_recipes():
         models = accuracy.models_for(name)

@@ -37,7 +37,7 @@ def make(name: str, folder: Path, shrink: int = 1) -> dict[str, Any]:
     config = published.config(name, shrink)
     stem = Path(model.archive).name.removesuffix(".tar.gz")
     index = find_index(model.generation, stem)
-    prefix = {"tf1": write_tf1, "tf2": write_tf2}[model.generation](config, folder, index)
+    prefix = write(model.generation, config, folder, index)
     found = shapes_of(prefix)
     if index:
         assert found == shapes_of(index), f"{name}: not the published names and shapes"
@@ -65,9 +65,13 @@ def shapes_of(prefix: Path) -> Shapes:
     return {name: list(shape) for name, shape in tf.train.list_variables(str(prefix))}
 
 
-def write_tf2(config: Any, folder: Path, index: Path | None) -> Path:
+def write(generation: str, config: Any, folder: Path, index: Path | None = None) -> Path:
+    """Writes a checkpoint as upstream's loop of a generation saves it; returns its prefix."""
+    return write_tf1(config, folder, index) if generation == "tf1" else write_tf2(config, folder)
+
+
+def write_tf2(config: Any, folder: Path) -> Path:
     """Writes a checkpoint as upstream's TF2 loop saves it; returns its prefix."""
-    del index
     import object_detection  # noqa: F401 - before TensorFlow is used
     import tensorflow as tf
 

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from entrypoint.engines.shared.class_outputs import Known, Outputs
+from entrypoint.zoo import coco_labels
 from tests.zoo import archives, published
 
 LABELS = 3
-COCO = 90
-KNOWN = Known(COCO, {0: 5, 1: 7}, ("airplane", "train"), ("sledge",))
+KNOWN = Known(coco_labels.IDS, {0: 5, 1: 7}, ("airplane", "train"), ("sledge",))
 
 
 def main(generation: str, names: list[str]) -> None:
     """Prints the lines."""
     for name in names:
         config = published.config(name)
-        start, own = (shapes_of(generation, config, labels) for labels in (COCO, LABELS))
+        start, own = (shapes_of(generation, config, labels) for labels in (KNOWN.count, LABELS))
         outputs = Outputs.of(config)
         differ = [key for key, shape in own.items() if shape != start.get(key)]
         kept = [
@@ -41,9 +41,8 @@ def main(generation: str, names: list[str]) -> None:
 def shapes_of(generation: str, config: Any, labels: int) -> archives.Shapes:
     """Returns the names and shapes of the checkpoint of a model with a number of labels, which stays in the config."""
     getattr(config.model, config.model.WhichOneof("model")).num_classes = labels
-    write = {"tf1": archives.write_tf1, "tf2": archives.write_tf2}[generation]
     with tempfile.TemporaryDirectory() as folder:
-        return archives.shapes_of(write(config, Path(folder), None))
+        return archives.shapes_of(archives.write(generation, config, Path(folder)))
 
 
 if __name__ == "__main__":
