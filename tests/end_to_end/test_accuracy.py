@@ -24,29 +24,32 @@ def test_runs_are_made_once_and_again_when_their_pipeline_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo.draw_bucket(tmp_path / "bucket", photos=20)
+    # Left alone, the job decides by its own clock how often it evaluates.
+    recipes = accuracy.RECIPES.read_text() + "\nevaluated:\n  settings: {EVALUATE_EVERY: 25}\n"
+    monkeypatch.setattr(accuracy, "RECIPES", tmp_path / "recipes.yaml")
+    accuracy.RECIPES.write_text(recipes)
     words = [str(tmp_path / "bucket"), "--model", "smoke", "--start", "none", "--steps", "100", "--batch", "1"]
-    words += ["--seeds", "1", "--size", "64", "--recipes", "flips", "--curves", "--out", str(tmp_path / "out")]
+    words += ["--seeds", "1", "--size", "64", "--recipes", "flips+evaluated", "--curves"]
+    words += ["--out", str(tmp_path / "out")]
     assert accuracy.main(words) == 0
     output = capsys.readouterr()
     results, evaluations = ([line.split(" | ") for line in part.splitlines()[2:]] for part in output.out.split("\n\n"))
-    assert [(row[0], row[1], row[-1]) for row in results] == [("| flips", "bucket", "1 |")]
-    assert [int(row[2]) for row in evaluations] == list(range(10, 101, 10))
+    assert [(row[0], row[1], row[-1]) for row in results] == [("| flips+evaluated", "bucket", "1 |")]
+    assert [int(row[2]) for row in evaluations] == [25, 50, 75, 100]
     minutes = [float(row[3]) for row in evaluations]
     assert minutes == sorted(minutes)
     assert minutes[-1] > 0
     assert len(output.err.splitlines()) == 1
     assert list((tmp_path / "out" / "runs").iterdir()) == []
     (kept,) = (tmp_path / "out").glob("*.json")
-    assert kept.name == "smoke-64-none-100x1-bucket-flips-0.json"
+    assert kept.name == "smoke-64-none-100x1-bucket-flips+evaluated-0.json"
     document = json.loads(kept.read_text())
     assert {"mAP", "mAP@0.5"} <= document["metrics"].keys()
     # What is there is not measured again.
     assert accuracy.main(words) == 0
     assert capsys.readouterr() == (output.out, "")
     # A recipe that was changed is another recipe.
-    changed = accuracy.RECIPES.read_text().replace("random_horizontal_flip", "random_vertical_flip")
-    (tmp_path / "recipes.yaml").write_text(changed)
-    monkeypatch.setattr(accuracy, "RECIPES", tmp_path / "recipes.yaml")
+    accuracy.RECIPES.write_text(recipes.replace("random_horizontal_flip", "random_vertical_flip"))
     assert accuracy.main([*words, "--table"]) == 0
     assert capsys.readouterr().out.split() == f"{accuracy.HEAD}\n\n{accuracy.CURVES_HEAD}".split()
 
