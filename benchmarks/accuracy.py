@@ -31,7 +31,7 @@ from benchmarks import hand_weights, real_weights
 from tests.conftest import environment
 
 RECIPES = Path(__file__).with_name("recipes.yaml")
-# The models that real weights are at hand for: one of each generation.
+# The models that most recipes are for, one of each generation. Others take those that do not name another architecture.
 MODELS = ["ssdlite_mobilenet_v2_coco", "ssd_mobilenet_v2_fpnlite_320x320"]
 HEAD = "| recipe | bucket | mAP | mAP@0.5 | runs |\n|---|---|---|---|---|"
 CURVES_HEAD = "| recipe | bucket | step | minutes | mAP | runs |\n|---|---|---|---|---|---|"
@@ -116,7 +116,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def records_of(run: Run, out: Path) -> Path:
     """Returns the folder of the records for a run, which all runs of its bucket and input size share."""
-    work = out / "records" / f"{Path(run.bucket).name}-{run.size or run.model}"
+    # Resizers differ, and photos are stored for the size of the input.
+    work = out / "records" / f"{Path(run.bucket).name}-{run.model}{f'-{run.size}' if run.size else ''}"
     if not (work / "records" / "manifest.json").exists():
         pipeline = out / "records" / "pipeline.config"
         pipeline.parent.mkdir(exist_ok=True)
@@ -239,6 +240,7 @@ def pipeline_of(run: Run) -> str:
     from entrypoint.zoo import catalogue, pipeline_config
 
     config = pipeline_config.read(catalogue.PIPELINES / f"{run.model}.config")
+    architecture = config.model.WhichOneof("model")
     for recipe in lineage(run.recipe):
         for path in recipe.get("clear", []):
             parent, _, name = path.rpartition(".")
@@ -247,11 +249,21 @@ def pipeline_of(run: Run) -> str:
                 message = getattr(message, part)
             message.ClearField(name)
         text_format.Merge(recipe.get("config", ""), config)
+    if config.model.WhichOneof("model") != architecture:
+        raise SystemExit(f"{run.recipe} of {RECIPES.name} is not for {run.model}, whose architecture is {architecture}")
     if run.size:
-        architecture = pipeline_config.architecture_of(config)
-        resizer = architecture.image_resizer.fixed_shape_resizer
-        resizer.height = resizer.width = run.size
+        resize(config, run.size)
     return str(pipeline_config.write(config))
+
+
+def resize(config: Any, size: int) -> None:
+    """Gives a model an input of `size` x `size` pixels; photos that keep their aspect ratios fit into it."""
+    from entrypoint.zoo import pipeline_config
+
+    resizer = pipeline_config.architecture_of(config).image_resizer
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    for side in {"fixed_shape_resizer": ("height", "width")}.get(kind, ("min_dimension", "max_dimension")):
+        setattr(getattr(resizer, kind), side, size)
 
 
 def lineage(name: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ ssd_mobilenet_v2_fpnlite_320x320 and _640x640, fine-tuned to seven labels. Their
 
 TensorFlow.js has merged each batch norm with the convolution before it, which leaves open how much of the result was
 the batch norm. The merged convolution is taken as it is, and the batch norm behind it gets the mean and the variance
-that its input has on the photos of BUCKET, with scale and offset that undo them. So the detections are those of the
-package, and training finds a batch norm whose averages fit the photos.
+that its input has on photos of BUCKET that are not for validation, with scale and offset that undo them. So the
+detections are those of the package, and training finds a batch norm whose averages fit the photos.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import real_weights
+from benchmarks import real_weights, subset
 
 PACKAGE = "handtrackjs@0.1.5"
 LABELS = 7
@@ -158,9 +158,10 @@ def batch_norms(built: Any) -> list[Any]:
 
 
 def read_photos(bucket: Path) -> Iterator[Any]:
-    """Yields batches of photos of a bucket, [BATCH, height, width, 3]."""
-    files = sorted(each for each in bucket.rglob("*") if each.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    photos = (np.asarray(Image.open(each).convert("RGB").resize((640, 640))) for each in files[:PHOTOS])
+    """Yields batches of the photos of a bucket to train on, [BATCH, height, width, 3], without those for validation."""
+    _, parts = subset.parts_of(bucket)
+    files = [bucket / each.key for each in parts["train"][:PHOTOS]]
+    photos = (np.asarray(Image.open(each).convert("RGB").resize((640, 640))) for each in files)
     while batch := list(itertools.islice(photos, BATCH)):
         yield np.stack(batch).astype(np.float32)
 

@@ -88,6 +88,16 @@ def test_recipe_has_all_that_it_is_built_on() -> None:
     assert pipeline.count("160") == 2
 
 
+def test_models_whose_photos_keep_their_aspect_ratios_are_resized_too() -> None:
+    run = Run("centernet_mobilenetv2_fpn_512x512", "flips", "/b", 0, "none", 600, 8, 160, None)
+    pipeline = accuracy.pipeline_of(run)
+    assert "min_dimension: 160" in pipeline
+    assert "max_dimension: 160" in pipeline
+    assert "center_net" in pipeline
+    with pytest.raises(SystemExit, match=r"box-weight-2 of recipes\.yaml is not for centernet_mobilenetv2_fpn_512x512"):
+        accuracy.pipeline_of(replace(run, recipe="box-weight-2"))
+
+
 def test_recipes_are_joined() -> None:
     joined = Run(
         "ssdlite_mobilenet_v2_coco", "anchors+augment-strong+box-weight-2", "/b", 0, "none", 600, 8, None, None

@@ -98,6 +98,15 @@ def test_detections_of_yolo_are_measured_as_those_of_the_job(tmp_path: Path) -> 
     assert nothing == {"mAP": 0.0, "mAP@0.5": 0.0}
 
 
+def test_whole_weights_have_seen_no_photo_for_validation(tmp_path: Path) -> None:
+    demo.draw_bucket(tmp_path, photos=20)
+    _, parts = subset.parts_of(tmp_path)
+    batches = list(hand_weights.read_photos(tmp_path))
+    assert sum(len(each) for each in batches) == len(parts["train"]) < 20
+    first = Image.open(tmp_path / parts["train"][0].key).convert("RGB").resize((640, 640))
+    np.testing.assert_array_equal(batches[0][0], np.asarray(first))
+
+
 def test_whole_weights_find_what_their_own_package_finds(tmp_path: Path) -> None:
     """The package's model in TensorFlow.js, and the checkpoint that is made of it in TensorFlow."""
     import tensorflow as tf
