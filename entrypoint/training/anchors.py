@@ -93,9 +93,9 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
         UserError: ANCHORS=auto, and the model has no anchors, or such that cannot be fitted.
     """
     settings = work.settings
-    if not is_wanted(config, settings):
+    generator = generator_to_fit(config, settings)
+    if generator is None:
         return
-    generator = anchor_generators.read(config, str(settings.pipeline_config or settings.model))
     boxes = training_boxes(work, generator.size)
     count = len(boxes.sizes)
     if count < FEWEST:
@@ -123,17 +123,23 @@ def inject(config: Any, work: Workspace, changes: Changes) -> None:
         )
 
 
-def is_wanted(config: Any, settings: Settings) -> bool:
-    """Returns whether anchors are to be fitted. Without ANCHORS, those of a user's own pipeline.config stay."""
-    if settings.anchors is not None:
-        return settings.anchors == "auto"
-    if settings.pipeline_config is not None or not shares_heads(config):
-        return False
+def generator_to_fit(config: Any, settings: Settings) -> Generator | None:
+    """Returns the generator of the anchors that are to be fitted; None if the anchors stay as they are.
+
+    Without ANCHORS, those of a user's own pipeline.config stay.
+
+    Raises:
+        UserError: ANCHORS=auto, and the model has no anchors, or such that cannot be fitted.
+    """
+    name = str(settings.pipeline_config or settings.model)
+    if settings.anchors == "auto":
+        return anchor_generators.read(config, name)
+    if settings.anchors is not None or settings.pipeline_config is not None or not shares_heads(config):
+        return None
     try:
-        anchor_generators.read(config, settings.model)
+        return anchor_generators.read(config, name)
     except UserError:
-        return False
-    return True
+        return None
 
 
 def shares_heads(config: Any) -> bool:

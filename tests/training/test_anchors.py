@@ -315,7 +315,7 @@ def test_label_whose_boxes_are_missed_is_not_hidden_by_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "own", "is_wanted"),
+    ("model", "given", "own", "are_fitted"),
     [
         ("ssd_mobilenet_v2_fpnlite_320x320", None, False, True),
         ("ssd_mobilenet_v2_fpnlite_320x320", "pipeline", False, False),
@@ -330,18 +330,19 @@ def test_label_whose_boxes_are_missed_is_not_hidden_by_the_others() -> None:
     ],
 )
 def test_default_fits_anchors_where_one_head_serves_all_maps(
-    tmp_path: Path, model: str, given: str | None, own: bool, is_wanted: bool
+    tmp_path: Path, model: str, given: str | None, own: bool, are_fitted: bool
 ) -> None:
     path = catalogue.PIPELINES / f"{model}.config"
     values: dict[str, Any] = {"model": model, **({"anchors": given} if given else {})}
     values |= {"pipeline_config": path, "checkpoint": "none"} if own else {}
-    assert anchors.is_wanted(pipeline_config.read(path), make_settings(tmp_path, **values)) == is_wanted
+    found = anchors.generator_to_fit(pipeline_config.read(path), make_settings(tmp_path, **values))
+    assert (found is not None) == are_fitted
 
 
 def test_default_keeps_anchors_that_cannot_be_fitted(tmp_path: Path) -> None:
     config = variable()
     config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.SetInParent()
-    assert not anchors.is_wanted(config, make_settings(tmp_path))
+    assert anchors.generator_to_fit(config, make_settings(tmp_path)) is None
 
 
 def flexible() -> Any:
