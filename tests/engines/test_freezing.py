@@ -33,7 +33,7 @@ from entrypoint.zoo import pipeline_config
 config = pipeline_config.read(Path(sys.argv[1]))
 found = []
 for is_frozen in map(backbone.frozen_by, ("none", "backbone")):
-    with tf.Graph().as_default(), patches.constant_batch_norm(is_frozen):
+    with tf.Graph().as_default(), patches.batch_norm(is_frozen):
         tf.set_random_seed(1)
         model = models.build(config, is_training=True)
         image, shapes = model.preprocess(tf.random.uniform([2, 96, 96, 3], 0, 255))

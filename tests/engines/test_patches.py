@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from object_detection.builders import dataset_builder, image_resizer_builder, model_builder, optimizer_builder
 from object_detection.models.keras_models import mobilenet_v2
+from object_detection.models.ssd_mobilenet_v2_feature_extractor import SSDMobileNetV2FeatureExtractor
 from object_detection.protos import input_reader_pb2, optimizer_pb2, ssd_pb2
 from tf_slim.layers import layers
 
@@ -72,6 +73,13 @@ def test_batch_norm_of_slim_still_has_one_mode_for_all_layers_of_a_model() -> No
     assert "return _fused_batch_norm(" in source
     assert "normalization_layers.BatchNormalization(" in source
     assert "_scope=sc" in source
+
+
+def test_backbones_still_have_decays_of_their_own_that_no_config_changes() -> None:
+    with patches.no_download():
+        model = build("centernet_mobilenetv2_fpn_512x512", is_training=True)
+    assert 0.9997 in {each.momentum for each in model.submodules if hasattr(each, "moving_variance")}
+    assert "bn_decay=0.9997" in inspect.getsource(SSDMobileNetV2FeatureExtractor.extract_features)
 
 
 def test_autograph_still_converts_models(smoke: Any) -> None:

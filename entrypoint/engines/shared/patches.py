@@ -68,34 +68,47 @@ def no_download() -> Iterator[None]:
 
 
 @contextmanager
-def constant_batch_norm(is_constant: Callable[[str], bool]) -> Iterator[None]:
+def batch_norm(is_constant: Callable[[str], bool], greatest_decay: float = 1.0) -> Iterator[set[float]]:
     """Builds batch norm of certain scopes in inference mode: it normalises by its averages, and does not change them.
 
-    `is_constant` returns whether the batch norm of a scope, which it gets by name, is one of them. Upstream
-    (object_detection 2.8.0) has one mode for all layers of a model, and slim (tf-slim 1.1) has no other place that
-    knows the scope.
+    `is_constant` returns whether the batch norm of a scope, which it gets by name, is one of them. The averages of all
+    others have at most the greatest decay; the set gets the decays that were lowered. Upstream (object_detection 2.8.0)
+    has one mode for all layers of a model, and decays of its own in its backbones. slim (tf-slim 1.1) has no other
+    place that knows the scope.
     """
     from tf_slim.layers import layers
 
     # slim builds batch norm in one of two ways, by where its averages are updated.
     fused, build_layer = layers._fused_batch_norm, layers.normalization_layers.BatchNormalization
+    lowered: set[float] = set()
 
     def with_averages(inputs: Any, **options: Any) -> Any:
-        constant = is_constant(tf.compat.v1.get_variable_scope().name)
-        return fused(inputs, **{**options, **({"is_training": False} if constant else {})})
+        if is_constant(tf.compat.v1.get_variable_scope().name):
+            options["is_training"] = False
+        if options["is_training"] is not False and options["decay"] > greatest_decay:
+            lowered.add(options["decay"])
+            options["decay"] = greatest_decay
+        return fused(inputs, **options)
 
     def layer_with_averages(**options: Any) -> Any:
-        layer = build_layer(**options)
-        if is_constant(options["_scope"].name):
-            apply = layer.apply
-            layer.apply = lambda inputs, training: apply(inputs, training=False)  # noqa: ARG005
+        constant = is_constant(options["_scope"].name)
+        layer = build_layer(**{**options, "momentum": min(options["momentum"], greatest_decay)})
+        apply = layer.apply
+
+        def apply_and_note(inputs: Any, training: Any) -> Any:
+            is_training = False if constant else training
+            if is_training is not False and options["momentum"] > greatest_decay:
+                lowered.add(options["momentum"])
+            return apply(inputs, training=is_training)
+
+        layer.apply = apply_and_note
         return layer
 
     with (
         replaced(layers, "_fused_batch_norm", with_averages),
         replaced(layers.normalization_layers, "BatchNormalization", layer_with_averages),
     ):
-        yield
+        yield lowered
 
 
 def skip_autograph(model: Any) -> None:

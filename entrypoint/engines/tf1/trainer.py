@@ -20,6 +20,7 @@ from entrypoint.engines.engine import LOSS, Detections, refuse_cluster
 from entrypoint.engines.shared import (
     averaging,
     backbone,
+    batch_norm,
     class_outputs,
     gradients,
     patches,
@@ -74,8 +75,9 @@ class Trainer:
         self.batches = tf.data.make_initializable_iterator(dataset)
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
-        with patches.constant_batch_norm(self.is_frozen):
+        with patches.batch_norm(self.is_frozen, batch_norm.greatest_decay(train.num_steps)) as lowered:
             losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
+        batch_norm.log(lowered, train.num_steps)
         # The variables that a zoo checkpoint can fill: the step and the optimizer's variables are not among them.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
         # A local variable, so that it is not part of a checkpoint: the job keeps how it fitted the schedule.

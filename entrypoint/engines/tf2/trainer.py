@@ -13,7 +13,16 @@ from object_detection.builders import optimizer_builder
 
 from entrypoint.engines import machine
 from entrypoint.engines.engine import LOSS, Detections
-from entrypoint.engines.shared import averaging, distribution, gradients, patches, refusals, schedules, training_input
+from entrypoint.engines.shared import (
+    averaging,
+    batch_norm,
+    distribution,
+    gradients,
+    patches,
+    refusals,
+    schedules,
+    training_input,
+)
 from entrypoint.engines.shared.class_outputs import Known, Outputs
 from entrypoint.engines.shared.losses import compute
 from entrypoint.engines.shared.restore_report import Restored
@@ -59,6 +68,7 @@ class Trainer:
         self.model = models.build(self.config, is_training=True, policy=self.policy)
         variables = self.model.trainable_variables
         frozen = models.freeze_backbone(self.model) if freeze == "backbone" else set()
+        batch_norm.fit(self.model, self.config.train_config.num_steps)
         self.trained = gradients.to_train(variables, self.config.train_config, lambda each: id(each) in frozen)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)

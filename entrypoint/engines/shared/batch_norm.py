@@ -1,0 +1,54 @@
+"""How fast the averages of batch norm follow the weights, so that a short training ends with averages of its own.
+
+Upstream's backbones for SSD in TF1 and for CenterNet have a decay of 0.9997 of their own, which no field of the
+pipeline.config changes without changing other things too: after 600 steps, five sixths of the averages are still those
+of the checkpoint, and do not belong to the trained weights.
+
+Shared by both engines. Import it only after the engine has set TensorFlow's mode.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger("job")
+
+# Averages with the decay d are over about 1 / (1 - d) steps: at most this part of the training.
+PARTS = 20
+# No decay is lowered further. docs/recipes.md has what it is worth in trainings of 150 to 600 steps.
+LOWEST = 0.97
+
+
+def greatest_decay(steps: int) -> float:
+    """Returns the greatest decay that the averages of batch norm have in a training of `steps` steps.
+
+    It is a float32, as the decays of a pipeline.config are, so that equal ones are equal.
+    """
+    return float(np.float32(max(LOWEST, 1 - PARTS / steps) if steps else 1))
+
+
+def fit(model: Any, steps: int) -> None:
+    """Lowers the decay of a Keras model's batch norms that learn their averages in a training of `steps` steps."""
+    greatest = greatest_decay(steps)
+    lowered = [each for each in model.submodules if is_learning(each) and each.momentum > greatest]
+    log((each.momentum for each in lowered), steps)
+    for each in lowered:
+        each.momentum = greatest
+
+
+def is_learning(layer: Any) -> bool:
+    """Returns whether a Keras layer is a batch norm whose averages change in training."""
+    # Upstream's own class keeps in `_training` whether its averages are frozen.
+    return hasattr(layer, "moving_variance") and layer.trainable and getattr(layer, "_training", None) is not False
+
+
+def log(decays: Iterable[float], steps: int) -> None:
+    """Logs that these decays were lowered, if there are any."""
+    slowest = max(decays, default=0.0)
+    if slowest:
+        spans = (round(1 / (1 - decay)) for decay in (greatest_decay(steps), slowest))
+        logger.info("batch norm: averages over %d steps instead of %d, because the training has %d", *spans, steps)

@@ -1,0 +1,100 @@
+"""The averages of batch norm follow the weights of a short training, in both engines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import tensorflow as tf
+
+from entrypoint.engines.shared import batch_norm
+from entrypoint.engines.tf2 import model as models
+from entrypoint.zoo import catalogue, pipeline_config
+from tests.conftest import ROOT, environment
+
+# An update of the averages of a slim model, with the decays of upstream and of the config, and with lowered ones.
+# Prints by how much more the second one changes them, for each variable, and the decays that were lowered.
+TF1 = """
+import json, sys
+import numpy as np
+import tensorflow.compat.v1 as tf
+tf.disable_v2_behavior()
+from pathlib import Path
+from entrypoint.engines.shared import batch_norm, patches
+from entrypoint.engines.tf1 import model as models
+from entrypoint.zoo import pipeline_config
+config = pipeline_config.read(Path(sys.argv[1]))
+changes = []
+for steps in (200_000, 600):
+    greatest = batch_norm.greatest_decay(steps)
+    with tf.Graph().as_default(), patches.batch_norm(lambda scope: "expanded_conv_3" in scope, greatest) as lowered:
+        tf.set_random_seed(1)
+        model = models.build(config, is_training=True)
+        image, shapes = model.preprocess(tf.random.uniform([2, 96, 96, 3], 0, 255))
+        model.predict(image, shapes)
+        means = {each.op.name: each for each in tf.global_variables() if each.op.name.endswith("/moving_mean")}
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+            changes.append(session.run(means))
+slow, fast = changes
+ratios = {name: float(np.abs(fast[name]).sum() / max(np.abs(slow[name]).sum(), 1e-30)) for name in slow}
+print(json.dumps([ratios, sorted(lowered)]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _leave_keras_as_it_was() -> Iterator[None]:
+    yield
+    tf.keras.backend.set_learning_phase(0)
+    tf.keras.backend.clear_session()
+
+
+@pytest.mark.parametrize(
+    ("steps", "decay"), [(100, 0.97), (600, 0.97), (1000, 0.98), (25_000, 0.9992), (200_000, 0.9999), (0, 1.0)]
+)
+def test_averages_are_over_a_small_part_of_the_training(steps: int, decay: float) -> None:
+    assert batch_norm.greatest_decay(steps) == pytest.approx(decay)
+
+
+def test_decays_of_a_keras_model_are_lowered_where_its_averages_change(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    config = pipeline_config.read(catalogue.PIPELINES / "smoke.config")
+    config.model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay = 0.9997
+    model = models.build(config, is_training=True)
+    norms = [each for each in model.submodules if hasattr(each, "moving_variance")]
+    before = [each.momentum for each in norms]
+    batch_norm.fit(model, 200_000)
+    assert [each.momentum for each in norms] == before
+    assert not caplog.messages
+    models.freeze_backbone(model)
+    batch_norm.fit(model, 1000)
+    frozen = {id(each) for each in model._feature_extractor.classification_backbone.submodules}
+    constant, learning = (
+        {round(each.momentum, 5) for each in norms if (id(each) in frozen) == wanted} for wanted in (True, False)
+    )
+    # The heads have a lower decay than the training needs, and keep it.
+    assert constant == {0.9997}
+    assert learning == {0.98, 0.97}
+    assert caplog.messages == ["batch norm: averages over 50 steps instead of 3333, because the training has 1000"]
+
+
+def test_averages_of_a_slim_model_follow_faster_where_upstream_has_a_decay_of_its_own() -> None:
+    config = catalogue.PIPELINES / "ssdlite_mobilenet_v2_coco.config"
+    words = [sys.executable, "-c", TF1, str(config)]
+    env = environment(TF2_BEHAVIOR=0, PYTHONPATH=ROOT)
+    result = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    assert result.returncode == 0, result.stderr
+    ratios, lowered = json.loads(result.stdout.splitlines()[-1])
+    backbone = {name: ratio for name, ratio in ratios.items() if "/MobilenetV2/" in name and "/layer_19_" not in name}
+    constant = {name for name in backbone if "expanded_conv_3/" in name}
+    assert constant
+    assert {ratios[name] for name in constant} == {0}
+    # 0.03 of the new mean instead of 0.0003. The layers behind the backbone have the decay of the config.
+    assert all(ratio == pytest.approx(100, rel=0.01) for name, ratio in backbone.items() if name not in constant)
+    assert all(ratio == pytest.approx(1, rel=0.01) for name, ratio in ratios.items() if name not in backbone)
+    assert lowered == [0.9997]
