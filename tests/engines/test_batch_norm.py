@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from entrypoint.engines.shared import batch_norm
 from entrypoint.engines.tf2 import model as models
+from entrypoint.engines.tf2.trainer import Trainer
 from entrypoint.zoo import catalogue, pipeline_config
 from tests.conftest import ROOT, environment
 
@@ -81,6 +82,15 @@ def test_decays_of_a_keras_model_are_lowered_where_its_averages_change(caplog: p
     assert constant == {0.9997}
     assert learning == {0.98, 0.97}
     assert caplog.messages == ["batch norm: averages over 50 steps instead of 3333, because the training has 1000"]
+
+
+def test_trainer_of_a_keras_model_lowers_the_decays_for_its_steps() -> None:
+    config = pipeline_config.read(catalogue.PIPELINES / "smoke.config")
+    config.model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay = 0.9997
+    config.train_config.num_steps = 1000
+    built = Trainer(config, 0, tf.distribute.get_strategy()).model
+    decays = {round(each.momentum, 5) for each in built.submodules if hasattr(each, "moving_variance")}
+    assert decays == {0.98, 0.97}
 
 
 def test_averages_of_a_slim_model_follow_faster_where_upstream_has_a_decay_of_its_own() -> None:
