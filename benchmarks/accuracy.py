@@ -115,7 +115,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def records_of(run: Run, out: Path) -> Path:
-    """Returns the folder of the records for a run, which all runs of its bucket and input size share."""
+    """Returns the folder of the records for a run, which all runs of its bucket, model and input size share."""
     # Resizers differ, and photos are stored for the size of the input.
     work = out / "records" / f"{Path(run.bucket).name}-{run.model}{f'-{run.size}' if run.size else ''}"
     if not (work / "records" / "manifest.json").exists():

@@ -7,15 +7,18 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tensorflow as tf
 
 from entrypoint.engines.shared import batch_norm
 from entrypoint.engines.tf2 import model as models
-from entrypoint.engines.tf2.trainer import Trainer
+from entrypoint.engines.tf2 import trainer as tf2_trainer
 from entrypoint.zoo import catalogue, pipeline_config
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, make_settings
 
 # An update of the averages of a slim model, with the decays of upstream and of the config, and with lowered ones.
 # Prints by how much more the second one changes them, for each variable, and the decays that were lowered.
@@ -25,22 +28,24 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 tf.disable_v2_behavior()
 from pathlib import Path
-from entrypoint.engines.shared import batch_norm, patches
+from entrypoint.engines.shared import patches
 from entrypoint.engines.tf1 import model as models
 from entrypoint.zoo import pipeline_config
 config = pipeline_config.read(Path(sys.argv[1]))
+# slim has another way to build batch norm that updates its averages in each step by itself.
+config.model.ssd.inplace_batchnorm_update = sys.argv[2] == "inplace"
 changes = []
-for steps in (200_000, 600):
-    greatest = batch_norm.greatest_decay(steps)
+for greatest in (1.0, float(np.float32(0.97))):
     with tf.Graph().as_default(), patches.batch_norm(lambda scope: "expanded_conv_3" in scope, greatest) as lowered:
         tf.set_random_seed(1)
         model = models.build(config, is_training=True)
         image, shapes = model.preprocess(tf.random.uniform([2, 96, 96, 3], 0, 255))
-        model.predict(image, shapes)
+        found = model.predict(image, shapes)
         means = {each.op.name: each for each in tf.global_variables() if each.op.name.endswith("/moving_mean")}
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            session.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+            ends = [found["box_encodings"], found["class_predictions_with_background"]]
+            session.run(ends + tf.get_collection(tf.GraphKeys.UPDATE_OPS))
             changes.append(session.run(means))
 slow, fast = changes
 ratios = {name: float(np.abs(fast[name]).sum() / max(np.abs(slow[name]).sum(), 1e-30)) for name in slow}
@@ -55,47 +60,86 @@ def _leave_keras_as_it_was() -> Iterator[None]:
     tf.keras.backend.clear_session()
 
 
-@pytest.mark.parametrize(
-    ("steps", "decay"), [(100, 0.97), (600, 0.97), (1000, 0.98), (25_000, 0.9992), (200_000, 0.9999), (0, 1.0)]
-)
-def test_averages_are_over_a_small_part_of_the_training(steps: int, decay: float) -> None:
-    assert batch_norm.greatest_decay(steps) == pytest.approx(decay)
-
-
-def test_decays_of_a_keras_model_are_lowered_where_its_averages_change(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    config = pipeline_config.read(catalogue.PIPELINES / "smoke.config")
-    config.model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay = 0.9997
-    model = models.build(config, is_training=True)
-    norms = [each for each in model.submodules if hasattr(each, "moving_variance")]
-    before = [each.momentum for each in norms]
-    batch_norm.fit(model, 200_000)
-    assert [each.momentum for each in norms] == before
-    assert not caplog.messages
-    models.freeze_backbone(model)
-    batch_norm.fit(model, 1000)
-    frozen = {id(each) for each in model._feature_extractor.classification_backbone.submodules}
-    constant, learning = (
-        {round(each.momentum, 5) for each in norms if (id(each) in frozen) == wanted} for wanted in (True, False)
-    )
-    # The heads have a lower decay than the training needs, and keep it.
-    assert constant == {0.9997}
-    assert learning == {0.98, 0.97}
-    assert caplog.messages == ["batch norm: averages over 50 steps instead of 3333, because the training has 1000"]
-
-
-def test_trainer_of_a_keras_model_lowers_the_decays_for_its_steps() -> None:
+def slow() -> Any:
+    """The smoke model's config with a backbone whose averages are slow."""
     config = pipeline_config.read(catalogue.PIPELINES / "smoke.config")
     config.model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay = 0.9997
     config.train_config.num_steps = 1000
-    built = Trainer(config, 0, tf.distribute.get_strategy()).model
-    decays = {round(each.momentum, 5) for each in built.submodules if hasattr(each, "moving_variance")}
-    assert decays == {0.98, 0.97}
+    return config
 
 
-def test_averages_of_a_slim_model_follow_faster_where_upstream_has_a_decay_of_its_own() -> None:
+def norms_of(model: Any) -> list[Any]:
+    return [each for each in model.submodules if hasattr(each, "moving_variance")]
+
+
+def decays_of(layers: list[Any]) -> set[float]:
+    return {round(each.momentum, 5) for each in layers}
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "decay"),
+    [
+        (100, None, 0.97),
+        (600, None, 0.97),
+        (1000, None, 0.98),
+        (25_000, None, 0.9992),
+        (200_000, None, 0.9999),
+        (200_000, 5.0, 0.97),
+        (0, None, 0.97),
+    ],
+)
+def test_averages_are_over_a_small_part_of_the_training(
+    tmp_path: Path, steps: int, minutes: float | None, decay: float
+) -> None:
+    config = slow()
+    config.train_config.num_steps = steps
+    assert batch_norm.greatest_decay(config, make_settings(tmp_path, max_minutes=minutes)) == pytest.approx(decay)
+
+
+def test_decays_of_a_keras_model_are_lowered_where_its_averages_change(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "job")
+    model = models.build(slow(), is_training=True)
+    norms = norms_of(model)
+    before = decays_of(norms)
+    batch_norm.fit(model, 0.9999)
+    assert decays_of(norms) == before
+    assert not [each for each in caplog.records if each.name == "job"]
+    models.freeze_backbone(model)
+    batch_norm.fit(model, 0.98)
+    frozen = {id(each) for each in model._feature_extractor.classification_backbone.submodules}
+    constant, learning = ([each for each in norms if (id(each) in frozen) == wanted] for wanted in (True, False))
+    # The heads have a lower decay than the training needs, and keep it.
+    assert decays_of(constant) == {0.9997}
+    assert decays_of(learning) == {0.98, 0.97}
+    (message,) = (each.getMessage() for each in caplog.records if each.name == "job")
+    assert message == "batch norm: averages over 50 steps instead of 3333, because the training is short"
+
+
+def test_batch_norm_that_does_not_learn_keeps_its_decays() -> None:
+    config = slow()
+    config.model.ssd.freeze_batchnorm = True
+    model = models.build(config, is_training=True)
+    batch_norm.fit(model, 0.97)
+    assert 0.9997 in decays_of(norms_of(model))
+    # A decay of 1 asks for averages that stay.
+    layer = tf.keras.layers.BatchNormalization(momentum=1.0)
+    layer.build([None, 3])
+    batch_norm.fit(SimpleNamespace(submodules=[layer]), 0.97)
+    assert layer.momentum == 1.0
+
+
+def test_trainer_of_a_keras_model_lowers_the_decays_for_its_steps(tmp_path: Path) -> None:
+    config = slow()
+    config.train_input_reader.tf_record_input_reader.input_path.append(str(tmp_path / "train.record"))
+    (tmp_path / "train.record").touch()
+    built = tf2_trainer.build(config, make_settings(tmp_path), 0, None).model
+    assert decays_of(norms_of(built)) == {0.98, 0.97}
+
+
+@pytest.mark.parametrize("kind", ["layer", "inplace"])
+def test_averages_of_a_slim_model_follow_faster_where_upstream_has_a_decay_of_its_own(kind: str) -> None:
     config = catalogue.PIPELINES / "ssdlite_mobilenet_v2_coco.config"
-    words = [sys.executable, "-c", TF1, str(config)]
+    words = [sys.executable, "-c", TF1, str(config), kind]
     env = environment(TF2_BEHAVIOR=0, PYTHONPATH=ROOT)
     result = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     assert result.returncode == 0, result.stderr

@@ -15,28 +15,38 @@ from typing import Any
 
 import numpy as np
 
+from entrypoint.settings.schema import Settings
+
 logger = logging.getLogger("job")
 
-# Averages with the decay d are over about 1 / (1 - d) steps: at most this part of the training.
+# Averages with the decay d are over about 1 / (1 - d) steps: at most the twentieth part of the training.
 PARTS = 20
 # No decay is lowered further. docs/recipes.md has what it is worth in trainings of 150 to 600 steps.
 LOWEST = 0.97
 
 
-def greatest_decay(steps: int) -> float:
-    """Returns the greatest decay that the averages of batch norm have in a training of `steps` steps.
+def greatest_decay(config: Any, settings: Settings) -> float:
+    """Returns the greatest decay that the averages of batch norm have in a training.
 
-    It is a float32, as the decays of a pipeline.config are, so that equal ones are equal.
+    How many steps fit into MAX_MINUTES is found only in the training. The decay is a float32, as those of a
+    pipeline.config are, so that equal ones are equal.
     """
-    return float(np.float32(max(LOWEST, 1 - PARTS / steps) if steps else 1))
+    steps = config.train_config.num_steps
+    if settings.max_minutes is not None or not steps:
+        return float(np.float32(LOWEST))
+    return float(np.float32(max(LOWEST, 1 - PARTS / steps)))
 
 
-def fit(model: Any, steps: int) -> None:
-    """Lowers the decay of a Keras model's batch norms that learn their averages in a training of `steps` steps."""
-    greatest = greatest_decay(steps)
-    lowered = [each for each in model.submodules if is_learning(each) and each.momentum > greatest]
-    log((each.momentum for each in lowered), steps)
-    for each in lowered:
+def is_slow(decay: float, greatest: float) -> bool:
+    """Returns whether a decay is to be lowered. With a decay of 1 the averages are meant to stay as they are."""
+    return greatest < decay < 1
+
+
+def fit(model: Any, greatest: float) -> None:
+    """Lowers the decay of a Keras model's batch norms that learn their averages."""
+    slow = [each for each in model.submodules if is_learning(each) and is_slow(each.momentum, greatest)]
+    log((each.momentum for each in slow), greatest)
+    for each in slow:
         each.momentum = greatest
 
 
@@ -46,9 +56,9 @@ def is_learning(layer: Any) -> bool:
     return hasattr(layer, "moving_variance") and layer.trainable and getattr(layer, "_training", None) is not False
 
 
-def log(decays: Iterable[float], steps: int) -> None:
+def log(decays: Iterable[float], greatest: float) -> None:
     """Logs that these decays were lowered, if there are any."""
     slowest = max(decays, default=0.0)
     if slowest:
-        spans = (round(1 / (1 - decay)) for decay in (greatest_decay(steps), slowest))
-        logger.info("batch norm: averages over %d steps instead of %d, because the training has %d", *spans, steps)
+        spans = (round(1 / (1 - decay)) for decay in (greatest, slowest))
+        logger.info("batch norm: averages over %d steps instead of %d, because the training is short", *spans)

@@ -85,20 +85,22 @@ def batch_norm(is_constant: Callable[[str], bool], greatest_decay: float = 1.0) 
     def with_averages(inputs: Any, **options: Any) -> Any:
         if is_constant(tf.compat.v1.get_variable_scope().name):
             options["is_training"] = False
-        if options["is_training"] is not False and options["decay"] > greatest_decay:
+        if options["is_training"] is not False and greatest_decay < options["decay"] < 1:
             lowered.add(options["decay"])
             options["decay"] = greatest_decay
         return fused(inputs, **options)
 
     def layer_with_averages(**options: Any) -> Any:
         constant = is_constant(options["_scope"].name)
-        layer = build_layer(**{**options, "momentum": min(options["momentum"], greatest_decay)})
+        decay = options["momentum"]
+        is_slow = greatest_decay < decay < 1
+        layer = build_layer(**{**options, "momentum": greatest_decay if is_slow else decay})
         apply = layer.apply
 
         def apply_and_note(inputs: Any, training: Any) -> Any:
             is_training = False if constant else training
-            if is_training is not False and options["momentum"] > greatest_decay:
-                lowered.add(options["momentum"])
+            if is_training is not False and is_slow:
+                lowered.add(decay)
             return apply(inputs, training=is_training)
 
         layer.apply = apply_and_note

@@ -50,8 +50,10 @@ class Trainer:
         *,
         averages: bool = False,
         freeze: str = "none",
+        decay: float = 1.0,
     ) -> None:
         self.config = config
+        self.decay = decay
         self.repeats = repeats
         self.is_frozen = backbone.frozen_by(freeze)
         self.graph = tf.Graph()
@@ -75,9 +77,9 @@ class Trainer:
         self.batches = tf.data.make_initializable_iterator(dataset)
         features, labels = self.batches.get_next()
         labels = model_lib.unstack_batch(labels, unpad_groundtruth_tensors=train.unpad_groundtruth_tensors)
-        with patches.batch_norm(self.is_frozen, batch_norm.greatest_decay(train.num_steps)) as lowered:
+        with patches.batch_norm(self.is_frozen, self.decay) as lowered:
             losses = compute(self.model, features, labels, self.global_step, train.add_regularization_loss)
-        batch_norm.log(lowered, train.num_steps)
+        batch_norm.log(lowered, self.decay)
         # The variables that a zoo checkpoint can fill: the step and the optimizer's variables are not among them.
         self.variables = {each.op.name: each for each in tf.global_variables() if each is not self.global_step}
         # A local variable, so that it is not part of a checkpoint: the job keeps how it fitted the schedule.
@@ -261,7 +263,7 @@ def build(
     """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
     `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
-    `averages` is whether the trainer averages its weights.
+    `averages` is whether the trainer averages its weights. Averages of batch norm follow the length of the training.
 
     Raises:
         UserError: the model cannot be built, or TF_CONFIG is set.
@@ -271,7 +273,8 @@ def build(
         logger.warning("models of the TF1 zoo train on one GPU, %s: TF2 models train on all %d", gpus[0], len(gpus))
     if settings.precision != "float32":
         logger.warning("PRECISION=%s is for TF2 models: training in float32", settings.precision)
-    return Trainer(config, settings.seed + step, repeats, averages=averages, freeze=settings.freeze)
+    decay = batch_norm.greatest_decay(config, settings)
+    return Trainer(config, settings.seed + step, repeats, averages=averages, freeze=settings.freeze, decay=decay)
 
 
 def descend(optimizer: Any, loss: Any, variables: list[Any], train: Any, step: Any) -> Any:

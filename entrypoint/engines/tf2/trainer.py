@@ -45,6 +45,7 @@ class Trainer:
         *,
         averages: bool = False,
         freeze: str = "none",
+        decay: float = 1.0,
     ) -> None:
         refuse_uneven_batch(config.train_config.batch_size, strategy.num_replicas_in_sync)
         tf.keras.utils.set_random_seed(seed)
@@ -54,7 +55,7 @@ class Trainer:
         self.repeats = repeats
         self.policy = policy
         with strategy.scope():
-            self._make_variables(averages=averages, freeze=freeze)
+            self._make_variables(averages=averages, freeze=freeze, decay=decay)
         self.parts = {"step": self.global_step, "model": self.model, "optimizer": self.optimizer}
         self.checkpoint = tf.train.Checkpoint(**self.parts, **({"averages": self.averages} if averages else {}))
         # Upstream's exporters restore a save_counter, and TensorFlow creates it only when it is accessed.
@@ -63,12 +64,12 @@ class Trainer:
         self.batches: Iterator[Any] | None = None
         self.detector: Detector | None = None
 
-    def _make_variables(self, *, averages: bool, freeze: str) -> None:
+    def _make_variables(self, *, averages: bool, freeze: str, decay: float) -> None:
         """Creates weights, optimizer and step, with the same values on all replicas."""
         self.model = models.build(self.config, is_training=True, policy=self.policy)
         variables = self.model.trainable_variables
         frozen = models.freeze_backbone(self.model) if freeze == "backbone" else set()
-        batch_norm.fit(self.model, self.config.train_config.num_steps)
+        batch_norm.fit(self.model, decay)
         self.trained = gradients.to_train(variables, self.config.train_config, lambda each: id(each) in frozen)
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.global_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="global_step", aggregation=first)
@@ -259,12 +260,13 @@ def build(
     """Returns a trainer with random weights. The seed and the step decide the order of its photos.
 
     `repeats` lists for each label how often photos with this label are shown in an epoch; None shows each photo once.
-    `averages` is whether the trainer averages its weights.
+    `averages` is whether the trainer averages its weights. Averages of batch norm follow the length of the training.
     """
     refuse_few_files(config, settings.tf_config.size if settings.tf_config else 1)
     strategy = distribution.strategy_for(settings.tf_config)
-    policy, freeze = machine.policy(settings), settings.freeze
-    return Trainer(config, settings.seed + step, strategy, policy, repeats, averages=averages, freeze=freeze)
+    policy, seed = machine.policy(settings), settings.seed + step
+    decay = batch_norm.greatest_decay(config, settings)
+    return Trainer(config, seed, strategy, policy, repeats, averages=averages, freeze=settings.freeze, decay=decay)
 
 
 def refuse_few_files(config: Any, machines: int) -> None:
