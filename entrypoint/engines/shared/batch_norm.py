@@ -10,7 +10,6 @@ Shared by both engines. Import it only after the engine has set TensorFlow's mod
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,17 +36,23 @@ def greatest_decay(config: Any, settings: Settings) -> float:
     return float(np.float32(max(LOWEST, 1 - PARTS / steps)))
 
 
-def is_slow(decay: float, greatest: float) -> bool:
-    """Returns whether a decay is to be lowered. With a decay of 1 the averages are meant to stay as they are."""
-    return greatest < decay < 1
+def lower(decay: float, greatest: float, lowered: set[float]) -> float:
+    """Returns a decay that is the greatest one at most, and adds it to `lowered` if it was greater.
+
+    With a decay of 1 the averages are meant to stay as they are.
+    """
+    if not greatest < decay < 1:
+        return decay
+    lowered.add(decay)
+    return greatest
 
 
 def fit(model: Any, greatest: float) -> None:
     """Lowers the decay of a Keras model's batch norms that learn their averages."""
-    slow = [each for each in model.submodules if is_learning(each) and is_slow(each.momentum, greatest)]
-    log((each.momentum for each in slow), greatest)
-    for each in slow:
-        each.momentum = greatest
+    lowered: set[float] = set()
+    for layer in filter(is_learning, model.submodules):
+        layer.momentum = lower(layer.momentum, greatest, lowered)
+    log(lowered, greatest)
 
 
 def is_learning(layer: Any) -> bool:
@@ -56,9 +61,8 @@ def is_learning(layer: Any) -> bool:
     return hasattr(layer, "moving_variance") and layer.trainable and getattr(layer, "_training", None) is not False
 
 
-def log(decays: Iterable[float], greatest: float) -> None:
+def log(lowered: set[float], greatest: float) -> None:
     """Logs that these decays were lowered, if there are any."""
-    slowest = max(decays, default=0.0)
-    if slowest:
-        spans = (round(1 / (1 - decay)) for decay in (greatest, slowest))
+    if lowered:
+        spans = (round(1 / (1 - decay)) for decay in (greatest, max(lowered)))
         logger.info("batch norm: averages over %d steps instead of %d, because the training is short", *spans)

@@ -15,6 +15,7 @@ from object_detection.builders import dataset_builder, image_resizer_builder
 from object_detection.utils import ops
 
 from entrypoint.engines.shared import oversampling
+from entrypoint.engines.shared.batch_norm import lower
 
 
 @contextmanager
@@ -85,25 +86,21 @@ def batch_norm(is_constant: Callable[[str], bool], greatest_decay: float = 1.0) 
     def with_averages(inputs: Any, **options: Any) -> Any:
         if is_constant(tf.compat.v1.get_variable_scope().name):
             options["is_training"] = False
-        if options["is_training"] is not False and greatest_decay < options["decay"] < 1:
-            lowered.add(options["decay"])
-            options["decay"] = greatest_decay
+        if options["is_training"] is not False:
+            options["decay"] = lower(options["decay"], greatest_decay, lowered)
         return fused(inputs, **options)
 
     def layer_with_averages(**options: Any) -> Any:
-        constant = is_constant(options["_scope"].name)
-        decay = options["momentum"]
-        is_slow = greatest_decay < decay < 1
-        layer = build_layer(**{**options, "momentum": greatest_decay if is_slow else decay})
+        layer, constant = build_layer(**options), is_constant(options["_scope"].name)
         apply = layer.apply
 
-        def apply_and_note(inputs: Any, training: Any) -> Any:
+        def apply_lowered(inputs: Any, training: Any) -> Any:
             is_training = False if constant else training
-            if is_training is not False and is_slow:
-                lowered.add(decay)
+            if is_training is not False:
+                layer.momentum = lower(layer.momentum, greatest_decay, lowered)
             return apply(inputs, training=is_training)
 
-        layer.apply = apply_and_note
+        layer.apply = apply_lowered
         return layer
 
     with (
