@@ -5,13 +5,12 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
-# The first process of a container obeys only the signals that it handles.
-trap 'exit 143' TERM INT HUP
+# The first process of a container obeys only the signals that it handles. What it has started ends with it.
+trap 'kill $(jobs -p) 2>/dev/null || true; exit 143' TERM INT HUP
 
 # Training.zip brings its packages along as a list. Bash handles a signal while it waits, not while a program runs.
 if [[ -f $here/install.sh ]]; then
   bash "$here/install.sh" &
-  trap 'kill $!; exit 143' TERM INT HUP
   wait $! || { echo CACLI-TRAINING-FAILED; exit 1; }
 fi
 

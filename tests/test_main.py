@@ -177,8 +177,13 @@ def test_sigterm_before_anything_is_imported_ends_in_order(slow_bucket: Path) ->
     assert (process.returncode, log.count("stopped: ")) == (143, 1), log
 
 
-def test_start_script_ends_at_sigterm_while_packages_are_installed(tmp_path: Path) -> None:
-    (tmp_path / "start.sh").write_text((ROOT / "start.sh").read_text())
+@pytest.mark.parametrize("pause", ["", "sleep 1\n"])
+def test_start_script_ends_at_sigterm_while_packages_are_installed(tmp_path: Path, pause: str) -> None:
+    """The installation ends too, also if the signal comes before the script has got to wait for it."""
+    begin = 'bash "$here/install.sh" &\n'
+    text = (ROOT / "start.sh").read_text()
+    assert begin in text
+    (tmp_path / "start.sh").write_text(text.replace(begin, begin + pause))
     (tmp_path / "install.sh").write_text("echo installing; exec sleep 60")
     process = subprocess.Popen(["bash", tmp_path / "start.sh"], stdout=subprocess.PIPE, text=True)
     STARTED.append(process)
