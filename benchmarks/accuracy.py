@@ -262,7 +262,7 @@ def resize(config: Any, size: int) -> None:
 
     resizer = pipeline_config.architecture_of(config).image_resizer
     kind = resizer.WhichOneof("image_resizer_oneof")
-    for side in {"fixed_shape_resizer": ("height", "width")}.get(kind, ("min_dimension", "max_dimension")):
+    for side in ("height", "width") if kind == "fixed_shape_resizer" else ("min_dimension", "max_dimension"):
         setattr(getattr(resizer, kind), side, size)
 
 

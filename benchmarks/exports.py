@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import real_weights
+from benchmarks import accuracy, real_weights
 from entrypoint.results.export import formats
 from entrypoint.results.parity import Parity, ParityDocument
 from entrypoint.system import documents
@@ -193,10 +193,7 @@ def pipeline_of(case: Case) -> str:
     from google.protobuf import text_format
 
     config = pipeline_config.read(catalogue.PIPELINES / f"{case.model}.config")
-    resizer = pipeline_config.architecture_of(config).image_resizer
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    for name in ("height", "width") if kind == "fixed_shape_resizer" else ("min_dimension", "max_dimension"):
-        setattr(getattr(resizer, kind), name, case.size)
+    accuracy.resize(config, case.size)
     text_format.Merge(case.changes, config)
     return str(pipeline_config.write(config))
 

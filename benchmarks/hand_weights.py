@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import real_weights, subset
+from entrypoint.engines.shared import batch_norm
 
 PACKAGE = "handtrackjs@0.1.5"
 LABELS = 7
@@ -116,7 +117,7 @@ def build(model: str, graph: dict[str, Any]) -> Any:
         layer, _, kind = name.removesuffix(":0").rpartition("/")
         if kind in PLAIN:
             variable.assign(weights(graph, layer, kind))
-    for norm in batch_norms(built):
+    for norm in batch_norm.layers_of(built):
         scale, offset = merged(graph, norm.gamma.name.removesuffix("/gamma:0"))
         norm.gamma.assign(scale)
         norm.beta.assign(offset)
@@ -152,11 +153,6 @@ def merged(graph: dict[str, Any], norm: str) -> tuple[Any, Any]:
     return np.ones_like(offset), offset
 
 
-def batch_norms(built: Any) -> list[Any]:
-    """Returns the batch norms of a model, which are of several classes."""
-    return [each for each in built.submodules if hasattr(each, "moving_variance")]
-
-
 def read_photos(bucket: Path) -> Iterator[Any]:
     """Yields batches of the photos of a bucket to train on, [BATCH, height, width, 3], without those for validation."""
     _, parts = subset.parts_of(bucket)
@@ -170,7 +166,7 @@ def measure(built: Any, batches: Iterator[Any]) -> None:
     """Gives each batch norm the mean and the variance of its input; what it makes of its input stays the same."""
     import tensorflow as tf
 
-    norms = batch_norms(built)
+    norms = batch_norm.layers_of(built)
     sums: dict[int, list[Any]] = {id(norm): [] for norm in norms}
 
     def watch(norm: Any) -> None:

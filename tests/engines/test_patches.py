@@ -15,7 +15,7 @@ from object_detection.models.ssd_mobilenet_v2_feature_extractor import SSDMobile
 from object_detection.protos import input_reader_pb2, optimizer_pb2, ssd_pb2
 from tf_slim.layers import layers
 
-from entrypoint.engines.shared import patches
+from entrypoint.engines.shared import batch_norm, patches
 from entrypoint.zoo import catalogue, pipeline_config
 
 PHOTO = [1, 160, 160, 3]
@@ -78,7 +78,7 @@ def test_batch_norm_of_slim_still_has_one_mode_for_all_layers_of_a_model() -> No
 def test_backbones_still_have_decays_of_their_own_that_no_config_changes() -> None:
     with patches.no_download():
         model = build("centernet_mobilenetv2_fpn_512x512", is_training=True)
-    assert 0.9997 in {each.momentum for each in model.submodules if hasattr(each, "moving_variance")}
+    assert 0.9997 in {each.momentum for each in batch_norm.layers_of(model)}
     assert "bn_decay=0.9997" in inspect.getsource(SSDMobileNetV2FeatureExtractor.extract_features)
 
 

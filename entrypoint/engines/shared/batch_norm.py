@@ -4,7 +4,7 @@ Upstream's backbones for SSD in TF1 and for CenterNet have a decay of 0.9997 of 
 pipeline.config changes without changing other things too: after 600 steps, five sixths of the averages are still those
 of the checkpoint, and do not belong to the trained weights.
 
-Shared by both engines. Import it only after the engine has set TensorFlow's mode.
+Shared by both engines.
 """
 
 from __future__ import annotations
@@ -50,15 +50,20 @@ def lower(decay: float, greatest: float, lowered: set[float]) -> float:
 def fit(model: Any, greatest: float) -> None:
     """Lowers the decay of a Keras model's batch norms that learn their averages."""
     lowered: set[float] = set()
-    for layer in filter(is_learning, model.submodules):
+    for layer in filter(is_learning, layers_of(model)):
         layer.momentum = lower(layer.momentum, greatest, lowered)
     log(lowered, greatest)
 
 
+def layers_of(model: Any) -> list[Any]:
+    """Returns the batch norms of a Keras model, which are of several classes."""
+    return [each for each in model.submodules if hasattr(each, "moving_variance")]
+
+
 def is_learning(layer: Any) -> bool:
-    """Returns whether a Keras layer is a batch norm whose averages change in training."""
+    """Returns whether the averages of a batch norm of Keras change in training."""
     # Upstream's own class keeps in `_training` whether its averages are frozen.
-    return hasattr(layer, "moving_variance") and layer.trainable and getattr(layer, "_training", None) is not False
+    return bool(layer.trainable) and getattr(layer, "_training", None) is not False
 
 
 def log(lowered: set[float], greatest: float) -> None:
